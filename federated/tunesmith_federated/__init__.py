@@ -1,0 +1,1 @@
+"""The Flower wing: fine-tuning across sites whose data never moves."""

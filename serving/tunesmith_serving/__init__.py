@@ -1,0 +1,1 @@
+"""The Ray Serve wing: a fine-tuned run becomes a service."""
