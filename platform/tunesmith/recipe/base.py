@@ -2,10 +2,44 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 
 class Section(BaseModel):
     """One block of the recipe. Frozen, strict about its keys, and documented field by field."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_written(cls, value: Any, info: ValidationInfo) -> Any:
+        """``true`` is no number, though Python says so; one word where a list is wanted is a list of one."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        kinds = set(alternatives(annotation))
+        if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
+            raise PydanticCustomError("bool_for_number", "true and false are no numbers")
+        if isinstance(value, str) and str not in kinds and any(get_origin(kind) is list for kind in kinds):
+            return [value]
+        return value
+
+
+def alternatives(annotation: Any) -> tuple[Any, ...]:
+    """The types of a union, or the type itself.
+
+    >>> alternatives(int | None)
+    (<class 'int'>, <class 'NoneType'>)
+    """
+    if get_origin(annotation) in (Union, UnionType):
+        return get_args(annotation)
+    return (annotation,)
+
+
+def section_of(annotation: Any) -> type[Section] | None:
+    """The section that a field holds, or None for a plain value."""
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None

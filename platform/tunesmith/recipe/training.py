@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tunesmith.recipe.base import Section
 
@@ -137,3 +137,9 @@ class TrainingSection(Section):
 
     report_to: list[Tracker] = Field(default_factory=list)
     """Experiment trackers that get every metric."""
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _no_trackers(cls, value: Any) -> Any:
+        """``none``, as Transformers has it, is no tracker at all."""
+        return [] if value in ("none", ["none"], None) else value

@@ -135,8 +135,11 @@ class Task(Protocol):
     def freeze(self, stats: Stats, recipe: Recipe) -> State:
         """The preprocessing state, plain JSON. Raises :class:`DataError` where the data does not fit (one class only)."""
 
-    def load_processor(self, recipe: Recipe, source: str | None = None) -> Any:
-        """The Hugging Face processor of the base model, or of the artefact at ``source``. Raises :class:`ModelError`."""
+    def load_processor(self, recipe: Recipe | None, source: str | None = None) -> Any:
+        """The Hugging Face processor of the recipe's base model, or of the artefact at ``source`` (then there is no recipe).
+
+        Raises :class:`ModelError`.
+        """
 
     def admit(self, example: Example, state: State) -> str | None:
         """Why the frozen state cannot take this example (a label that training lacks), or None."""

@@ -1,0 +1,131 @@
+"""Keeps Ray off the screen: what it and its workers say is appended to a log file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+QUIET_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+}
+"""Set where the user has not: no usage message, no progress bars of Ray's own beside ours."""
+
+NOISE = "Failed to query Ray Train Controller actor state"
+"""What Ray Train says every second where there is no dashboard to ask; harmless."""
+
+
+class Said:
+    """What was written to the two standard streams' descriptors while they were redirected."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def text(self) -> str:
+        """All of it so far."""
+        self._file.seek(0)
+        return self._file.read().decode(errors="replace")
+
+
+class Capture:
+    """Redirects descriptors 1 and 2 while it is called as a context: Ray's C++ part writes there, past ``sys.stderr``."""
+
+    def __init__(self, log: IO[str] | None) -> None:
+        self._log = log
+
+    @property
+    def follows_workers(self) -> bool:
+        """Whether the workers' output is wanted here at all."""
+        return self._log is not None
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[Said]:
+        """Redirects until the context ends, then appends what was said to the log."""
+        with tempfile.TemporaryFile() as file:
+            said = Said(file)
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            with contextlib.ExitStack() as undo:
+                for descriptor in (1, 2):
+                    kept = os.dup(descriptor)
+                    undo.callback(os.close, kept)
+                    undo.callback(os.dup2, kept, descriptor)
+                    os.dup2(file.fileno(), descriptor)
+                try:
+                    yield said
+                finally:
+                    if self._log is not None:
+                        self._log.write(said.text())
+                        self._log.flush()
+
+
+@contextlib.contextmanager
+def quiet_ray(log_file: str | None) -> Iterator[Capture]:
+    """Routes Ray's loggers and its workers' output into ``log_file`` (dropped where None) while the context lasts."""
+    for name, value in QUIET_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with contextlib.ExitStack() as stack:
+        log: IO[str] | None = None
+        if log_file is not None:
+            Path(log_file).parent.mkdir(parents=True, exist_ok=True)
+            log = stack.enter_context(open(log_file, "a", encoding="utf-8", errors="replace"))
+        stack.enter_context(_loggers(log))
+        stack.enter_context(_workers(log))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"ray(\.|$)")
+            yield Capture(log)
+
+
+@contextlib.contextmanager
+def _loggers(log: IO[str] | None) -> Iterator[None]:
+    """Replaces the handlers of Ray's loggers by one that writes to ``log``."""
+    import ray  # noqa: F401  (importing it gives the loggers their own handlers)
+
+    handler: logging.Handler = logging.NullHandler() if log is None else logging.StreamHandler(log)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    names = [name for name in logging.root.manager.loggerDict if name == "ray" or name.startswith("ray.")]
+    before = []
+    for name in names:
+        logger = logging.getLogger(name)
+        before.append((logger, logger.handlers[:], logger.propagate))
+        logger.handlers = [handler] if name == "ray" else []
+        logger.propagate = name != "ray"
+    try:
+        yield
+    finally:
+        for logger, handlers, propagate in before:
+            logger.handlers, logger.propagate = handlers, propagate
+
+
+@contextlib.contextmanager
+def _workers(log: IO[str] | None) -> Iterator[None]:
+    """Writes the workers' prints, which Ray brings to the driver, to ``log`` instead of the screen."""
+    # Ray has no public way to say where worker output goes. `emit` is the one door through which all of it passes.
+    from ray._private.ray_logging import global_worker_stdstream_dispatcher as dispatcher
+
+    lock = threading.Lock()
+
+    def write(data: Mapping[str, Any]) -> None:
+        if log is None or log.closed or data.get("pid") == "autoscaler":  # its status table comes every five seconds
+            return
+        who = data.get("actor_name") or data.get("task_name") or "ray"
+        lines = [line for line in data.get("lines", ()) if NOISE not in line]
+        with lock:
+            log.writelines(f"({who} pid={data.get('pid')}, {data.get('ip')}) {line}\n" for line in lines)
+            log.flush()
+
+    before = dispatcher.emit
+    dispatcher.emit = write  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        dispatcher.emit = before  # type: ignore[method-assign]

@@ -1,0 +1,198 @@
+"""Reads every row once: finds its columns, checks it, and keeps the good ones where they can be read again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tunesmith.data import columns, rows, tables
+from tunesmith.data.problems import Problem, Problems
+from tunesmith.data.readers import Chunk
+from tunesmith.data.sources import Source
+from tunesmith.errors import DataError
+from tunesmith.tasks.base import Example, Task
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, rows done, and rows in all (0 where that is not known)."""
+
+_THREADS = 8
+"""Images are decoded side by side while they are checked; more threads than this wait for the disk."""
+
+
+@dataclass
+class Ingested:
+    """The good rows of what was given as one split, on disk; and what the split functions need of each."""
+
+    name: str
+    files: list[str]
+    """What :data:`rows.FILE` counts in."""
+    mapping: dict[str, str]
+    """The column of each role, in the first file."""
+    schema: pa.Schema
+    """Columns of all rows together."""
+    count: int
+    hashes: np.ndarray
+    """uint64 ``[count]``, see :func:`rows.content_hash`."""
+    strata: np.ndarray | None
+    """int32 ``[count]`` class codes, or None where the task has no classes."""
+    classes: list[str]
+    """What the codes stand for."""
+    seen: int
+    """Rows read, bad ones included."""
+    _segments: list[Path] = field(default_factory=list)
+
+    def tables(self, size: int) -> Iterator[pa.Table]:
+        """All rows in order, ``size`` at a time, memory-mapped, with the columns of ``schema``."""
+        for table in self._stored():
+            for start in range(0, len(table), size):
+                yield tables.fit(table.slice(start, size), self.schema)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of all rows."""
+        kind = self.schema.field(name).type
+        schema = pa.schema([(name, kind)])
+        parts = [tables.fit(table.select([name] if name in table.column_names else []), schema) for table in self._stored()]
+        return pa.chunked_array([chunk for part in parts for chunk in part[name].chunks], kind)
+
+    def _stored(self) -> Iterator[pa.Table]:
+        for segment in self._segments:
+            with pa.memory_map(str(segment)) as stream:
+                reader = pa.ipc.open_file(stream)
+                for index in range(reader.num_record_batches):
+                    yield pa.Table.from_batches([reader.get_batch(index)])
+
+
+def ingest(
+    name: str,
+    sources: Sequence[Source],
+    task: Task,
+    said: Mapping[str, str],
+    problems: Problems,
+    folder: Path,
+    progress: Progress,
+) -> Ingested:
+    """Read, map and check all rows of a split; bad ones go to ``problems``.
+
+    Raises :class:`DataError` for what concerns a whole file: no such column, nothing in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = _Segments(folder)
+    files: dict[str, int] = {}
+    hashes: list[np.ndarray] = []
+    codes: list[np.ndarray] = []
+    classes: dict[str, int] = {}
+    mapping: dict[str, str] = {}
+    seen = 0
+    media = any(column.kind in rows.MEDIA for column in task.columns.values())
+    with writer, ThreadPoolExecutor(_THREADS) as pool:
+        each: Callable[..., Any] = pool.map if media else map
+        for source in sources:
+            for chunk in source.chunks():
+                seen += len(chunk.table) + len(chunk.bad)
+                for bad in chunk.bad:
+                    problems.add(Problem(name, chunk.file, bad.row, bad.reason), {"raw": bad.raw})
+                if len(chunk.table) == 0:
+                    continue
+                found = columns.match(chunk.table.column_names, task, said, chunk.file)
+                mapping = mapping or found
+                table = rows.by_role(chunk.table, found, task.columns, chunk.file.rpartition("/")[0])
+                examples = rows.examples(table, task.columns)
+                reasons = list(each(partial(_check, task), examples))
+                good = np.array([reason is None for reason in reasons])
+                for index in np.flatnonzero(~good):
+                    problem = Problem(name, _file_of(chunk, examples[index], task), int(chunk.rows[index]), reasons[index])
+                    problems.add(problem, examples[index])
+                kept = [example for example, reason in zip(examples, reasons, strict=True) if reason is None]
+                hashed = np.fromiter(each(partial(rows.content_hash, roles=task.columns), kept), np.uint64, len(kept))
+                hashes.append(hashed)
+                codes.append(_codes(task, kept, classes))
+                own = {
+                    rows.ROW: chunk.rows[good],
+                    rows.FILE: np.full(len(kept), files.setdefault(chunk.file, len(files)), np.int32),
+                    rows.HASH: hashed,
+                }
+                table = table if good.all() else table.filter(good)
+                for column, values in own.items():
+                    table = table.append_column(column, pa.array(values))
+                writer.write(table)
+                progress("read", seen, 0)
+    if seen == 0:
+        specs = ", ".join(dict.fromkeys(source.spec for source in sources))
+        raise DataError(f"data.{name}: {specs} has no rows\n    → Give data with at least one row below the column names.")
+    strata = np.concatenate(codes) if codes else np.zeros(0, np.int32)
+    return Ingested(
+        name=name,
+        files=list(files),
+        mapping=mapping,
+        schema=writer.schema(),
+        count=len(strata),
+        hashes=np.concatenate(hashes) if hashes else np.zeros(0, np.uint64),
+        strata=strata if len(strata) and (strata >= 0).all() else None,
+        classes=list(classes),
+        seen=seen,
+        _segments=writer.paths,
+    )
+
+
+def _check(task: Task, example: Example) -> str | None:
+    return task.check(example)
+
+
+def _file_of(chunk: Chunk, example: Example, task: Task) -> str:
+    """The file that a problem is about: where rows are files of a folder, the file itself."""
+    media = [example[r] for r, c in task.columns.items() if c.kind in rows.MEDIA and isinstance(example.get(r), str)]
+    return str(media[0]) if media and chunk.is_folder else chunk.file
+
+
+def _codes(task: Task, examples: Sequence[Example], classes: dict[str, int]) -> np.ndarray:
+    """The class code of each example; -1 where it has none."""
+    strata = (task.stratum(example) for example in examples)
+    return np.fromiter(
+        (-1 if stratum is None else classes.setdefault(stratum, len(classes)) for stratum in strata), np.int32, len(examples)
+    )
+
+
+class _Segments:
+    """Arrow files of rows; a new one begins where the columns or their types change."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths: list[Path] = []
+        self._folder = folder
+        self._schemas: list[pa.Schema] = []
+        self._writer: Any = None
+
+    def __enter__(self) -> _Segments:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows."""
+        if not self._schemas or not table.schema.equals(self._schemas[-1]):
+            if self._writer is not None:
+                self._writer.close()
+            self.paths.append(self._folder / f"{len(self.paths):05d}.arrow")
+            self._schemas.append(table.schema)
+            self._writer = pa.ipc.new_file(str(self.paths[-1]), table.schema)
+        self._writer.write_table(table.combine_chunks())
+
+    def schema(self) -> pa.Schema:
+        """The columns of all segments, each with the type that holds the values of every segment."""
+        names = dict.fromkeys(name for schema in self._schemas for name in schema.names)
+        return pa.schema(
+            [(n, tables.common_type(s.field(n).type for s in self._schemas if n in s.names)) for n in names if not _own(n)]
+            + [(rows.ROW, pa.int64()), (rows.FILE, pa.int32()), (rows.HASH, pa.uint64())]
+        )
+
+
+def _own(name: str) -> bool:
+    return name in rows.OWN

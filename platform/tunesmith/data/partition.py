@@ -1,0 +1,157 @@
+"""Turns the splits that were given into train, validation and test: the missing ones are cut off ``train``, once."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as types
+
+from tunesmith.data import rows, split
+from tunesmith.data.ingest import Ingested
+from tunesmith.errors import DataError, nearest
+from tunesmith.recipe.data import DataSection
+
+log = logging.getLogger(__name__)
+
+Made = dict[str, tuple[Ingested, np.ndarray]]
+
+
+def partition(data: DataSection, given: Mapping[str, Ingested]) -> Made:
+    """Each split with the rows it takes from which given one; ``train`` first. Raises :class:`DataError`."""
+    train = given["train"]
+    shares = {
+        name: share
+        for name, share in (("validation", data.split.validation), ("test", data.split.test))
+        if name not in given and share > 0
+    }
+    if shares:
+        found = _cut(data, train, shares)
+    else:
+        found = {"train": np.arange(train.count)}
+    made = {name: (train, indices) for name, indices in found.items()}
+    made.update({name: (one, np.arange(one.count)) for name, one in given.items() if name != "train"})
+    return {name: made[name] for name in ("train", "validation", "test") if name in made}
+
+
+def method(data: DataSection, train: Ingested) -> str:
+    """What ``data.split.by: auto`` comes to."""
+    if data.split.by != "auto":
+        return data.split.by
+    if data.split.group:
+        return "group"
+    if data.split.time:
+        return "time"
+    return "stratified" if train.strata is not None else "random"
+
+
+def _cut(data: DataSection, train: Ingested, shares: Mapping[str, float]) -> split.Splits:
+    by, seed = method(data, train), data.split.seed
+    if by == "group":
+        return split.grouped(_groups(data, train), shares, seed)
+    if by == "time":
+        return split.by_time(_times(data, train), shares)
+    if by == "stratified":
+        if train.strata is None:
+            raise DataError("data.split.by: stratified needs rows with one class each\n    → Use random, group or time.")
+        found = split.stratified(train.strata, shares, seed)
+        _tell_rare(train, found)
+        return found
+    return split.random(train.count, shares, seed)
+
+
+def _tell_rare(train: Ingested, found: split.Splits) -> None:
+    """Say which classes have too few rows to be in every split."""
+    for name, codes in split.absent(train.strata, found).items():  # type: ignore[arg-type]  # checked by the caller
+        if codes:
+            named = ", ".join(repr(train.classes[code]) for code in codes[:10])
+            more = f" and {len(codes) - 10} more" if len(codes) > 10 else ""
+            log.warning("the %s split has no row of the class %s%s: too few rows to share out", name, named, more)
+
+
+def _groups(data: DataSection, train: Ingested) -> np.ndarray:
+    """A code for each row's group."""
+    column = _column(train, data.split.group, "group")
+    if column.null_count:
+        raise _no_value(train, column, "group", str(data.split.group))
+    encoded = column.combine_chunks().dictionary_encode()
+    encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
+    return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _times(data: DataSection, train: Ingested) -> np.ndarray:
+    """Each row's time as a number that orders them."""
+    column = _column(train, data.split.time, "time")
+    if column.null_count:
+        raise _no_value(train, column, "time", str(data.split.time))
+    if types.is_temporal(column.type):
+        return np.asarray(column.cast(pa.timestamp("us") if not types.is_time(column.type) else column.type).cast(pa.int64()))
+    if types.is_integer(column.type) or types.is_floating(column.type):
+        numbers = np.asarray(column)
+        bad = np.flatnonzero(~np.isfinite(numbers.astype(np.float64)))
+    else:
+        texts = column.to_pylist()
+        numbers, bad = _parsed(texts)
+    if len(bad):
+        shown = "; ".join(f"{_where(train, int(i))}: {column[int(i)].as_py()!r}" for i in bad[:10])
+        raise DataError(
+            f"data.split.time: {len(bad)} values of the column {data.split.time!r} are no times: {shown}"
+            "\n    → Write them as ISO 8601 (2026-01-31 or 2026-01-31T12:00:00), or as numbers."
+        )
+    return numbers
+
+
+def _parsed(texts: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Texts as numbers where all are numbers, else as ISO 8601 moments (UTC where no zone is said); and which are neither."""
+    try:
+        numbers = np.array([float(text) for text in texts])
+        return numbers, np.flatnonzero(~np.isfinite(numbers))
+    except (TypeError, ValueError):
+        pass
+    moments = np.zeros(len(texts), dtype=np.int64)
+    bad = []
+    for index, text in enumerate(texts):
+        try:
+            moment = datetime.datetime.fromisoformat(str(text).strip())
+        except ValueError:
+            bad.append(index)
+            continue
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+        moments[index] = (moment - _EPOCH) // datetime.timedelta(microseconds=1)
+    return moments, np.asarray(bad, dtype=np.int64)
+
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+def _column(train: Ingested, name: str | None, what: str) -> pa.ChunkedArray:
+    """A column of the user's data by its own name, also where it is a role."""
+    if name is None:
+        raise DataError(f"data.split.by: {what} needs to know the column\n    → Set data.split.{what}.")
+    role = next((role for role, column in train.mapping.items() if column == name), None)
+    kept = role or (name if name in train.schema.names else f"{name}_")
+    known = [n for n in train.schema.names if n not in rows.OWN]
+    if kept not in known:
+        close = nearest(name, known)
+        hint = f"Did you mean {close!r}? " if close else ""
+        raise DataError(f"data.split.{what}: data.train has no column {name!r}\n    → {hint}Its columns are {', '.join(known)}.")
+    return train.column(kept)
+
+
+def _no_value(train: Ingested, column: pa.ChunkedArray, what: str, name: str) -> DataError:
+    empty = np.flatnonzero(np.asarray(column.is_null()))
+    shown = "; ".join(_where(train, int(i)) for i in empty[:10])
+    return DataError(
+        f"data.split.{what}: {len(empty)} rows have no value in the column {name!r}: {shown}"
+        "\n    → Fill them in, or remove these rows: without it they cannot be kept on one side."
+    )
+
+
+def _where(train: Ingested, index: int) -> str:
+    """File and row of a good row, for messages."""
+    file = train.files[train.column(rows.FILE)[index].as_py()]
+    return f"{file} row {train.column(rows.ROW)[index].as_py()}"

@@ -1,0 +1,329 @@
+"""Prepare once: read and check the rows, split them, freeze the state, encode; then every worker opens the result by memory map.
+
+The result is kept under a key of everything that matters, so a second run with the same data and settings starts at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from tunesmith import storage
+from tunesmith.data import key, rows, split
+from tunesmith.data.cache import Cache
+from tunesmith.data.encode import Encoder, Engine, TableWriter, batch_size, encode_here
+from tunesmith.data.ingest import Ingested, Progress, ingest
+from tunesmith.data.lock import lock
+from tunesmith.data.partition import partition
+from tunesmith.data.prepared import FEATURES, MANIFEST, QUARANTINE, ROWS, PreparedData, Split
+from tunesmith.data.problems import Problem, Problems
+from tunesmith.data.sources import Source, describe, resolve, resolve_splits
+from tunesmith.errors import DataError
+from tunesmith.tasks.base import Preprocessing, State, Stats, Task
+
+if TYPE_CHECKING:
+    from tunesmith.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+EngineName = Literal["auto", "local", "ray"]
+Sources = Mapping[str, tuple[Source, ...]]
+
+RAY_ROWS = 200_000
+"""Rows from which ``data.engine: auto`` takes Ray Data, on a cluster of several nodes."""
+
+_PASS = 4096
+"""Rows at a time where they are only looked at."""
+
+
+def prepare(
+    recipe: Recipe, task: Task, *, output_dir: str, progress: Progress | None = None, engine: EngineName | None = None
+) -> PreparedData:
+    """The recipe's data, prepared: found under its key, or made.
+
+    ``output_dir`` is where runs are kept; the cache is ``.cache`` in it unless ``data.cache_dir`` says otherwise.
+    Raises :class:`DataError` for what is wrong with the data, :class:`UserError` where the cache cannot be written.
+    """
+    sources = resolve_splits(recipe.data, recipe.base_dir)
+    cache = Cache(recipe.data.cache_dir or storage.join(output_dir, ".cache"))
+    hashes = key.data_hashes(sources, cache.local)
+    name = key.prepared_key(recipe, task, hashes, sources)
+    return cache.get(name, lambda folder: _build(recipe, task, sources, folder, progress or _silent, engine, hashes))
+
+
+def prepare_test(
+    recipe: Recipe,
+    task: Task,
+    preprocessing: Preprocessing,
+    source: str | Sequence[str],
+    *,
+    output_dir: str,
+    base_dir: str = ".",
+    progress: Progress | None = None,
+    engine: EngineName | None = None,
+) -> Split:
+    """Other data as a test split for a model whose state is frozen: the same checks, no splitting, nothing learned from it.
+
+    ``source`` is a path, glob, URI or Hub id, or a list of them, relative to ``base_dir``. A label that the state lacks is a
+    bad row. Raises :class:`DataError`.
+    """
+    specs = source if isinstance(source, str) else list(source)
+    sources = {"test": resolve(specs, "auto", base_dir, "test")["test"]}
+    cache = Cache(recipe.data.cache_dir or storage.join(output_dir, ".cache"))
+    hashes = key.data_hashes(sources, cache.local)
+    name = key.prepared_key(recipe, task, hashes, sources, state=preprocessing.state)
+
+    def build(folder: Path) -> None:
+        _build(recipe, task, sources, folder, progress or _silent, engine, hashes, preprocessing)
+
+    return cache.get(name, build).splits["test"]
+
+
+@dataclass
+class Part:
+    """The rows of one split: which ones of an ingested file."""
+
+    name: str
+    data: Ingested
+    rows: np.ndarray
+    """Sorted indices, int64."""
+
+    def tables(self, size: int) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        """The rows in order, about ``size`` at a time, each with its indices."""
+        chosen = np.zeros(self.data.count, dtype=bool)
+        chosen[self.rows] = True
+        start = 0
+        for table in self.data.tables(size):
+            mask = chosen[start : start + len(table)]
+            if mask.any():
+                yield np.flatnonzero(mask) + start, table if mask.all() else table.filter(mask)
+            start += len(table)
+
+
+def _build(
+    recipe: Recipe,
+    task: Task,
+    sources: Sources,
+    folder: Path,
+    progress: Progress,
+    engine: EngineName | None,
+    hashes: Mapping[str, str],
+    frozen: Preprocessing | None = None,
+) -> None:
+    """Everything, from files to a folder of prepared data, in order."""
+    clock = _Clock()
+    scratch = folder / "scratch"
+    with Problems(recipe.data.on_bad_row, folder / QUARANTINE) as problems:
+        given = {
+            name: ingest(name, members, task, recipe.data.columns, problems, scratch / name, progress)
+            for name, members in sources.items()
+        }
+        seen = {name: data.seen for name, data in given.items()}
+        problems.settle(seen)
+        _check_usable({name: data.count for name, data in given.items()}, problems, sum(seen.values()))
+        clock.lap("read")
+
+        made = partition(recipe.data, given) if frozen is None else {"test": (given["test"], np.arange(given["test"].count))}
+        parts = [Part(name, data, chosen) for name, (data, chosen) in made.items()]
+        if frozen is None:
+            state = task.freeze(_collect(task, parts[0]), recipe)
+        else:
+            state = frozen.state
+        parts = [_limited(_admitted(part, task, state, problems), recipe) for part in parts]
+        problems.settle(seen)
+        _check_usable({part.name: len(part.rows) for part in parts}, problems, sum(seen.values()))
+        clock.lap("split")
+
+        preprocessing = frozen or Preprocessing(state, task.load_processor(recipe))
+        encoder, total = Encoder(task, preprocessing), sum(len(part.rows) for part in parts)
+        run = _engine(engine or recipe.data.engine, total)
+        done = 0
+        for part in parts:
+            part.rows = _write(part, encoder, run, folder / part.name, problems, lambda n, d=done: progress("encode", d + n, total))
+            done += len(part.rows)
+        problems.settle(seen)
+        _check_usable({part.name: len(part.rows) for part in parts}, problems, sum(seen.values()))
+        clock.lap("encode")
+    shutil.rmtree(scratch)
+    storage.write_json(folder / MANIFEST, _manifest(recipe, task, sources, hashes, parts, state, problems, clock))
+
+
+def _collect(task: Task, part: Part) -> Stats:
+    """The statistics of all rows of a split, shard by shard."""
+    stats: list[Stats] = []
+    for _, table in part.tables(_PASS):
+        stats.append(task.collect(rows.examples(table, task.columns)))
+        if len(stats) == 64:
+            stats = [task.merge(stats)]
+    return task.merge(stats)
+
+
+def _admitted(part: Part, task: Task, state: State, problems: Problems) -> Part:
+    """The split without the rows that the frozen state cannot take; those are problems."""
+    kept = []
+    for indices, table in part.tables(_PASS):
+        examples = rows.examples(table, task.columns)
+        reasons = [task.admit(example, state) for example in examples]
+        good = np.array([reason is None for reason in reasons])
+        kept.append(indices[good])
+        for index in np.flatnonzero(~good):
+            problems.add(_problem(part, table, int(index), str(reasons[index])), examples[index])
+    return Part(part.name, part.data, np.concatenate(kept) if kept else part.rows)
+
+
+def _limited(part: Part, recipe: Recipe) -> Part:
+    """The training split cut to ``data.max_train_samples``, drawn so that classes keep their shares; others as they are."""
+    size = recipe.data.max_train_samples
+    if part.name != "train" or size is None or size >= len(part.rows):
+        return part
+    strata = part.data.strata[part.rows] if part.data.strata is not None else None
+    return Part(part.name, part.data, part.rows[split.subset(len(part.rows), size, strata, recipe.data.split.seed)])
+
+
+def _write(part: Part, encoder: Encoder, engine: Engine, folder: Path, problems: Problems, progress: Any) -> np.ndarray:
+    """Encode a split into its two files; returns the indices of the rows that could be encoded."""
+    folder.mkdir()
+    waiting: list[tuple[np.ndarray, pa.Table]] = []
+
+    def batches() -> Iterator[pa.Table]:
+        for indices, table in part.tables(batch_size(encoder.task)):
+            waiting.append((indices, table))
+            yield table
+
+    ids = _ids(part)
+    kept = []
+    with TableWriter(folder / ROWS) as row_file, TableWriter(folder / FEATURES) as feature_file:
+        done = 0
+        for encoded in engine(encoder, batches()):
+            indices, table = waiting.pop(0)
+            for index, reason in encoded.failures:
+                example = rows.examples(table.slice(index, 1), encoder.task.columns)[0]
+                problems.add(_problem(part, table, index, reason), example)
+            if encoded.features is not None:
+                named = table.append_column(rows.ID, ids(indices)).drop_columns([rows.HASH])
+                row_file.write(named.filter(encoded.kept) if encoded.failures else named)
+                feature_file.write(encoded.features)
+            kept.append(indices[encoded.kept])
+            done += len(indices)
+            progress(done)
+    return np.concatenate(kept)
+
+
+def _ids(part: Part) -> Any:
+    """A function from row indices to ids: the content's hash, with ``-2``, ``-3`` … for further rows of the same content."""
+    hashes = part.data.hashes
+    ordinals = np.zeros(part.data.count, dtype=np.int32)
+    ordinals[part.rows] = split.rank_within(hashes[part.rows])
+
+    def ids(indices: np.ndarray) -> pa.Array:
+        pairs = zip(hashes[indices].tolist(), ordinals[indices].tolist(), strict=True)
+        return pa.array([f"{value:016x}" if ordinal == 0 else f"{value:016x}-{ordinal + 1}" for value, ordinal in pairs], pa.string())
+
+    return ids
+
+
+def _problem(part: Part, table: pa.Table, index: int, reason: str) -> Problem:
+    file = part.data.files[table[rows.FILE][index].as_py()]
+    return Problem(part.name, file, table[rows.ROW][index].as_py(), reason)
+
+
+def _check_usable(counts: Mapping[str, int], problems: Problems, total: int) -> None:
+    """That every split has rows left."""
+    empty = next((name for name, count in counts.items() if count == 0), None)
+    if empty is not None:
+        raise DataError(f"no row of the {empty} split can be used\n{problems.message(total)}")
+
+
+def _engine(name: EngineName, total: int) -> Engine:
+    """The function that encodes: in this process, or over the cluster."""
+    if name == "local" or (name == "auto" and not (total >= RAY_ROWS and _several_nodes())):
+        return encode_here
+    from tunesmith.data.engine_ray import encode_on_cluster
+
+    return encode_on_cluster
+
+
+def _several_nodes() -> bool:
+    """Whether this process has joined a Ray cluster of several nodes."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized() and sum(bool(node["Alive"]) for node in ray.nodes()) > 1
+
+
+def _manifest(
+    recipe: Recipe,
+    task: Task,
+    sources: Sources,
+    hashes: Mapping[str, str],
+    parts: Sequence[Part],
+    state: State,
+    problems: Problems,
+    clock: _Clock,
+) -> dict[str, Any]:
+    """What was prepared, as plain data."""
+    specs = describe(sources)
+    first = parts[0].data
+    return {
+        "format": key.FORMAT,
+        "task": recipe.task,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "columns": first.mapping,
+        "roles": {role: column.kind for role, column in task.columns.items()},
+        "splits": {
+            part.name: {
+                "rows": len(part.rows),
+                "hash": _rows_hash(part),
+                "source": specs[part.data.name],
+                "source_hash": hashes[part.data.name],
+                "given": part.name in sources,
+                "files": part.data.files,
+                "labels": _labels(part),
+            }
+            for part in parts
+        },
+        "split": recipe.data.split.model_dump(mode="json"),
+        "split_hash": split.indices_hash({part.name: part.rows for part in parts}),
+        "problems": problems.report(),
+        "state": state,
+        "durations": clock.laps,
+    }
+
+
+def _rows_hash(part: Part) -> str:
+    """BLAKE2b-128 over the contents of the split's rows, in order."""
+    return hashlib.blake2b(part.data.hashes[part.rows].astype("<u8").tobytes(), digest_size=16).hexdigest()
+
+
+def _labels(part: Part) -> dict[str, int] | None:
+    """Rows of each class, or None where the task has no classes."""
+    if part.data.strata is None:
+        return None
+    counts = np.bincount(part.data.strata[part.rows], minlength=len(part.data.classes))
+    return {name: int(count) for name, count in sorted(zip(part.data.classes, counts, strict=True)) if count}
+
+
+class _Clock:
+    """Seconds that each stage took."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = round(now - self._last, 3)
+        self._last = now
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """No progress wanted."""

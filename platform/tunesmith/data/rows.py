@@ -1,0 +1,134 @@
+"""Rows as they are kept: the task's roles, the user's other columns, where each row came from, and what it says in 64 bits.
+
+A table of rows has one column for each role, ``ROLE:bytes`` where an image or a sound came inside the data rather than as a
+file, every other scalar column of the user under its own name, and the columns :data:`ROW`, :data:`FILE` and :data:`HASH`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.types as types
+
+from tunesmith import storage
+from tunesmith.data import tables
+from tunesmith.tasks.base import Column, Example
+
+ROW = "__row"
+"""Line or row in the file, from 1."""
+FILE = "__file"
+"""Which file: an index into the list in the manifest."""
+HASH = "__hash"
+"""64 bits of the roles' contents."""
+ID = "__id"
+"""The hash in hexadecimal, and ``-2`` … for further rows of the same content."""
+OWN = (ROW, FILE, HASH, ID)
+
+MEDIA = frozenset({"image", "audio", "mask"})
+"""Kinds whose values are files, or their bytes."""
+
+_BYTES = ":bytes"
+
+
+def by_role(table: pa.Table, mapping: Mapping[str, str], roles: Mapping[str, Column], folder: str) -> pa.Table:
+    """The user's table with roles in place of column names; what is not scalar and has no role is left out.
+
+    Paths of media are made absolute from ``folder``, that of the file in which they stand.
+    """
+    columns: dict[str, pa.ChunkedArray] = {}
+    for role, name in mapping.items():
+        values = table[name]
+        if roles[role].kind in MEDIA:
+            columns.update(_media(role, values, folder))
+        else:
+            columns[role] = values
+    for name in table.column_names:
+        if name not in mapping.values() and tables.is_scalar(table[name].type):
+            columns[kept_name(name, roles)] = table[name]
+    return pa.table(columns) if columns else table.select([])
+
+
+def kept_name(name: str, roles: Mapping[str, Column]) -> str:
+    """What a column without a role is called among the rows: its own name, with ``_`` where that is a role's or ours."""
+    while name in roles or name in OWN or name.endswith(_BYTES):
+        name += "_"
+    return name
+
+
+def examples(table: pa.Table, roles: Mapping[str, Column]) -> list[dict[str, Any]]:
+    """The rows as examples. A medium is its bytes where the data holds them, else a path; a remote one that cannot be read
+    stays a path, so that the task says what is wrong with it."""
+    columns: dict[str, list[Any]] = {}
+    for role, column in roles.items():
+        if role not in table.column_names:
+            continue
+        values = table[role].to_pylist()
+        if column.kind in MEDIA:
+            inside = table[role + _BYTES].to_pylist() if role + _BYTES in table.column_names else [None] * len(values)
+            values = [one if one is not None else path for one, path in zip(inside, values, strict=True)]
+        columns[role] = values
+    names = list(columns)
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def content_hash(example: Example, roles: Mapping[str, Column]) -> int:
+    """64 bits of BLAKE2b over the roles' values: the same for ``1`` and ``"1"``, and for a file and its bytes."""
+    digest = hashlib.blake2b(digest_size=8)
+    for role in sorted(example):
+        value = example[role]
+        if value is None:
+            continue
+        digest.update(f"\x1e{role}\x1f".encode())
+        if isinstance(value, str) and roles[role].kind in MEDIA:
+            digest.update(_file_bytes(value))
+        elif isinstance(value, bytes):
+            digest.update(value)
+        else:
+            text = value if isinstance(value, str) else tables.as_text(value) or ""
+            digest.update(text.encode("utf-8", "surrogatepass"))
+    return int.from_bytes(digest.digest(), "little")
+
+
+def hidden(names: Sequence[str]) -> list[str]:
+    """The columns of a table of rows that :meth:`Split.rows` does not show: our own, and bytes."""
+    return [name for name in names if name in OWN or name.endswith(_BYTES)]
+
+
+def _file_bytes(place: str) -> bytes:
+    """A file's content, or its name where it cannot be read (then the task has already said so)."""
+    try:
+        return Path(storage.local_path(place)).read_bytes() if storage.is_local(place) else storage.read_bytes(place)
+    except OSError:
+        return place.encode("utf-8", "surrogateescape")
+
+
+def _media(role: str, values: pa.ChunkedArray, folder: str) -> dict[str, pa.ChunkedArray]:
+    """Path and bytes of a medium: from paths, from bytes, or from the ``{bytes, path}`` of ``datasets``."""
+    if types.is_struct(values.type):
+        fields = {field.name for field in values.type}
+        rows = values.to_pylist()
+        inside = [row.get("bytes") if row else None for row in rows] if "bytes" in fields else [None] * len(rows)
+        paths = [row.get("path") if row else None for row in rows] if "path" in fields else [None] * len(rows)
+    elif types.is_binary(values.type):
+        inside, paths = values.to_pylist(), [None] * len(values)
+    else:
+        inside, paths = [None] * len(values), [tables.as_text(value) for value in values.to_pylist()]
+    places = [
+        path if path is None or within is not None else _absolute(path, folder)
+        for path, within in zip(paths, inside, strict=True)
+    ]
+    columns = {role: pa.chunked_array([pa.array(places, pa.string())])}
+    if any(within is not None for within in inside):
+        columns[role + _BYTES] = pa.chunked_array([pa.array(inside, pa.binary())])
+    return columns
+
+
+def _absolute(path: str, folder: str) -> str:
+    """A path as it stands beside the file that names it."""
+    if storage.scheme(path) or path.startswith("/") or not folder:
+        return path
+    return storage.join(folder, path)

@@ -1,0 +1,144 @@
+"""Small things about Arrow tables: columns from any Python values, one type for several files, class names of Hugging Face."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.types as types
+
+
+def array(values: Sequence[Any]) -> pa.Array:
+    """Python values as an Arrow array; where they are of different kinds (``1`` and ``"a"``), all as text.
+
+    >>> array([1, None, 2]).type, array([1, "a"]).to_pylist()
+    (DataType(int64), ['1', 'a'])
+    """
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+        return pa.array([as_text(value) for value in values], pa.string())
+
+
+def as_text(value: Any) -> str | None:
+    """A value as text: text as it is, anything else as JSON.
+
+    >>> as_text("a"), as_text(1), as_text(True), as_text([1]), as_text(None)
+    ('a', '1', 'true', '[1]', None)
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+
+
+def from_rows(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """A table of JSON objects; what an object lacks is null."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: array([row.get(name) for row in rows]) for name in names})
+
+
+def plain(table: pa.Table) -> pa.Table:
+    """The table with class indices of Hugging Face replaced by their names, and without dictionary and large types."""
+    names = class_names(table.schema)
+    for index, column in enumerate(table.schema):
+        if column.name in names:
+            new = _named(table[index], names[column.name])
+        else:
+            wanted = _plain_type(column.type)
+            new = table[index] if wanted == column.type else table[index].cast(wanted)
+        if new is not table[index]:
+            table = table.set_column(index, column.name, new)
+    return table.replace_schema_metadata(None)
+
+
+def class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """Names of the classes of each ``ClassLabel`` column (or list of them), from the metadata that ``datasets`` writes."""
+    metadata = (schema.metadata or {}).get(b"huggingface")
+    if not metadata:
+        return {}
+    features = json.loads(metadata).get("info", {}).get("features") or {}
+    found = {}
+    for name, feature in features.items():
+        if isinstance(feature, list) and len(feature) == 1:
+            feature = feature[0]
+        elif isinstance(feature, dict) and isinstance(feature.get("feature"), dict):
+            feature = feature["feature"]
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names"):
+            found[name] = list(feature["names"])
+    return found
+
+
+def common_type(kinds: Iterable[pa.DataType]) -> pa.DataType:
+    """The type that holds values of all these types: numbers widen, different kinds become text.
+
+    >>> common_type([pa.int64(), pa.float64()]), common_type([pa.null(), pa.bool_()]), common_type([pa.int64(), pa.string()])
+    (DataType(double), DataType(bool), DataType(string))
+    """
+    found = pa.null()
+    for kind in kinds:
+        if found.equals(kind) or types.is_null(kind):
+            continue
+        if types.is_null(found):
+            found = kind
+            continue
+        try:
+            merged = pa.unify_schemas(
+                [pa.schema([("x", found)]), pa.schema([("x", kind)])], promote_options="permissive"
+            )
+            found = merged.field(0).type
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            found = pa.string()
+    return found
+
+
+def fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with exactly the columns of ``schema``: cast, or as text, or null where it lacks one."""
+    columns = []
+    for column in schema:
+        if column.name not in table.column_names:
+            columns.append(pa.nulls(len(table), column.type))
+            continue
+        values = table[column.name]
+        if values.type != column.type:
+            text = types.is_string(column.type) and not types.is_string(values.type)
+            values = array([as_text(v) for v in values.to_pylist()]) if text else values
+            values = values.cast(column.type)
+        columns.append(values)
+    return pa.table(columns, schema=schema)
+
+
+def is_scalar(kind: pa.DataType) -> bool:
+    """Whether values of this type are single numbers, texts, truth values or times."""
+    return not (types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if types.is_large_string(kind) or types.is_string_view(kind):
+        return pa.string()
+    if types.is_large_binary(kind) or types.is_binary_view(kind):
+        return pa.binary()
+    if types.is_large_list(kind) or types.is_list(kind):
+        return pa.list_(_plain_type(kind.value_type))
+    if types.is_float16(kind):
+        return pa.float32()
+    if types.is_decimal(kind):
+        return pa.float64()
+    return kind
+
+
+def _named(column: pa.ChunkedArray, names: list[str]) -> pa.ChunkedArray:
+    """Class indices, or lists of them, as names; -1 (no class, by convention of ``datasets``) is null."""
+
+    def one(index: Any) -> Any:
+        if isinstance(index, list):
+            return [one(i) for i in index]
+        return names[index] if isinstance(index, int) and 0 <= index < len(names) else None
+
+    nested = types.is_list(column.type) or types.is_large_list(column.type)
+    return pa.chunked_array([pa.array([one(v) for v in column.to_pylist()], pa.list_(pa.string()) if nested else pa.string())])

@@ -1,0 +1,150 @@
+"""The one predictor: evaluation in process, a served replica and a federated client all answer through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tunesmith.errors import DataError
+from tunesmith.runs.artefact import Artefact
+from tunesmith.tasks import hub, load_task
+from tunesmith.tasks.base import Answer, Batch, Example, Features, Preprocessing, State, Task
+
+if TYPE_CHECKING:
+    from tunesmith.recipe import Recipe
+
+TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384}
+"""Padded tokens of one forward pass. On a CPU larger batches leave the caches and are slower per token
+(``tests/benchmarks``); a GPU needs more to be busy."""
+
+EXAMPLES_PER_BATCH = 64
+"""Most examples of one forward pass; the size of a batch where all examples cost the same."""
+
+
+class Encoded(Protocol):
+    """Examples that are encoded already: a split of the prepared data."""
+
+    lengths: npt.NDArray[np.int32]
+
+    def features(self, indices: Sequence[int]) -> list[Features]:
+        """The features of these examples."""
+
+
+class Predictor:
+    """A model with its task and preprocessing, ready to answer."""
+
+    def __init__(
+        self,
+        task: Task,
+        model: torch.nn.Module,
+        preprocessing: Preprocessing,
+        *,
+        device: str | torch.device = "auto",
+        batch_size: int = EXAMPLES_PER_BATCH,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Wrap a model that is in memory.
+
+        Args:
+            device: ``auto`` is the first GPU, or the CPU.
+            batch_size: most examples of one forward pass.
+            dtype: autocast to this type (``torch.bfloat16``); None computes in float32.
+        """
+        self.task = task
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
+        self.model = model.to(self.device).eval()
+        self.preprocessing = preprocessing
+        self.batch_size = batch_size
+        self.dtype = dtype
+
+    @classmethod
+    def load(cls, folder: str | Path, **options: Any) -> Predictor:
+        """The artefact of a run, ``runs/…/model``. Raises :class:`ModelError` where it is none."""
+        artefact = Artefact.read(folder)
+        task = load_task(artefact.task)
+        processor = task.load_processor(None, source=str(folder))
+        return cls(task, task.load_model(str(folder)), Preprocessing(artefact.state, processor), **options)
+
+    @classmethod
+    def load_base(cls, recipe: Recipe, task: Task, state: State, **options: Any) -> Predictor | None:
+        """The pre-trained model as it is, or None where its head does not answer with the state's labels."""
+        if not hub.same_labels(hub.load_config(recipe), list(state.get("labels", []))):
+            return None
+        preprocessing = Preprocessing(state, task.load_processor(recipe))
+        return cls(task, task.load_model(hub.model_source(recipe)), preprocessing, **options)
+
+    def predict(self, examples: Sequence[Example | Any]) -> list[Answer]:
+        """What the model says of each example, in order.
+
+        An example is a mapping by role (``{"text": …, "text_pair": …}``), or only the value of the task's first role.
+
+        Raises:
+            DataError: an example that the task cannot use; says which, counted from 0, and why.
+        """
+        first = next(iter(self.task.columns))
+        # Without the target, so that an example needs no label to be answered.
+        given = [
+            {k: v for k, v in e.items() if k != self.task.target} if isinstance(e, Mapping) else {first: e} for e in examples
+        ]
+        for index, example in enumerate(given):
+            if why := self.task.check(example):
+                raise DataError(f"example {index}: {why}")
+        encoded = self.task.encode(given, self.preprocessing)
+        answers: list[Answer | None] = [None] * len(given)
+        lengths = np.asarray([one.length for one in encoded], dtype=np.int32)
+        for indices in self.batches(lengths):
+            for index, answer in zip(indices, self.forward([encoded[i] for i in indices]), strict=True):
+                answers[index] = answer
+        return [answer for answer in answers if answer is not None]
+
+    def predict_split(
+        self, split: Encoded, batches: Sequence[npt.NDArray[np.int64]] | None = None
+    ) -> Iterator[tuple[npt.NDArray[np.int64], list[Answer]]]:
+        """Batches of indices with their answers, longest examples first; nothing is kept."""
+        for indices in self.batches(split.lengths) if batches is None else batches:
+            yield indices, self.forward(split.features(indices))  # type: ignore[arg-type]  # an array is as good as a sequence
+
+    def batches(self, lengths: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int64]]:
+        """The batches that these lengths make."""
+        budget = TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH["cpu"])
+        return batches_by_length(lengths, budget if self.task.ragged else self.batch_size, self.batch_size)
+
+    def forward(self, features: Sequence[Features]) -> list[Answer]:
+        """One forward pass."""
+        batch = to_device(self.task.collate(features, self.preprocessing), self.device)
+        with torch.inference_mode(), self._autocast():
+            return self.task.answers(self.model, batch, self.preprocessing)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)
+
+
+def batches_by_length(lengths: npt.NDArray[np.int32], budget: int, most: int) -> list[npt.NDArray[np.int64]]:
+    """Batches of similar length, longest first, each of at most ``budget`` padded tokens and ``most`` examples.
+
+    Longest first, so that a batch which does not fit into memory shows at once.
+
+    >>> [batch.tolist() for batch in batches_by_length(np.array([3, 9, 4]), budget=10, most=8)]
+    [[1], [2, 0]]
+    """
+    ordered = np.argsort(-lengths, kind="stable").astype(np.int64)
+    batches = []
+    start = 0
+    while start < len(ordered):
+        size = int(max(1, min(most, budget // max(1, int(lengths[ordered[start]])))))
+        batches.append(ordered[start : start + size])
+        start += size
+    return batches
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on the device."""
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value for name, value in batch.items()
+    }

@@ -1,0 +1,209 @@
+"""What an evaluation found, as plain data: ``metrics.json`` is this, and the report draws nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tunesmith.evaluation.statistics import Estimate
+from tunesmith.tasks.base import Chart
+from tunesmith.tasks.metrics import ECE_BINS
+
+FORMAT = 1
+"""Version of the layout of ``metrics.json``."""
+
+Estimates = dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """One class, entity type or tag."""
+
+    support: int
+    """How often it is the right answer."""
+    metrics: Estimates
+    """``precision``, ``recall``, ``f1``."""
+    predicted: int | None = None
+    """How often it is the model's answer, where the task says."""
+
+
+@dataclass(frozen=True)
+class SliceResult:
+    """The examples with one value of a column."""
+
+    n: int
+    metrics: Estimates
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Another model on the same examples."""
+
+    title: str
+    """In a sentence: ``the pre-trained model``."""
+    metrics: Estimates = field(default_factory=dict)
+    differences: Estimates = field(default_factory=dict)
+    """How much more the fine-tuned model has of each metric, paired by example."""
+    skipped: str = ""
+    """Why it was not judged; empty where it was."""
+
+
+@dataclass(frozen=True)
+class ShownInput:
+    """One input of an example, ready to be shown."""
+
+    role: str
+    kind: str
+    """The column's kind: ``text``, ``image``, ``strings`` …"""
+    value: Any
+    """Text, a list of words, or a ``data:`` URI of a thumbnail (left out of ``metrics.json``)."""
+
+
+@dataclass(frozen=True)
+class ShownExample:
+    """An example that the model got very right or very wrong."""
+
+    id: str
+    inputs: list[ShownInput]
+    reference: Any
+    prediction: Any
+    correct: bool
+    loss: float
+    confidence: float | None = None
+    probabilities: list[tuple[str, float]] = field(default_factory=list)
+    """The likeliest classes, at most five, likeliest first."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model judged on the examples of one split."""
+
+    run: str
+    task: str
+    split: str
+    """``test``, ``validation`` or ``train``."""
+    n: int
+    headline: str
+    """The metric that the verdict is about; a key of ``metrics``."""
+    metrics: Estimates
+    per_class: dict[str, ClassResult] = field(default_factory=dict)
+    baselines: dict[str, Baseline] = field(default_factory=dict)
+    """``base model`` and ``majority class``."""
+    slices: dict[str, dict[str, SliceResult]] = field(default_factory=dict)
+    """Column → value → what was found there."""
+    charts: list[Chart] = field(default_factory=list)
+    worst: list[ShownExample] = field(default_factory=list)
+    best: list[ShownExample] = field(default_factory=list)
+    confidence: float = 0.95
+    source: str | None = None
+    """The data given with ``--data``; None for the run's own."""
+    data_hash: str | None = None
+    """Of the judged split's contents."""
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+    """What a reader must know before trusting the numbers."""
+    folder: str = ""
+    """Where its files are: the run, or a folder under its ``evaluations/``."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for ``metrics.json``: the split's results under the split's name, undefined numbers as None."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for name in ("worst", "best"):
+            values[name] = [_without_media(example) for example in values[name]]
+        about = ("run", "task", "split", "headline", "confidence", "source", "data_hash", "seconds", "warnings", "folder")
+        top = {name: values.pop(name) for name in about}
+        found: dict[str, Any] = plain({"format": FORMAT, **top, self.split: values})
+        return found
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Evaluation:
+        """The evaluation of a ``metrics.json``; thumbnails are not in it."""
+        top = {key: value for key, value in stored.items() if key not in ("format", stored["split"])}
+        values = dict(stored[stored["split"]])
+        return cls(
+            **top,
+            n=values["n"],
+            metrics=_estimates(values["metrics"]),
+            per_class={
+                k: ClassResult(v["support"], _estimates(v["metrics"]), v["predicted"]) for k, v in values["per_class"].items()
+            },
+            baselines={
+                k: Baseline(v["title"], _estimates(v["metrics"]), _estimates(v["differences"]), v["skipped"])
+                for k, v in values["baselines"].items()
+            },
+            slices={
+                column: {k: SliceResult(v["n"], _estimates(v["metrics"])) for k, v in found.items()}
+                for column, found in values["slices"].items()
+            },
+            charts=[Chart(**chart) for chart in values["charts"]],
+            worst=[_example(one) for one in values["worst"]],
+            best=[_example(one) for one in values["best"]],
+        )
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, arrays and tuples as what JSON has; numbers that are not finite as None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def compact(chart: Chart) -> Chart:
+    """The chart with as much data as is drawn: a reliability diagram's examples become bins of equal width.
+
+    Each bin has ``low``, ``high``, ``count``, ``confidence`` (mean) and ``accuracy``; empty bins are left out.
+    """
+    if chart.kind != "reliability" or "bins" in chart.data:
+        return Chart(chart.kind, chart.title, plain(chart.data))
+    confidence = np.asarray(chart.data["confidence"], dtype=np.float64)
+    correct = np.asarray(chart.data["correct"], dtype=np.float64)
+    place = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    counts = np.bincount(place, minlength=ECE_BINS)
+    sums = np.bincount(place, confidence, ECE_BINS), np.bincount(place, correct, ECE_BINS)
+    bins = [
+        {
+            "low": k / ECE_BINS,
+            "high": (k + 1) / ECE_BINS,
+            "count": int(counts[k]),
+            "confidence": float(sums[0][k] / counts[k]),
+            "accuracy": float(sums[1][k] / counts[k]),
+        }
+        for k in np.flatnonzero(counts).tolist()
+    ]
+    return Chart(chart.kind, chart.title, {"bins": bins, "count": int(confidence.size)})
+
+
+def _without_media(example: ShownExample) -> ShownExample:
+    kept = [one for one in example.inputs if not (isinstance(one.value, str) and one.value.startswith("data:"))]
+    return dataclasses.replace(example, inputs=kept)
+
+
+def _estimates(stored: Mapping[str, Mapping[str, Any]]) -> Estimates:
+    return {
+        name: Estimate(*(math.nan if one[k] is None else one[k] for k in ("value", "low", "high")), one["n"], one["method"])
+        for name, one in stored.items()
+    }
+
+
+def _example(stored: Mapping[str, Any]) -> ShownExample:
+    values = dict(stored)
+    values["inputs"] = [ShownInput(**one) for one in _sequence(values["inputs"])]
+    values["probabilities"] = [(label, share) for label, share in _sequence(values["probabilities"])]
+    return ShownExample(**values)
+
+
+def _sequence(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) else []

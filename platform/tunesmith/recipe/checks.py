@@ -1,0 +1,163 @@
+"""What no single field can see: values that contradict each other, names that do not exist, paths that lead nowhere.
+
+Each check yields its findings; ``load`` collects all of them with the mistakes of the fields.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+from tunesmith.errors import nearest
+from tunesmith.recipe import hf_names, task_names
+from tunesmith.recipe.paths import INPUTS, absolute, data_problem, is_uri, model_problem
+from tunesmith.recipe.recipe import Recipe
+from tunesmith.recipe.yaml_tree import Keys
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong with a recipe whose fields are each of the right type."""
+
+    keys: Keys
+    what: str
+    fix: str
+    involves: tuple[str, ...] = ()
+    """Other dotted keys that it is drawn from; nothing is said where one of them is itself mistaken."""
+
+
+Check = Callable[[Recipe, Collection[str]], Iterator[Finding]]
+"""Takes a recipe, and the dotted keys that were written rather than left to their defaults."""
+
+
+def _at(key: str) -> Keys:
+    return tuple(key.split("."))
+
+
+def known_task(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """The task exists, and ``data.columns`` names roles that it has."""
+    problem = task_names.problem(recipe.task)
+    if problem:
+        yield Finding(("task",), *problem)
+        return
+    facts = task_names.KNOWN.get(recipe.task)
+    for role in recipe.data.columns if facts else ():
+        if facts and role not in facts.roles:
+            near = nearest(role, facts.roles)
+            fix = f"did you mean {near}?" if near else "write one of " + ", ".join(facts.roles)
+            if role not in recipe.data.columns.values() and recipe.data.columns[role] in facts.roles:
+                fix = f"the role comes first: {recipe.data.columns[role]}: {role}"
+            yield Finding(("data", "columns", role), f"{recipe.task} has no role {role}", fix, ("task",))
+
+
+def precision(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """One kind of mixed precision at a time, and only where the hardware can."""
+    training = recipe.training
+    if training.fp16 and training.bf16 is True:
+        yield Finding(
+            _at("training.fp16"), "fp16 and bf16 are both on", "keep one; bf16 needs no loss scaling", ("training.bf16",)
+        )
+    for key, on in (("fp16", training.fp16), ("fsdp", training.fsdp)):
+        if on and training.use_gpu is False:
+            fix = f"remove training.{key}, or set training.use_gpu: true"
+            yield Finding(_at(f"training.{key}"), "it works on GPUs only, and use_gpu is false", fix, ("training.use_gpu",))
+
+
+def cadence(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """Evaluation happens when it must, and something is there to be evaluated."""
+    training, strategy = recipe.training, ("training.eval_strategy",)
+    if training.eval_strategy == "steps" and training.eval_steps is None:
+        what = "eval_strategy is steps, but eval_steps does not say how many"
+        yield Finding(_at("training.eval_strategy"), what, "add training.eval_steps: 500", ("training.eval_steps",))
+    if training.eval_strategy != "steps" and training.eval_steps is not None:
+        what = f"it has no effect while eval_strategy is {training.eval_strategy}"
+        yield Finding(_at("training.eval_steps"), what, "add training.eval_strategy: steps, or remove it", strategy)
+    if training.eval_strategy == "no":
+        fix = "set training.eval_strategy: epoch, or remove it"
+        if training.early_stopping_patience is not None:
+            what = "early stopping needs evaluations, and eval_strategy is no"
+            yield Finding(_at("training.early_stopping_patience"), what, fix, strategy)
+        if training.load_best_model_at_end and "training.load_best_model_at_end" in given:
+            what = "the best checkpoint is chosen by evaluations, and eval_strategy is no"
+            yield Finding(_at("training.load_best_model_at_end"), what, fix, strategy)
+    elif recipe.data.validation is None and recipe.data.split.validation == 0:
+        what = f"there is no validation split to judge by, and eval_strategy is {training.eval_strategy}"
+        fix = "set training.eval_strategy: no, or give a share such as 0.1"
+        yield Finding(_at("data.split.validation"), what, fix, (*strategy, "data.validation"))
+    if training.max_steps == 0:
+        yield Finding(_at("training.max_steps"), "a run of 0 updates trains nothing", "write -1 to train for the epochs")
+
+
+def schedule(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """The schedule and the optimizer exist, and the warm-up is said once."""
+    training = recipe.training
+    if training.warmup_ratio and training.warmup_steps:
+        what = f"the warm-up is said twice: {training.warmup_steps} updates and a share of {training.warmup_ratio:g}"
+        yield Finding(
+            _at("training.warmup_ratio"), what, "keep one of warmup_ratio and warmup_steps", ("training.warmup_steps",)
+        )
+    if training.lr_scheduler_type not in hf_names.SCHEDULES:
+        near = nearest(training.lr_scheduler_type.lower(), hf_names.SCHEDULES)
+        fix = f"did you mean {near}?" if near else "write one of " + ", ".join(hf_names.SCHEDULES)
+        yield Finding(_at("training.lr_scheduler_type"), f"there is no schedule {training.lr_scheduler_type}", fix)
+    optim = training.optim
+    names = (*hf_names.OPTIMIZERS, *(name for name in hf_names.TORCH_OPTIMIZERS if name not in hf_names.UNUSABLE_OPTIMIZERS))
+    if optim not in names:
+        why = hf_names.UNUSABLE_OPTIMIZERS.get(optim)
+        near = None if why else {name.lower(): name for name in names}.get(optim.lower()) or nearest(optim, names)
+        fix = f"did you mean {near}?" if near else "write one of " + ", ".join(names)
+        yield Finding(_at("training.optim"), f"{optim} cannot be used: {why}" if why else f"there is no optimizer {optim}", fix)
+
+
+def splits(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """The shares leave something to train on, and the way of splitting has the column it needs."""
+    data, split = recipe.data, recipe.data.split
+    validation = 0.0 if data.validation is not None else split.validation
+    test = 0.0 if data.test is not None else split.test
+    if validation + test >= 1:
+        what = f"validation {validation:g} and test {test:g} leave nothing to train on"
+        yield Finding(_at("data.split.validation"), what, "shares must add up to less than 1", ("data.split.test",))
+    for way in ("group", "time"):
+        column = getattr(split, way)
+        if split.by == way and column is None:
+            what, fix = f"split by {way}, but no column is named", f"add data.split.{way}: COLUMN"
+            yield Finding(_at("data.split.by"), what, fix, (f"data.split.{way}",))
+        if split.by not in ("auto", way) and column is not None:
+            what = f"it has no effect while the split is by {split.by}"
+            yield Finding(_at(f"data.split.{way}"), what, f"write data.split.by: {way}, or remove it", ("data.split.by",))
+
+
+def labels(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """No class is named twice."""
+    seen: Counter[str] = Counter()
+    for index, label in enumerate(recipe.data.labels or ()):
+        seen[label] += 1
+        if seen[label] == 2:
+            yield Finding(("data", "labels", index), f"the class {label!r} is named twice", "name each class once")
+
+
+def output(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """Run folders can be made where they should be."""
+    folder = absolute(recipe.training.output_dir, os.getcwd())
+    if not is_uri(folder) and os.path.exists(folder) and not os.path.isdir(folder):
+        yield Finding(_at("training.output_dir"), f"{folder} is a file", "name a folder for the runs")
+
+
+def paths(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """Local inputs exist."""
+    for key in INPUTS:
+        section, _, name = key.partition(".")
+        value = getattr(getattr(recipe, section), name)
+        if value is None or (section == "data" and recipe.data.format == "hub"):
+            continue
+        find = data_problem if section == "data" else model_problem
+        for index, one in enumerate(value if isinstance(value, list) else [value]):
+            problem = find(one, recipe.base_dir)
+            if problem:
+                keys = (*_at(key), index) if isinstance(value, list) else _at(key)
+                yield Finding(keys, *problem, ("data.format",) if section == "data" else ())
+
+
+CHECKS: tuple[Check, ...] = (known_task, precision, cadence, schedule, splits, labels, output)

@@ -1,0 +1,169 @@
+"""Turns what pydantic says of a recipe into mistakes that a person can act on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from tunesmith.errors import Mistake, nearest
+from tunesmith.recipe.base import section_of
+from tunesmith.recipe.keys import choices, suggest, wanted
+from tunesmith.recipe.yaml_tree import Keys, Tree
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A mistake, and the keys about which nothing more should be said."""
+
+    mistake: Mistake
+    keys: Keys
+    """The way to the value that is wrong."""
+    silences: tuple[str, ...]
+    """Dotted keys whose value is not known because of it."""
+
+
+def explain(model: type[BaseModel], errors: Sequence[ErrorDetails], tree: Tree, file: str) -> list[Explained]:
+    """One mistake for each value that pydantic refused; the branches of a union are one mistake."""
+    refused: dict[Keys, ErrorDetails] = {}
+    for error in errors:
+        refused.setdefault(way(error["loc"], tree.values), error)
+    inner = {keys[:depth] for keys in refused for depth in range(1, len(keys))}
+    return [_explain(model, keys, error, tree, file) for keys, error in refused.items() if keys not in inner]
+
+
+def way(loc: Sequence[str | int], values: Any) -> Keys:
+    """The part of pydantic's location that is in the recipe, without the names of union branches."""
+    keys: list[str | int] = []
+    for index, part in enumerate(loc):
+        if (isinstance(values, dict) and part in values) or (
+            isinstance(values, list) and isinstance(part, int) and part < len(values)
+        ):
+            values = values[part]  # type: ignore[index]
+            keys.append(part)
+        elif index == len(loc) - 1 and isinstance(values, dict) and not str(part).startswith(("[", "list[", "dict[")):
+            keys.append(part)
+    return tuple(keys)
+
+
+def dotted(keys: Keys) -> str:
+    """``("data", "labels", 0)`` as ``data.labels[0]``."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")
+
+
+def shown(value: Any) -> str:
+    """A value as YAML would have it, cut to a readable length.
+
+    >>> shown(True), shown(None), shown("abc"), shown({"a": 1})
+    ('true', 'null', "'abc'", "{'a': 1}")
+    """
+    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else "null" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _explain(model: type[BaseModel], keys: Keys, error: ErrorDetails, tree: Tree, file: str) -> Explained:
+    key = dotted(keys)
+    mark = tree.mark(keys)
+    place = (mark.source or file, mark.line)
+    if error["type"] == "extra_forbidden":
+        fix, meant = suggest(model, key)
+        silenced = (key, meant) if meant else (key,)
+        return Explained(Mistake(key, "there is no such key", fix, *place), keys, silenced)
+    field = _field(model, keys)
+    if error["type"] == "missing":
+        key, field = _required(key, field)
+        what, fix = "it is missing", f"add {key}: {_first_sentence(field)}"
+    elif field is not None and section_of(field.annotation) is not None:
+        inner = next(iter(section_of(field.annotation).model_fields))  # type: ignore[union-attr]
+        what = f"found {shown(error['input'])} where a section of keys belongs"
+        fix = f"write the keys under it, such as {key}.{inner}"
+    elif field is None or error["type"] in ("value_error", "assertion_error"):
+        what, fix = str(error["msg"]).removeprefix("Value error, "), "correct the value"
+    else:
+        what, fix = _wrong_value(key, field, error["input"], len(keys) and isinstance(keys[-1], int), error["type"])
+    return Explained(Mistake(key, what, fix, *place), keys, (key,))
+
+
+def _required(key: str, field: FieldInfo | None) -> tuple[str, FieldInfo | None]:
+    """The first key that a missing section must have; a plain value is that itself."""
+    section = section_of(field.annotation) if field else None
+    for name, inner in section.model_fields.items() if section else ():
+        if inner.is_required():
+            return f"{key}.{name}", inner
+    return key, field
+
+
+def _wrong_value(key: str, field: FieldInfo, found: Any, element: object, kind: str) -> tuple[str, str]:
+    want = wanted(field)
+    what = f"found {shown(found)}, which is not {'fit for ' if element else ''}{want}"
+    if kind == "string_pattern_mismatch":
+        what = f"found {shown(found)}, which is no name for a folder"
+        return what, f"write letters, digits, dots, dashes and underscores, such as {safe_name(str(found))}"
+    near = nearest(str(found).lower(), choices_of(field))
+    if near:
+        return what, f"did you mean {near}?"
+    hint = _hint(key, found, want)
+    if hint:
+        return what, hint
+    default = None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
+    if default is None or default in ([], {}):
+        return what, f"write {want}" if field.is_required() else f"write {want}, or leave it out"
+    return what, f"write {want}; the default is {shown(default).strip(chr(39))}"
+
+
+def choices_of(field: FieldInfo) -> list[str]:
+    """The words a field or the elements of its list may be."""
+    inner = getattr(field.annotation, "__args__", ())
+    return choices(field.annotation) or [word for kind in inner for word in choices(kind)]
+
+
+def _hint(key: str, found: Any, want: str) -> str | None:
+    if isinstance(found, str) and "number" in want:
+        if re.fullmatch(r"[-+]?\d+,\d+", found.strip()):
+            return f"write {found.strip().replace(',', '.')}, with a point"
+        if re.fullmatch(r"\d+(\.\d+)?\s*%", found.strip()):
+            return f"write {float(found.strip(' %')) / 100:g}"
+    if key == "training.warmup_steps" and isinstance(found, float) and 0 < found < 1:
+        return f"a share of the updates goes into training.warmup_ratio: {found:g}"
+    if key == "training.fsdp":
+        return "write true: it shards parameters, gradients and optimizer state (FSDP2)"
+    return None
+
+
+def _field(model: type[BaseModel], keys: Keys) -> FieldInfo | None:
+    field: FieldInfo | None = None
+    current: type[BaseModel] | None = model
+    for key in keys:
+        if current is None:
+            break
+        field = current.model_fields.get(str(key))
+        current = section_of(field.annotation) if field else None
+    return field
+
+
+def _first_sentence(field: FieldInfo | None) -> str:
+    return for_people(field.description or "").partition(". ")[0].rstrip(".") if field else ""
+
+
+def for_people(description: str) -> str:
+    """A field's docstring as one line of a YAML comment or of Markdown.
+
+    >>> for_people("``auto``, or\\n    None")
+    '`auto`, or null'
+    """
+    return re.sub(r"\bNone\b", "null", " ".join(description.split()).replace("``", "`"))
+
+
+def safe_name(text: str) -> str:
+    """The text as a name that is safe for a folder everywhere.
+
+    >>> safe_name("my run/2 (ä)"), safe_name("..")
+    ('my-run-2', 'run')
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:80].rstrip("-._")
+    return name or "run"

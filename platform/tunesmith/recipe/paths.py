@@ -1,0 +1,128 @@
+"""Which values of a recipe are local paths, what they are relative to, and whether they exist."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tunesmith.errors import nearest
+
+INPUTS = (
+    "data.train",
+    "data.validation",
+    "data.test",
+    "model.model_name_or_path",
+    "model.processor_name_or_path",
+)
+"""Keys whose relative paths start at the recipe's folder (on the command line: at the working directory)."""
+
+
+def is_uri(name: str) -> bool:
+    """Whether a name has a scheme: ``s3://…``, ``hf://…``, ``file:///…``."""
+    return "://" in name
+
+
+def clearly_local(name: str) -> bool:
+    """Whether a name can be no Hub id, which is ``name`` or ``owner/name``.
+
+    >>> clearly_local("google-bert/bert-base-uncased"), clearly_local("./model"), clearly_local("a/b/c")
+    (False, True, True)
+    """
+    return not is_uri(name) and (name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1)
+
+
+def absolute(name: str, base: str) -> str:
+    """A path or glob made absolute from ``base``, which is a local folder or a URI. URIs stay.
+
+    >>> absolute("../a/*.csv", "/home/me/project"), absolute("s3://b/c.csv", "/home"), absolute("x.csv", "s3://b/d")
+    ('/home/me/a/*.csv', 's3://b/c.csv', 's3://b/d/x.csv')
+    """
+    if is_uri(name):
+        return name
+    path = os.path.expanduser(name)
+    if os.path.isabs(path):
+        return os.path.normpath(path)
+    if is_uri(base):
+        scheme, _, rest = base.partition("://")
+        return f"{scheme}://{os.path.normpath(os.path.join(rest, path))}"
+    return os.path.normpath(os.path.join(base, path))
+
+
+def absolute_model(name: str, base: str) -> str:
+    """A model's folder made absolute; a Hub id or URI stays. A folder that exists wins over a Hub id of the same name."""
+    local = absolute(name, base)
+    return local if clearly_local(name) or (not is_uri(local) and os.path.isdir(local)) else name
+
+
+def data_problem(name: str, base: str) -> tuple[str, str] | None:
+    """What is wrong with a local data path, and the fix; None where it exists or is no local path."""
+    path = absolute(name, base)
+    if is_uri(path) or _exists(path):
+        return None
+    if glob.has_magic(path):
+        return f"{name!r} matches no file under {_existing_parent(path)}", _fix(name, path)
+    if not is_uri(name) and not clearly_local(name) and "." not in Path(name).name and name.count("/") == 1:
+        return f"{path} does not exist", f"write hf://{name} if it is a data set on the Hub"
+    return f"{path} does not exist", _fix(name, path)
+
+
+def model_problem(name: str, base: str) -> tuple[str, str] | None:
+    """What is wrong with a local model folder, and the fix; None where it is sound, a Hub id or a URI."""
+    path = absolute_model(name, base)
+    if path == name and not os.path.isabs(name):
+        return None
+    if not os.path.exists(path):
+        return f"the folder {path} does not exist", _fix(name, path)
+    if not os.path.isdir(path):
+        return f"{path} is a file, not a folder", "name the folder that holds config.json"
+    if os.path.isfile(os.path.join(path, "config.json")):
+        return None
+    inside = sorted(found.parent.name for found in Path(path).glob("*/config.json"))
+    if inside:
+        return f"{path} holds no config.json", f"write {os.path.join(name, inside[0])}, which does"
+    if os.path.isfile(os.path.join(path, "adapter_config.json")):
+        return f"{path} holds an adapter, not a model", "merge it into its base model first, or name the base model"
+    return f"{path} holds no config.json, so it is no Hugging Face model", "name a folder that `save_pretrained` wrote"
+
+
+def neighbours(path: str, limit: int = 4) -> list[str]:
+    """Names in the folder where ``path`` should be, the nearest first."""
+    folder = Path(path).parent
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        return []
+    near = nearest(Path(path).name, names)
+    return ([near] if near else []) + [name for name in names if name != near][: limit - bool(near)]
+
+
+def _fix(name: str, path: str) -> str:
+    elsewhere = os.path.abspath(os.path.expanduser(name))
+    if elsewhere != path and _exists(elsewhere):
+        return f"paths are relative to the recipe's file; {elsewhere} exists, if that is meant"
+    names = [] if glob.has_magic(path) else neighbours(path)
+    folder = os.path.dirname(path)
+    if names:
+        return f"correct the path; {folder} has {', '.join(names)}"
+    return (
+        f"correct the path; {folder} exists but is empty"
+        if os.path.isdir(folder)
+        else f"correct the path; there is no {folder}"
+    )
+
+
+def _exists(path: str) -> bool:
+    if os.path.exists(path):
+        return True
+    return glob.has_magic(path) and next(_matches(path), None) is not None
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    return glob.iglob(pattern, recursive=True)
+
+
+def _existing_parent(path: str) -> str:
+    parents: Iterable[Path] = Path(path).parents
+    return str(next((parent for parent in parents if not glob.has_magic(str(parent)) and parent.exists()), Path("/")))

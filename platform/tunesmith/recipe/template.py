@@ -1,0 +1,147 @@
+"""The commented recipe that ``tunesmith init`` writes: the important keys live, others to be uncommented."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from tunesmith.recipe import keys, yaml_tree
+from tunesmith.recipe.explain import for_people
+from tunesmith.recipe.recipe import Recipe
+from tunesmith.recipe.task_names import KNOWN, TaskFacts
+
+LIVE = (
+    "task",
+    "model.model_name_or_path",
+    "data.train",
+    "data.split.validation",
+    "data.split.test",
+    "training.learning_rate",
+    "training.num_train_epochs",
+    "training.per_device_train_batch_size",
+    "training.num_workers",
+)
+"""Keys that are written out."""
+
+OFFERED = (
+    "name",
+    "model.revision",
+    "model.dropout",
+    "data.validation",
+    "data.test",
+    "data.columns",
+    "data.labels",
+    "data.split.by",
+    "data.split.group",
+    "data.on_bad_row",
+    "training.weight_decay",
+    "training.warmup_ratio",
+    "training.lr_scheduler_type",
+    "training.label_smoothing_factor",
+    "training.gradient_accumulation_steps",
+    "training.early_stopping_patience",
+    "training.metric_for_best_model",
+    "training.use_gpu",
+    "training.bf16",
+    "training.seed",
+    "training.report_to",
+    "evaluation.slices",
+)
+"""Keys that are written as comments, with an example or their default."""
+
+EXAMPLES: dict[str, Any] = {
+    "name": "my-model",
+    "model.dropout": 0.1,
+    "data.validation": "validation.csv",
+    "data.test": "test.csv",
+    "data.labels": ["no", "yes"],
+    "data.split.group": "patient",
+    "data.split.by": "group",
+    "data.on_bad_row": "quarantine",
+    "training.weight_decay": 0.01,
+    "training.warmup_ratio": 0.1,
+    "training.label_smoothing_factor": 0.1,
+    "training.early_stopping_patience": 3,
+    "training.report_to": ["mlflow"],
+    "evaluation.slices": ["region"],
+}
+"""Values shown for keys whose default says little."""
+
+TASK_ONLY: dict[str, tuple[str, Any]] = {"ragged": ("data.max_length", 256), "fixed": ("data.image_size", 224)}
+"""One more key on offer, by whether examples differ in length."""
+
+COMMENT_COLUMN = 44
+WIDTH = 128
+
+
+def template(task: str, *, data: str | None = None, model: str | None = None, schema: str | None = None) -> str:
+    """The YAML for a task of :data:`KNOWN`. ``schema`` is the path of a JSON Schema for editors, where there is one.
+
+    >>> print(template("image-classification").splitlines()[2])
+    task: image-classification
+    """
+    facts = KNOWN[task]
+    values: dict[str, Any] = {"task": task, "model.model_name_or_path": model or facts.model, "data.train": data or facts.data}
+    values |= {"training.per_device_train_batch_size": 16}
+    lines = [f"# yaml-language-server: $schema={schema}"] if schema else []
+    lines += ["# A recipe of Tunesmith. Check it with `tunesmith validate`; `tunesmith schema` lists every key.", ""]
+    lines += _section(Recipe, "", values, facts)
+    return "\n".join(lines) + "\n"
+
+
+def _section(section: type[Any], prefix: str, values: dict[str, Any], facts: TaskFacts) -> list[str]:
+    """The lines of the keys below a dotted prefix, indented; a section without live keys is itself a comment."""
+    known = dict(keys.leaves(Recipe))
+    offered = (*OFFERED, TASK_ONLY["ragged" if facts.ragged else "fixed"][0])
+    lines: list[str] = []
+    indent = "  " * prefix.count(".")
+    for name, field in section.model_fields.items():
+        key = prefix + name
+        inner = next((inner for inner in keys.sections(Recipe) if inner == key), None)
+        if inner:
+            below = _section(field.annotation, f"{key}.", values, facts)
+            live = any(chosen.startswith(f"{key}.") for chosen in LIVE)
+            if below:
+                lines += ([""] if not prefix else []) + [f"{indent}{'' if live else '# '}{name}:", *below]
+        elif key in LIVE or key in offered:
+            value = values.get(key, _example(key, known[key].get_default(call_default_factory=True, validated_data={}), facts))
+            head = f"{indent}{'' if key in LIVE else '# '}{name}: {inline(value)}"
+            lines += _commented(head, field.description or "", indent)
+    return lines
+
+
+def _example(key: str, default: Any, facts: TaskFacts) -> Any:
+    if key == "data.columns":
+        shown = {
+            "image": "file",
+            "text": "review",
+            "text_pair": "reply",
+            "label": "stars",
+            "tokens": "words",
+            "tags": "entities",
+        }
+        return {role: shown.get(role, role) for role in facts.roles if role != "text_pair"}
+    if key == "training.metric_for_best_model":
+        return facts.metric
+    return dict(TASK_ONLY.values()).get(key, EXAMPLES.get(key, default))
+
+
+def inline(value: Any) -> str:
+    """A value on one line, as YAML that reads back to it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {inline(child)}" for key, child in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(inline(child) for child in value) + "]"
+    if isinstance(value, float):
+        text = f"{value:g}" if float(f"{value:g}") == value else repr(value)
+        return text.replace("e", ".0e") if "e" in text and "." not in text else text  # YAML 1.1 takes 5e-05 for text
+    return yaml_tree.dump({"x": value}).removeprefix("x:").strip()
+
+
+def _commented(head: str, description: str, indent: str) -> list[str]:
+    """The line of a key with the first sentence of its description behind it, or above it where that would be too long."""
+    sentence = for_people(description).partition(". ")[0].rstrip(".")
+    line = f"{head:<{COMMENT_COLUMN}}# {sentence}"
+    if len(line) <= WIDTH and len(head) < COMMENT_COLUMN:
+        return [line]
+    return [*textwrap.wrap(sentence, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "), head]

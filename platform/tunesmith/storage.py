@@ -1,0 +1,591 @@
+"""Files at any place: a local path, ``file://``, ``s3://``, ``gs://``, ``hdfs://``, and whatever fsspec knows (``memory://``).
+
+A *place* is a local path or a URI. Reading goes through ``pyarrow.fs`` everywhere. Writing never leaves half a file behind: on
+disks a temporary file in the same folder is flushed and renamed; object stores show an object only once it is whole; other
+stores (HDFS) get a temporary file and a move. What the user can fix (permission, full disk) is raised as :class:`UserError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from tunesmith.errors import UserError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
+_QUERY = re.compile(r"\?(?=[\w.\-]+=)")  # ``?region=…``, but not the ``?`` of a glob
+_GLOB = re.compile(r"[*?\[]")
+_ARROW_SCHEMES = frozenset({"s3", "gs", "gcs", "hdfs", "viewfs"})
+_WHOLE_OBJECTS = frozenset(
+    {"s3", "gs", "gcs", "abfs", "abfss", "az", "hf", "memory"}
+)  # an object appears only when it is whole
+_CHUNK = 1 << 20  # bytes
+
+
+# Places ----------------------------------------------------------------------------------------------------------------------
+
+
+def scheme(uri: str | os.PathLike[str]) -> str:
+    """The scheme of a URI in lower case, ``""`` for a local path.
+
+    >>> scheme("s3://bucket/a.csv"), scheme("data/a.csv")
+    ('s3', '')
+    """
+    found = _SCHEME.match(os.fspath(uri))
+    return found.group(1).lower() if found else ""
+
+
+def is_local(uri: str | os.PathLike[str]) -> bool:
+    """Whether the place is on a disk of this machine: a path, or a ``file://`` URI."""
+    return scheme(uri) in ("", "file")
+
+
+def local_path(uri: str | os.PathLike[str]) -> Path:
+    """The path of a local place; ``~`` is the home folder. Raises :class:`UserError` for a remote one."""
+    text = os.fspath(uri)
+    if not is_local(text):
+        raise UserError(
+            f"{text} is not on this machine, but a local path is needed here.\n    → Copy it to a local folder first."
+        )
+    if scheme(text):
+        return Path(urllib.parse.unquote(_host_and_path(text)[1]))
+    return Path(text).expanduser()
+
+
+def join(uri: str | os.PathLike[str], *parts: str) -> str:
+    """The place below ``uri``; a query (``?region=…``) stays at the end.
+
+    >>> join("s3://bucket/runs?region=eu-west-1", "a", "model")
+    's3://bucket/runs/a/model?region=eu-west-1'
+    """
+    base, query = _split_query(os.fspath(uri))
+    if not scheme(base):
+        return str(Path(base, *parts))
+    return "/".join([base.rstrip("/"), *(p.strip("/") for p in parts)]) + query
+
+
+def name(uri: str | os.PathLike[str]) -> str:
+    """The last part of the place.
+
+    >>> name("s3://bucket/runs/digits/?region=eu-west-1"), name("runs/digits/")
+    ('digits', 'digits')
+    """
+    return _split_query(os.fspath(uri))[0].rstrip("/").rsplit("/", 1)[-1]
+
+
+def filesystem(uri: str | os.PathLike[str]) -> tuple[FileSystem, str]:
+    """The file system of a place, and the path in it. Raises :class:`UserError` for a scheme that nothing installed knows."""
+    from pyarrow import fs
+
+    text = os.fspath(uri)
+    if is_local(text):
+        return fs.LocalFileSystem(), str(local_path(text).absolute())
+    kind = scheme(text)
+    base, query = _split_query(text)
+    try:
+        if kind not in _ARROW_SCHEMES:
+            return _through_fsspec(base)
+        host, path = _host_and_path(base)
+        found, root = _connect(kind, host, query)
+        return found, f"{root.rstrip('/')}/{path.lstrip('/')}".rstrip("/") or "/"
+    except (ValueError, ImportError, OSError) as error:
+        # Arrow lists every folder in which it looked for libhdfs; the first line says it all.
+        raise UserError(f"{text}: the storage cannot be opened: {str(error).splitlines()[0]}\n    → {_remedy(kind)}") from error
+
+
+# Reading ---------------------------------------------------------------------------------------------------------------------
+
+
+def exists(uri: str | os.PathLike[str]) -> bool:
+    """Whether a file or folder is there."""
+    from pyarrow.fs import FileType
+
+    return bool(_info(uri).type != FileType.NotFound)
+
+
+def is_dir(uri: str | os.PathLike[str]) -> bool:
+    """Whether a folder is there."""
+    from pyarrow.fs import FileType
+
+    return bool(_info(uri).type == FileType.Directory)
+
+
+def size(uri: str | os.PathLike[str]) -> int:
+    """Bytes of a file. Raises FileNotFoundError."""
+    from pyarrow.fs import FileType
+
+    info = _info(uri)
+    if info.type != FileType.File:
+        raise FileNotFoundError(errno.ENOENT, "no such file", os.fspath(uri))
+    return int(info.size)
+
+
+def read_bytes(uri: str | os.PathLike[str]) -> bytes:
+    """The whole file. Raises FileNotFoundError."""
+    found, path = filesystem(uri)
+    with found.open_input_file(path) as stream:
+        return bytes(stream.readall())
+
+
+def read_text(uri: str | os.PathLike[str]) -> str:
+    """The whole file, UTF-8. Raises FileNotFoundError, UnicodeDecodeError."""
+    return read_bytes(uri).decode("utf-8")
+
+
+def read_json(uri: str | os.PathLike[str]) -> Any:
+    """The JSON value of a file. Raises FileNotFoundError, json.JSONDecodeError."""
+    return json.loads(read_bytes(uri))
+
+
+def file_hash(uri: str | os.PathLike[str]) -> str:
+    """BLAKE2b-128 of a file's bytes as hex, read in chunks of 1 MiB."""
+    digest = hashlib.blake2b(digest_size=16)
+    found, path = filesystem(uri)
+    with found.open_input_stream(path) as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def list_files(uri: str | os.PathLike[str], recursive: bool = False) -> list[str]:
+    """The files of a folder as places, sorted; none where there is no such folder."""
+    return [place for place, is_file in _list(uri, recursive) if is_file]
+
+
+def list_dirs(uri: str | os.PathLike[str]) -> list[str]:
+    """The folders directly in a folder as places, sorted; none where there is no such folder."""
+    return [place for place, is_file in _list(uri, recursive=False) if not is_file]
+
+
+def expand(pattern: str | os.PathLike[str]) -> list[str]:
+    """The files that a glob names, sorted: ``*`` and ``?`` within a name, ``**`` across folders, ``[0-9]``.
+
+    A place without wildcards, or a file whose name has one literally, is itself; what is not there gives an empty list.
+    """
+    text = os.fspath(pattern)
+    base, query = _split_query(text)
+    if not _GLOB.search(base):
+        return [text] if exists(text) else []
+    if _literally_there(text):
+        return [text]
+    parts = base.split("/")
+    first = next(i for i, part in enumerate(parts) if _GLOB.search(part))
+    folder = "/".join(parts[:first]) or ("/" if base.startswith("/") else ".")
+    below = re.compile(_glob_regex("/".join(parts[first:])))
+    recursive = len(parts) - first > 1 or "**" in parts[first]
+    prefix = "" if folder == "." and not base.startswith("./") else f"{folder.rstrip('/')}/"
+    start = len(join(folder, "x")) - 1  # the length of the listed places' common head
+    names = [_split_query(place)[0][start:] for place in list_files(folder + query, recursive)]
+    return [f"{prefix}{name}{query}" for name in names if below.fullmatch(name)]
+
+
+# Writing ---------------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def writing(uri: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A binary file to write to; it appears at ``uri`` when the block ends well, and not at all when it raises."""
+    with explaining(uri):
+        if is_local(uri):
+            target = local_path(uri)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _renamed(target) as stream:
+                yield stream
+            return
+        with tempfile.TemporaryFile() as spool:
+            yield spool
+            spool.seek(0)
+            _send(uri, spool)
+
+
+def write_bytes(uri: str | os.PathLike[str], data: bytes) -> None:
+    """Put a file in place, whole or not at all; folders are made. Raises :class:`UserError` where that is not allowed."""
+    with writing(uri) as stream:
+        stream.write(data)
+
+
+def write_text(uri: str | os.PathLike[str], text: str) -> None:
+    """Like :func:`write_bytes`, UTF-8."""
+    write_bytes(uri, text.encode("utf-8"))
+
+
+def write_json(uri: str | os.PathLike[str], value: Any) -> None:
+    """Like :func:`write_bytes`: indented JSON. NumPy numbers become plain ones, NaN and infinities become null."""
+    write_text(uri, json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def json_line(value: Any) -> str:
+    """One line of JSON Lines, without its newline.
+
+    >>> json_line({"step": 1, "loss": float("nan")})
+    '{"step": 1, "loss": null}'
+    """
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+
+
+def append_line(uri: str | os.PathLike[str], text: str) -> None:
+    """Add one line at the end of a file; the rest of a line that a crash cut short is closed first.
+
+    On a disk this is one write. Object stores cannot append: the file is read and written again, so write there in big steps.
+    """
+    line = text.rstrip("\n").encode("utf-8") + b"\n"
+    with explaining(uri):
+        if not is_local(uri):
+            before = read_bytes(uri) if exists(uri) else b""
+            write_bytes(uri, before + (b"\n" if before and not before.endswith(b"\n") else b"") + line)
+            return
+        target = local_path(uri)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("ab+") as stream:
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+                line = line if stream.read(1) == b"\n" else b"\n" + line
+            stream.write(line)
+
+
+def make_dir(uri: str | os.PathLike[str], exist_ok: bool = True) -> None:
+    """Make a folder and those above it. Raises FileExistsError where it is there and ``exist_ok`` is False."""
+    with explaining(uri):
+        if is_local(uri):
+            local_path(uri).mkdir(parents=True, exist_ok=exist_ok)
+            return
+        if not exist_ok and exists(uri):
+            raise FileExistsError(errno.EEXIST, "the folder exists", os.fspath(uri))
+        found, path = filesystem(uri)
+        found.create_dir(path, recursive=True)
+
+
+def delete(uri: str | os.PathLike[str]) -> None:
+    """Remove a file, or a folder with everything in it; nothing happens where there is none."""
+    if not exists(uri):
+        return
+    found, path = filesystem(uri)
+    if is_dir(uri):
+        found.delete_dir(path)
+    else:
+        found.delete_file(path)
+
+
+def download(uri: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:
+    """Copy a file into ``folder``, or a folder's content to ``folder``; returns the local path of what was copied.
+
+    A folder that was not there before appears only when it is complete. Raises FileNotFoundError.
+    """
+    target = local_path(folder)
+    if not exists(uri):
+        raise FileNotFoundError(errno.ENOENT, "nothing there to download", os.fspath(uri))
+    if not is_dir(uri):
+        target = target / name(uri)
+        with writing(target) as stream:
+            _copy_to(uri, stream)
+        return target
+    _copy_folder(os.fspath(uri), target)
+    return target
+
+
+def upload(folder: str | os.PathLike[str], uri: str | os.PathLike[str]) -> None:
+    """Copy a local file to ``uri``, or a local folder's content below it. Raises FileNotFoundError."""
+    source = local_path(folder)
+    if not source.exists():
+        raise FileNotFoundError(errno.ENOENT, "nothing there to upload", str(source))
+    if source.is_file():
+        with source.open("rb") as data, writing(uri) as stream:
+            shutil.copyfileobj(data, stream, _CHUNK)
+    elif is_local(uri):
+        _copy_folder(str(source), local_path(uri))
+    else:
+        for place in list_files(source, recursive=True):
+            upload(place, join(uri, Path(place).relative_to(source).as_posix()))
+
+
+def check_writable(uri: str | os.PathLike[str], need: int = 1 << 16) -> None:
+    """Make the folder, write ``need`` bytes into it, read them back, remove them.
+
+    Raises :class:`UserError` that names why it cannot be written: permission, full disk, a file in the way, no such bucket.
+    """
+    make_dir(uri)
+    probe = join(uri, f".tunesmith-{secrets.token_hex(4)}.tmp")
+    data = os.urandom(need)
+    try:
+        write_bytes(probe, data)
+        with explaining(uri):
+            if read_bytes(probe) != data:
+                raise OSError(errno.EIO, "what was written reads back differently")
+    finally:
+        with contextlib.suppress(OSError, UserError):
+            delete(probe)
+
+
+# Why a place cannot be written -----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def explaining(uri: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn an OSError that the user can fix (permission, full disk, bad bucket) into a :class:`UserError` that says so."""
+    try:
+        yield
+    except FileExistsError:
+        if not is_local(uri) or local_path(uri).is_dir():
+            raise
+        raise UserError(explain(NotADirectoryError(errno.ENOTDIR, "not a folder"), uri)) from None
+    except OSError as error:
+        raise UserError(explain(error, uri)) from error
+
+
+def explain(error: OSError, uri: str | os.PathLike[str]) -> str:
+    """What is wrong with writing to ``uri``, and what to do about it.
+
+    >>> print(explain(OSError(errno.ENOSPC, "No space left on device"), "s3://bucket/runs"))
+    s3://bucket/runs cannot be written: the disk is full
+        → Free some space, or choose another place.
+    """
+    text = os.fspath(uri)
+    code = error.errno
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        quota = "the quota is used up" if code == errno.EDQUOT else f"the disk is full{_free(uri)}"
+        return f"{text} cannot be written: {quota}\n    → Free some space, or choose another place."
+    if code in (errno.EACCES, errno.EPERM):
+        user = f" for user {_user()}" if is_local(uri) else ""
+        return f"{text} cannot be written: permission denied{user}\n    → Change its owner or mode, or choose another place."
+    if code == errno.EROFS:
+        return f"{text} cannot be written: the file system is read-only\n    → Choose another place."
+    if code in (errno.ENOTDIR, errno.EISDIR):
+        return f"{text} cannot be written: {_in_the_way(uri)}\n    → Remove it, or choose another place."
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"{text} cannot be written: {reason}\n    → {_remedy(scheme(uri))}"
+
+
+def _free(uri: str | os.PathLike[str]) -> str:
+    """How much is free where a local place is, in MiB."""
+    if not is_local(uri):
+        return ""
+    place = local_path(uri).absolute()
+    there = next(p for p in [place, *place.parents] if p.exists())
+    usage = shutil.disk_usage(there)
+    return f" ({usage.free / 2**20:,.1f} MiB of {usage.total / 2**20:,.1f} MiB are free)"
+
+
+def _in_the_way(uri: str | os.PathLike[str]) -> str:
+    """Which part of a local place is a file where a folder is needed, or the other way round."""
+    if not is_local(uri):
+        return "a file is where a folder is needed"
+    place = local_path(uri).absolute()
+    file = next((p for p in [place, *place.parents] if p.exists() and not p.is_dir()), None)
+    return f"{file} is a file, not a folder" if file else f"{place} is a folder, not a file"
+
+
+def _user() -> str:
+    """Who this process runs as."""
+    try:
+        import pwd
+
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except (ImportError, KeyError, AttributeError):
+        return "this user"
+
+
+def _remedy(kind: str) -> str:
+    """What to look at when a kind of storage fails."""
+    return {
+        "s3": "Check the bucket's name, the region (?region=…) and the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE).",
+        "gs": "Check the bucket's name and the credentials (GOOGLE_APPLICATION_CREDENTIALS).",
+        "gcs": "Check the bucket's name and the credentials (GOOGLE_APPLICATION_CREDENTIALS).",
+        "hdfs": "Hadoop's client must be installed: JAVA_HOME, HADOOP_HOME and CLASSPATH=$(hadoop classpath --glob).",
+        "viewfs": "Hadoop's client must be installed: JAVA_HOME, HADOOP_HOME and CLASSPATH=$(hadoop classpath --glob).",
+        "abfs": "Install adlfs (pip install adlfs) and check the credentials.",
+        "az": "Install adlfs (pip install adlfs) and check the credentials.",
+        "": "Check the path.",
+        "file": "Check the path.",
+    }.get(kind, "Use a local path, s3://, gs://, hdfs://, or a scheme of fsspec whose package is installed.")
+
+
+# Leaves ----------------------------------------------------------------------------------------------------------------------
+
+
+def _split_query(uri: str) -> tuple[str, str]:
+    """A URI without its query, and the query with its ``?``; a local path has none."""
+    found = _QUERY.search(uri) if scheme(uri) else None
+    return (uri[: found.start()], uri[found.start() :]) if found else (uri, "")
+
+
+def _host_and_path(uri: str) -> tuple[str, str]:
+    """Bucket or host, and the path with its slash; a ``#`` or ``?`` in a key is part of it, unlike in a web address."""
+    host, _, path = uri.partition("://")[2].partition("/")
+    return host, f"/{path}"
+
+
+@functools.lru_cache(maxsize=32)
+def _connect(kind: str, netloc: str, query: str) -> tuple[FileSystem, str]:
+    """One connection for each bucket or name node, kept; and the path of its root."""
+    from pyarrow import fs
+
+    found, root = fs.FileSystem.from_uri(f"{kind}://{netloc}/{query}")
+    return found, str(root)
+
+
+def _through_fsspec(uri: str) -> tuple[FileSystem, str]:
+    """A file system that Arrow does not know itself."""
+    import fsspec
+    from pyarrow import fs
+
+    found, path = fsspec.core.url_to_fs(uri)
+    return fs.PyFileSystem(fs.FSSpecHandler(found)), str(path).rstrip("/") or "/"
+
+
+def _info(uri: str | os.PathLike[str]) -> Any:
+    """Arrow's FileInfo of a place."""
+    found, path = filesystem(uri)
+    return found.get_file_info(path)
+
+
+def _list(uri: str | os.PathLike[str], recursive: bool) -> list[tuple[str, bool]]:
+    """What is in a folder: each place, and whether it is a file; sorted."""
+    from pyarrow.fs import FileSelector, FileType
+
+    found, path = filesystem(uri)
+    head = path.rstrip("/") + "/"
+    infos = found.get_file_info(FileSelector(path, recursive=recursive, allow_not_found=True))
+    entries = ((i.path, i.type == FileType.File) for i in infos if i.path.rstrip("/") != path.rstrip("/"))
+    quote = urllib.parse.quote if scheme(uri) == "file" else str  # only there is a place percent-encoded
+    return sorted((join(uri, quote(p.removeprefix(head))), is_file) for p, is_file in entries)
+
+
+def _literally_there(text: str) -> bool:
+    """Whether a file is really called what looks like a pattern (``data[1].csv``)."""
+    try:
+        return exists(text)
+    except (OSError, ValueError):  # some stores refuse a wildcard in a name
+        return False
+
+
+def _glob_regex(pattern: str) -> str:
+    """A regular expression for a glob below a folder; names that start with a dot are only matched by a dot."""
+    out, i, start = [], 0, True
+    while i < len(pattern):
+        if pattern.startswith("**/", i) and start:
+            out.append(r"(?:[^./][^/]*/)*")
+            i += 3
+            continue
+        char = pattern[i]
+        hidden = r"(?!\.)" if start else ""
+        if pattern.startswith("**", i):
+            out.append(hidden + r".*")
+            i += 1
+        elif char == "*":
+            out.append(hidden + r"[^/]*")
+        elif char == "?":
+            out.append(hidden + r"[^/]")
+        elif char == "[" and (end := pattern.find("]", i + 2)) > 0:
+            inside = pattern[i + 1 : end].replace("\\", r"\\")
+            out.append(f"[^{inside[1:]}]" if inside[0] in "!^" else f"[{inside}]")
+            i = end
+        else:
+            out.append(re.escape(char))
+        start = char == "/"
+        i += 1
+    return "".join(out)
+
+
+@contextlib.contextmanager
+def _renamed(target: Path) -> Iterator[IO[bytes]]:
+    """A temporary file beside ``target`` that is flushed to the disk and takes its name at the end."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename survives a power cut; some file systems do not offer it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _send(uri: str | os.PathLike[str], data: IO[bytes]) -> None:
+    """Put a stream at a remote place; where the store would show half a file, under another name first."""
+    found, path = filesystem(uri)
+    whole = scheme(uri) in _WHOLE_OBJECTS
+    first = path if whole else f"{path}.{secrets.token_hex(4)}.tmp"
+    if not whole:
+        found.create_dir(path.rsplit("/", 1)[0], recursive=True)
+    with found.open_output_stream(first) as stream:
+        shutil.copyfileobj(data, stream, _CHUNK)
+    if not whole:
+        if exists(uri):  # HDFS does not rename over a file
+            found.delete_file(path)
+        found.move(first, path)
+
+
+def _copy_to(uri: str | os.PathLike[str], stream: IO[bytes]) -> None:
+    """Stream a file's bytes into ``stream``."""
+    found, path = filesystem(uri)
+    with found.open_input_stream(path) as source:
+        while chunk := source.read(_CHUNK):
+            stream.write(chunk)
+
+
+def _copy_folder(uri: str, target: Path) -> None:
+    """Copy a folder to a local one beside it first, then rename it, or its files where the target has some already."""
+    from pyarrow import fs
+
+    found, path = filesystem(uri)
+    with explaining(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        inner = temporary / "content"  # mkdtemp's own folder is private to the user
+        try:
+            inner.mkdir()
+            fs.copy_files(path, str(inner), source_filesystem=found, destination_filesystem=fs.LocalFileSystem())
+            if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+                inner.replace(target)
+            else:
+                for file in sorted(p for p in inner.rglob("*") if p.is_file()):
+                    place = target / file.relative_to(inner)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    file.replace(place)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON has: NumPy scalars and arrays by ``tolist``, paths as text, NaN and infinities as None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON: {value!r}")

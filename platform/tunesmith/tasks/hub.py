@@ -1,0 +1,220 @@
+"""Loading what Hugging Face saved: configs, processors, models; every failure becomes a ModelError that says what to do.
+
+Safetensors only, never remote code. ``from_pretrained`` gets what the recipe says: a Hub id, or a local folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith import storage
+from tunesmith.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+    from tunesmith.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+def model_source(recipe: Recipe) -> str:
+    """What ``from_pretrained`` is given: a local folder (fetched first from a URI), or the Hub id as it stands."""
+    return _source(recipe, recipe.model.model_name_or_path)
+
+
+def processor_source(recipe: Recipe) -> str:
+    """The same for the tokenizer or image processor."""
+    return _source(recipe, recipe.model.processor_name_or_path or recipe.model.model_name_or_path)
+
+
+def _source(recipe: Recipe, name: str) -> str:
+    if not storage.is_local(name):
+        return str(fetched(name))
+    local = Path(recipe.base_dir, name).expanduser()
+    return str(local) if local.is_dir() else name
+
+
+def fetched(uri: str) -> Path:
+    """A remote model folder, copied once into this machine's temporary folder."""
+    key = hashlib.blake2b(uri.encode(), digest_size=8).hexdigest()
+    target = Path(tempfile.gettempdir(), "tunesmith-models", key)
+    if not target.is_dir():
+        if not storage.is_dir(uri):
+            raise ModelError(f"there is no model folder at {uri!r}. Check model.model_name_or_path")
+        storage.download(uri, target)
+    return target
+
+
+def load_config(recipe: Recipe, **overrides: Any) -> Any:
+    """The base model's config. Raises :class:`ModelError`."""
+    from transformers import AutoConfig
+
+    source = model_source(recipe)
+    with explained(source):
+        return AutoConfig.from_pretrained(source, revision=recipe.model.revision, trust_remote_code=False, **overrides)
+
+
+def load_processor(auto_class: Any, recipe: Recipe | None, source: str | None = None, **kwargs: Any) -> Any:
+    """The processor of the recipe's base model, or of the artefact at ``source``. Raises :class:`ModelError`."""
+    if source is None:
+        assert recipe is not None, "either a recipe or a source"
+        source = processor_source(recipe)
+        kwargs["revision"] = recipe.model.revision
+    with explained(source, what="processor"), quiet():
+        return auto_class.from_pretrained(source, trust_remote_code=False, **kwargs)
+
+
+def build_classifier(auto_class: Any, recipe: Recipe, labels: list[str], **config_values: Any) -> torch.nn.Module:
+    """The pre-trained base with an output for each label.
+
+    A head that already answers with exactly these labels is kept; any other is replaced by a fresh one, also where the
+    number of classes happens to be equal (its outputs mean something else).
+    """
+    import torch
+
+    config = load_config(recipe)
+    keep = same_labels(config, labels)
+    if not keep and not recipe.model.ignore_mismatched_sizes:
+        raise ModelError(
+            f"model {recipe.model.model_name_or_path!r} answers with {_some(own_labels(config))}, the data has {_some(labels)}. "
+            "Set model.ignore_mismatched_sizes: true to replace its head by a fresh one, or name its classes in data.labels"
+        )
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    for key, value in config_values.items():
+        setattr(config, key, value)
+    if recipe.model.dropout is not None:
+        override_dropout(config, recipe.model.dropout)
+    kwargs: dict[str, Any] = {}
+    if recipe.model.attn_implementation:
+        kwargs["attn_implementation"] = recipe.model.attn_implementation
+    source = model_source(recipe)
+    with explained(source), quiet():
+        model = auto_class.from_pretrained(
+            source,
+            config=config,
+            revision=recipe.model.revision,
+            trust_remote_code=False,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            dtype=torch.float32,
+            **kwargs,
+        )
+    if not keep:
+        reset_head(model)
+    return model  # type: ignore[no-any-return]  # transformers' auto classes are untyped
+
+
+def load_saved(auto_class: Any, folder: str) -> torch.nn.Module:
+    """The model of an artefact, as it is, in float32."""
+    import torch
+
+    with explained(folder), quiet():
+        model = auto_class.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32)
+    return model  # type: ignore[no-any-return]  # transformers' auto classes are untyped
+
+
+def own_labels(config: Any) -> list[str]:
+    """The labels the base model answers with, in the order of its outputs."""
+    id2label = config.id2label or {}
+    return [str(id2label[index]) for index in sorted(id2label)]
+
+
+def same_labels(config: Any, labels: list[str]) -> bool:
+    """Whether the base answers with exactly these labels, in this order."""
+    return own_labels(config) == list(labels)
+
+
+def override_dropout(config: Any, value: float) -> None:
+    """Set every dropout probability of a config. Raises :class:`ModelError` where it has none."""
+    names = [
+        name
+        for name, old in config.to_dict().items()
+        if isinstance(old, float | int | None) and not isinstance(old, bool) and "drop" in name and "layerdrop" not in name
+    ]
+    if not names:
+        raise ModelError(f"model.dropout: {type(config).__name__} has no dropout to set. Leave model.dropout out")
+    for name in names:
+        setattr(config, name, value)
+
+
+def reset_head(model: Any) -> list[str]:
+    """Initialise the modules whose shape depends on the number of classes afresh, and name them.
+
+    They are found by building the same architecture, without memory, for one class more and comparing shapes.
+    """
+    import copy
+
+    import torch
+
+    config = copy.deepcopy(model.config)
+    config.id2label = dict(enumerate(f"class {i}" for i in range(model.config.num_labels + 1)))
+    with torch.device("meta"):
+        wider = type(model)(config)
+    shapes = {name: tensor.shape for name, tensor in wider.named_parameters()}
+    changed = [name for name, tensor in model.named_parameters() if shapes.get(name) != tensor.shape]
+    modules = sorted({name.rpartition(".")[0] for name in changed})
+    for name in modules:
+        module = model.get_submodule(name)
+        for parameter in module.parameters(recurse=False):
+            parameter._is_hf_initialized = False
+        module._is_hf_initialized = False
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+        model._init_weights(module)
+    return modules
+
+
+@contextmanager
+def explained(source: str, what: str = "model") -> Iterator[None]:
+    """Turn whatever loading raises into one ModelError that says what to do."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelError(f"cannot load the {what} {source!r}: {_why(source, error)}") from error
+
+
+def _why(source: str, error: Exception) -> str:
+    folder = Path(source)
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+            return f"the folder has no config.json (it holds {found}). Point model.model_name_or_path to a folder that save_pretrained wrote"
+        if not any(folder.glob("*.safetensors")):
+            return f"the folder has no .safetensors weights, and Tunesmith loads no others. Convert it with save_pretrained ({first})"
+        return first
+    if "offline" in str(error).lower() or "connect" in str(error).lower():
+        return "it is not on this machine and the Hub cannot be reached. Name a local folder, or download the model first"
+    return f"{first} (no local folder of that name exists either)"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Transformers below errors for the time of a call (bars, fresh heads, PIL in place of torchvision)."""
+    from transformers.utils import logging as their_logging
+
+    logger = logging.getLogger("transformers")
+    before, bars = logger.level, their_logging.is_progress_bar_enabled()
+    logger.setLevel(logging.ERROR)
+    their_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        if bars:
+            their_logging.enable_progress_bar()
+
+
+def _some(labels: list[str], most: int = 6) -> str:
+    shown = ", ".join(repr(label) for label in labels[:most])
+    return f"{len(labels)} classes ({shown}{', …' if len(labels) > most else ''})"

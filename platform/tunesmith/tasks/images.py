@@ -1,0 +1,110 @@
+"""What all tasks over images share: opening them in any of their forms, resizing once, normalising in the batch."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunesmith import storage
+from tunesmith.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+LARGEST_PIXELS = 100_000_000
+"""Images beyond this many pixels are refused: a small file can unpack to gigabytes (a decompression bomb)."""
+
+
+def open_image(value: Any) -> Image:
+    """An image as RGB, upright: from a path or URI, bytes, ``{"bytes": …, "path": …}``, an array, or a PIL image.
+
+    Raises :class:`DataError` where it cannot be read.
+    """
+    from PIL import Image as images
+    from PIL import ImageOps, UnidentifiedImageError
+
+    try:
+        image = _open(value)
+        if image.width * image.height > LARGEST_PIXELS:
+            raise DataError(f"image has {image.width}×{image.height} pixels, more than {LARGEST_PIXELS:,}")
+        return ImageOps.exif_transpose(image).convert("RGB")
+    except UnidentifiedImageError as error:
+        raise DataError("image is unreadable: not a known image format") from error
+    except FileNotFoundError as error:
+        raise DataError(f"image is not there: {error.filename or value}") from error
+    except (OSError, SyntaxError, ValueError, images.DecompressionBombError) as error:
+        raise DataError(f"image is unreadable: {error}") from error
+
+
+def _open(value: Any) -> Image:
+    from PIL import Image as images
+
+    if isinstance(value, images.Image):
+        return value
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if value is None:
+        raise DataError("image is missing")
+    if isinstance(value, np.ndarray):
+        return images.fromarray(value)
+    if isinstance(value, str | Path):
+        if storage.is_local(value):
+            return images.open(storage.local_path(value))
+        value = storage.read_bytes(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        if len(value) == 0:
+            raise DataError("image is empty (0 bytes)")
+        return images.open(io.BytesIO(value))
+    raise DataError(f"image is {type(value).__name__}, not a path, bytes or an image")
+
+
+def freeze(processor: Any) -> dict[str, Any]:
+    """How this processor's pixels are stored and finished; found by trying it on one image.
+
+    ``uint8`` pixels are a quarter of the size of finished ones, and are finished in the batch (scaled and normalised) exactly
+    as the processor would. A processor that does anything else keeps its finished ``float32`` pixels.
+    """
+    sample = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    whole = np.asarray(processor(images=[sample], return_tensors="np")["pixel_values"])[0]
+    try:
+        raw = np.asarray(processor(images=[sample], do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"])[0]
+    except (TypeError, ValueError):
+        return {"pixels": "float32"}
+    finish = {
+        "pixels": "uint8",
+        "scale": float(processor.rescale_factor) if getattr(processor, "do_rescale", False) else 1.0,
+        "mean": [float(m) for m in processor.image_mean] if getattr(processor, "do_normalize", False) else None,
+        "std": [float(s) for s in processor.image_std] if getattr(processor, "do_normalize", False) else None,
+    }
+    same = raw.dtype == np.uint8 and raw.shape == whole.shape and np.allclose(_finish(raw[None], finish).numpy()[0], whole, atol=1e-5)
+    return finish if same else {"pixels": "float32"}
+
+
+def encode(values: Sequence[Any], processor: Any, state: Mapping[str, Any]) -> list[np.ndarray]:
+    """Decoded and resized pixels, ``[channels, height, width]`` each."""
+    plain = {"do_rescale": False, "do_normalize": False} if state["pixels"] == "uint8" else {}
+    pixels = processor(images=[open_image(value) for value in values], return_tensors="np", **plain)["pixel_values"]
+    return [np.ascontiguousarray(one, dtype=state["pixels"]) for one in pixels]
+
+
+def batch(pixels: Sequence[np.ndarray], state: Mapping[str, Any]) -> torch.Tensor:
+    """Finished pixels, float32 ``[batch, channels, height, width]``."""
+    return _finish(np.stack(pixels), state)
+
+
+def _finish(pixels: np.ndarray, state: Mapping[str, Any]) -> torch.Tensor:
+    import torch
+
+    tensor = torch.from_numpy(pixels).to(torch.float32)
+    if state["pixels"] == "float32":
+        return tensor
+    tensor = tensor.mul_(state["scale"])
+    if state["mean"] is not None:
+        mean, std = (torch.tensor(state[key], dtype=torch.float32)[:, None, None] for key in ("mean", "std"))
+        tensor = tensor.sub_(mean).div_(std)
+    return tensor

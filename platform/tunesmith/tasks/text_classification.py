@@ -1,0 +1,171 @@
+"""Texts, or pairs of texts, into one class of many or any number of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.tasks import classes, hub, labels, text
+from tunesmith.tasks.base import (
+    Answer,
+    Batch,
+    Chart,
+    Column,
+    Example,
+    Features,
+    Metrics,
+    Preprocessing,
+    Record,
+    Signature,
+    State,
+    Stats,
+    TensorSpec,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    import torch
+
+    from tunesmith.recipe import Recipe
+
+
+class TextClassification:
+    """Whatever ``AutoModelForSequenceClassification`` loads. Lists of labels make it a multi-label task."""
+
+    name = "text-classification"
+    pipeline = "text-classification"
+    columns: Mapping[str, Column] = {
+        "text": Column("text", "the text", ("text", "sentence", "sentence1", "premise", "review", "content", "question")),
+        "text_pair": Column("text", "a second text", ("text_pair", "sentence2", "hypothesis"), required=False),
+        "label": Column("labels", "its class, or a list of classes", ("label", "labels", "class", "target", "category")),
+    }
+    target = "label"
+    metric = "f1_macro"
+    ragged = True
+    exact = True
+
+    def check(self, example: Example) -> str | None:
+        """A text that is text and not empty; a label."""
+        for role in ("text", "text_pair"):
+            if role not in example and role == "text_pair":
+                continue
+            value = example.get(role)
+            if value is None or value != value:
+                return f"{role} is missing"
+            if not isinstance(value, str):
+                return f"{role} is {type(value).__name__} {value!r:.40}, not text"
+            if not value.strip():
+                return f"{role} is empty"
+        if self.target in example and labels.label_names(example[self.target]) is None:
+            return "label is missing"
+        return None
+
+    def stratum(self, example: Example) -> str | None:
+        """The label; several labels as one combination."""
+        return " + ".join(sorted(labels.label_names(example.get(self.target)) or [])) or None
+
+    def collect(self, examples: Iterable[Example]) -> Stats:
+        """How often each label stands there, and whether any row has a list."""
+        several, found = False, []
+        for example in examples:
+            value = example.get(self.target)
+            several = several or (isinstance(value, list | tuple) or (isinstance(value, str) and value.lstrip().startswith("[")))
+            found.extend(labels.label_names(value) or [])
+        return {"labels": labels.count(found), "multi_label": several}
+
+    def merge(self, stats: Sequence[Stats]) -> Stats:
+        """Counts added up."""
+        return {**labels.merge(stats), "multi_label": any(one["multi_label"] for one in stats)}
+
+    def freeze(self, stats: Stats, recipe: Recipe) -> State:
+        """Labels, whether several may hold, the longest input in tokens."""
+        return {
+            "labels": labels.freeze(stats["labels"], recipe),
+            "multi_label": bool(stats["multi_label"]),
+            "max_length": text.max_length(recipe, self.load_processor(recipe)),
+        }
+
+    def load_processor(self, recipe: Recipe | None, source: str | None = None) -> Any:
+        """The tokenizer."""
+        from transformers import AutoTokenizer
+
+        return hub.load_processor(AutoTokenizer, recipe, source)
+
+    def admit(self, example: Example, state: State) -> str | None:
+        """A label that training has."""
+        return labels.unknown(labels.label_names(example.get(self.target)) or [], state)
+
+    def encode(self, examples: Sequence[Example], preprocessing: Preprocessing) -> list[Features]:
+        """``input_ids`` (and ``token_type_ids``) int32 ``[length]``, cut at the longest input, and ``labels``."""
+        state = preprocessing.state
+        pairs = [example.get("text_pair") for example in examples]
+        encoding = preprocessing.processor(
+            [example["text"] for example in examples],
+            pairs if any(pair is not None for pair in pairs) else None,
+            truncation=True,
+            max_length=state["max_length"],
+            padding=False,
+            return_attention_mask=False,
+        )
+        encoded = []
+        for index, example in enumerate(examples):
+            values = text.token_features(encoding, index)
+            target = classes.encode_target(example.get(self.target), state)
+            if target is not None:
+                values["labels"] = target
+            encoded.append(Features(values, length=len(values["input_ids"])))
+        return encoded
+
+    def collate(self, features: Sequence[Features], preprocessing: Preprocessing) -> Batch:
+        """Padded token ids, the mask, and ``labels`` (int64 ``[batch]``, or float ``[batch, classes]``)."""
+        batch = text.pad_tokens(features, preprocessing.processor)
+        if "labels" in features[0].values:
+            batch["labels"] = classes.targets([f.values["labels"] for f in features], preprocessing.state)
+        return batch
+
+    def build_model(self, recipe: Recipe, state: State) -> torch.nn.Module:
+        """The base with one output for each label."""
+        from transformers import AutoModelForSequenceClassification
+
+        kind = "multi_label_classification" if state["multi_label"] else "single_label_classification"
+        return hub.build_classifier(AutoModelForSequenceClassification, recipe, state["labels"], problem_type=kind)
+
+    def load_model(self, folder: str) -> torch.nn.Module:
+        """The saved model."""
+        from transformers import AutoModelForSequenceClassification
+
+        return hub.load_saved(AutoModelForSequenceClassification, folder)
+
+    def loss(self, model: torch.nn.Module, batch: Batch, label_smoothing: float = 0.0) -> tuple[torch.Tensor, int]:
+        """Summed cross-entropy over the examples."""
+        logits = model(**classes.inputs_of(batch)).logits
+        return classes.loss(logits, batch["labels"], label_smoothing), len(logits)
+
+    def answers(self, model: torch.nn.Module, batch: Batch, preprocessing: Preprocessing) -> list[Answer]:
+        """Label(s) and probabilities of each text."""
+        return classes.answers(model(**classes.inputs_of(batch)).logits, preprocessing.state)
+
+    def score(self, answer: Answer, example: Example, state: State) -> Record:
+        """Reference, prediction, confidence, loss, probabilities."""
+        return classes.score(answer, example.get(self.target), state)
+
+    def aggregate(self, records: pa.Table, state: State, weights: np.ndarray | None = None) -> Metrics:
+        """Accuracy, precision, recall, F1, areas under curves, calibration."""
+        return classes.aggregate(records, state, weights)
+
+    def majority(self, train: Iterable[Example], state: State) -> Answer | None:
+        """The most frequent class, with the shares as probabilities."""
+        return classes.majority(train, self.target, state)
+
+    def charts(self, records: pa.Table, state: State) -> list[Chart]:
+        """Confusion matrix and reliability."""
+        return classes.charts(records, state)
+
+    def signature(self, state: State) -> Signature:
+        """Text in; label and probabilities out."""
+        several = (TensorSpec("labels", "BYTES", (-1, -1)),) if state["multi_label"] else (TensorSpec("label", "BYTES", (-1,)),)
+        return Signature(
+            inputs=(TensorSpec("text", "BYTES", (-1,)),),
+            outputs=(*several, TensorSpec("probabilities", "FP32", (-1, len(state["labels"])))),
+        )

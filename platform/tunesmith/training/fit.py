@@ -1,0 +1,408 @@
+"""The training loop: one for a Ray Train worker, a Tune trial, a Flower client, and a test without any of them.
+
+The training step is :func:`train_step`; :func:`fit` calls it for every update of every epoch, judges the validation split at
+its cadence, hands checkpoints to ``context.report``, and can go on from any of them.
+
+The gradient of an update is the sum of the task's losses over all its micro-batches and ranks, divided by the *average* number
+of loss units of an update. So it does not matter how an update is cut into micro-batches and ranks, and a unit (an example, a
+labelled word) weighs the same in an update of many short examples as in one of few long ones.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from tunesmith.errors import DataError, UserError, nearest
+from tunesmith.evaluation.predictor import Predictor, to_device
+from tunesmith.tasks.base import Batch, Example, Features, Metrics, Preprocessing, Task
+from tunesmith.tasks.metrics import greater_is_better
+from tunesmith.training import checkpoint, collective
+from tunesmith.training.batch_plan import MicroBatches, PlanSettings, plan, updates_per_epoch
+from tunesmith.training.loader import prefetch
+from tunesmith.training.memory import explaining_memory
+from tunesmith.training.optim import make_optimizer, make_schedule, on_plateau
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from tunesmith.recipe import Recipe
+
+Event = dict[str, Any]
+Planner = Callable[[int], list[list[MicroBatches]]]
+
+
+class Examples(Protocol):
+    """A split of the prepared data, as far as the loop is concerned."""
+
+    lengths: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        """Examples in it."""
+
+    def features(self, indices: Sequence[int]) -> list[Features]:
+        """The features of these examples."""
+
+    def examples(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The examples themselves, by role."""
+
+
+@dataclass(frozen=True)
+class FitSpec:
+    """What is trained."""
+
+    recipe: Recipe
+    task: Task
+    preprocessing: Preprocessing
+
+
+@dataclass(frozen=True)
+class FitData:
+    """What it is trained and validated on."""
+
+    train: Examples
+    validation: Examples | None = None
+
+
+@dataclass
+class FitContext:
+    """Where the loop runs, and what is done with what it finds."""
+
+    rank: int = 0
+    world_size: int = 1
+    start: checkpoint.Start = field(default_factory=checkpoint.Start)
+    steps: int | None = None
+    """Stop after so many updates (a federated round); the schedule still spans the whole of training."""
+    schedule_steps: int | None = None
+    """Updates that the schedule spans, where that is not this call's own number."""
+    schedule_offset: int = 0
+    """Updates of the schedule that lie behind (earlier federated rounds)."""
+    objective: Callable[[torch.nn.Module], torch.Tensor] | None = None
+    """A term added to each update's loss (FedProx, L2-SP)."""
+    gradient: Callable[[torch.nn.Module], None] | None = None
+    """Changes the accumulated gradient in place, before clipping (SCAFFOLD)."""
+    planner: Planner | None = None
+    """Epoch → updates, instead of the batch plan."""
+    report: Callable[[Metrics, Path | None], None] | None = None
+    """Called by every rank equally often: at each evaluation and checkpoint. The folder is gone afterwards."""
+    event: Callable[[Event], None] = lambda event: None
+    """Called on rank 0 for progress and metrics; see :mod:`tunesmith.training.progress` for the kinds."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What came out."""
+
+    model: torch.nn.Module
+    """The trained model (the last state, not the best: that is in the checkpoints)."""
+    place: checkpoint.Place
+    history: list[Event]
+    """What was reported of training and validation, on rank 0."""
+    examples_per_second: float
+
+
+@dataclass
+class Trainee:
+    """The model with all that moves it."""
+
+    accelerator: Accelerator
+    model: torch.nn.Module
+    optimizer: Any
+    schedule: Any
+    units_per_update: float
+    """Loss units of an update on average: what summed losses are divided by."""
+
+
+@dataclass
+class Tally:
+    """Sums since the last line of the log, of this rank."""
+
+    loss: torch.Tensor | float = 0.0
+    """Stays on its device until it is logged: reading it would wait for the device at every step."""
+    units: int = 0
+    examples: int = 0
+    since: float = field(default_factory=time.perf_counter)
+
+
+def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitResult:
+    """Fine-tune, from wherever ``context.start`` says, until the recipe's last update or until patience runs out.
+
+    Raises:
+        DataError: there is not one update to make.
+        UserError: a metric, optimizer or schedule that does not exist; out of memory (the message names the batch that fits).
+    """
+    context = context or FitContext()
+    settings = spec.recipe.training
+    planner = context.planner or _planner(spec, data, context)
+    per_epoch = len(planner(0)) if context.planner else updates_per_epoch(len(data.train), _plan_settings(spec, context))
+    total = settings.max_steps if settings.max_steps > 0 else int(np.ceil(settings.num_train_epochs * per_epoch))
+    trainee = _build(spec, context, total, float(data.train.counts.sum()) / per_epoch)
+    place = _restore(spec, context, trainee)
+    last = total if context.steps is None else min(total, place.step + context.steps)
+    if place.step >= last and not place.step:
+        raise DataError("training has no update to make: raise training.num_train_epochs or training.max_steps")
+    history: list[Event] = []
+
+    def tell(event: Event) -> None:
+        if context.rank == 0:
+            history.append(event)
+            context.event(event)
+
+    tell({"kind": "start", "step": place.step, "steps": total, "steps_per_epoch": per_epoch, "epoch": place.step / per_epoch})
+    tally, begun, seen = Tally(), time.perf_counter(), 0
+    trainee.model.train()
+    while place.step < last and not place.stopped_early:
+        updates = planner(place.epoch)[place.update : place.update + last - place.step]
+        for batches in _batches(updates, context.rank, data.train, spec):
+            checkpoint.seed_update(settings.seed, place.step, context.rank)
+            norm = train_step(spec, trainee, batches, context, tally)
+            place.step, place.update = place.step + 1, place.update + 1
+            seen += sum(_size(batch) for batch in batches)
+            epoch = place.epoch + place.update / per_epoch
+            if place.step % settings.logging_steps == 0 or place.step == last:
+                tell(_log_line(trainee, tally, place.step, total, epoch, norm))
+                tally = Tally()
+            if place.update == per_epoch:
+                place.epoch, place.update = place.epoch + 1, 0
+            paused = time.perf_counter()
+            _judge_and_save(spec, data, context, trainee, place, last, epoch, tell)
+            paused = time.perf_counter() - paused
+            tally.since, begun = tally.since + paused, begun + paused
+            if place.stopped_early:
+                break
+    seconds = time.perf_counter() - begun
+    tell({"kind": "done", "step": place.step, "steps": total, "best_step": place.best_step, "best": place.best})
+    return FitResult(trainee.accelerator.unwrap_model(trainee.model), place, history, seen / max(seconds, 1e-9))
+
+
+def train_step(spec: FitSpec, trainee: Trainee, batches: list[Batch], context: FitContext, tally: Tally) -> Any:
+    """One update from its micro-batches; returns the gradient's norm before clipping, a tensor.
+
+    Ranks exchange gradients in the last micro-batch's backward pass only. DDP averages over ranks, hence ``world_size``.
+    """
+    model, accelerator, settings = trainee.model, trainee.accelerator, spec.recipe.training
+    for index, batch in enumerate(batches):
+        last = index == len(batches) - 1
+        with nullcontext() if last else accelerator.no_sync(model), explaining_memory(spec, trainee, batch):
+            loss, units = spec.task.loss(model, to_device(batch, accelerator.device), settings.label_smoothing_factor)
+            scaled = loss * (context.world_size / trainee.units_per_update)
+            if last and context.objective is not None:
+                scaled = scaled + context.objective(model)
+            accelerator.backward(scaled)
+        tally.loss = tally.loss + loss.detach()
+        tally.units += units
+        tally.examples += _size(batch)
+    if context.gradient is not None:
+        context.gradient(model)
+    norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm or float("inf"))
+    trainee.optimizer.step()
+    if not accelerator.optimizer_step_was_skipped and not on_plateau(trainee.schedule):
+        trainee.schedule.step()
+    trainee.optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+def validate(spec: FitSpec, model: torch.nn.Module, split: Examples, context: FitContext) -> Metrics:
+    """The task's metrics on a split, the same on every rank; each rank answers its share of the batches."""
+    predictor = Predictor(spec.task, model, spec.preprocessing, device=next(model.parameters()).device)
+    size = spec.recipe.training.per_device_eval_batch_size
+    predictor.batch_size = size or 2 * spec.recipe.training.per_device_train_batch_size
+    state = spec.preprocessing.state
+    mine = predictor.batches(split.lengths)[context.rank :: context.world_size]
+    rows: list[tuple[int, dict[str, Any]]] = []
+    for indices, answers in predictor.predict_split(split, mine):
+        examples: list[Example] = list(split.examples(indices.tolist()))
+        rows += [
+            (int(index), spec.task.score(answer, example, state))
+            for index, answer, example in zip(indices, answers, examples, strict=True)
+        ]
+    model.train()
+    rows = sorted(collective.gather(rows), key=lambda row: row[0])
+    return dict(spec.task.aggregate(pa.Table.from_pylist([record for _, record in rows]), state))
+
+
+def _build(spec: FitSpec, context: FitContext, total: int, units_per_update: float) -> Trainee:
+    """Model, optimizer and schedule, on their device and prepared for all ranks."""
+    from tunesmith.training.acceleration import make_accelerator
+
+    settings = spec.recipe.training
+    torch.manual_seed(settings.seed)
+    accelerator = make_accelerator(settings)
+    model = spec.task.build_model(spec.recipe, spec.preprocessing.state)
+    if context.start.tensors is not None:
+        model.load_state_dict(context.start.tensors, strict=False)
+    if context.start.checkpoint is not None:
+        checkpoint.load_weights(context.start.checkpoint, model, spec.task)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]  # a PreTrainedModel's method
+    if settings.torch_compile:
+        model.compile()
+    model.to(accelerator.device)
+    optimizer = make_optimizer(model, settings, accelerator.device)
+    model, prepared = accelerator.prepare(model, optimizer)
+    schedule = make_schedule(optimizer, settings, context.schedule_steps or total, context.schedule_offset)
+    return Trainee(accelerator, model, prepared, schedule, units_per_update)
+
+
+def _restore(spec: FitSpec, context: FitContext, trainee: Trainee) -> checkpoint.Place:
+    """The place to begin at; the weights are in the model already."""
+    start = context.start
+    if start.checkpoint is None or start.mode == "weights":
+        return checkpoint.Place()
+    return checkpoint.load_progress(
+        start.checkpoint, trainee.model, trainee.optimizer, trainee.schedule, trainee.accelerator, start.mode
+    )
+
+
+def _plan_settings(spec: FitSpec, context: FitContext) -> PlanSettings:
+    settings = spec.recipe.training
+    per_update = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * context.world_size
+    by_tokens = settings.batching == "tokens" or (settings.batching == "auto" and spec.task.ragged)
+    return PlanSettings(per_update, by_tokens)
+
+
+def _planner(spec: FitSpec, data: FitData, context: FitContext) -> Planner:
+    """The batch plan as a function of the epoch."""
+    training, settings = spec.recipe.training, _plan_settings(spec, context)
+    parts = context.world_size * training.gradient_accumulation_steps
+    if len(data.train) < parts:
+        raise DataError(
+            f"{len(data.train)} training examples cannot fill {context.world_size} workers × "
+            f"{training.gradient_accumulation_steps} accumulation steps. Lower training.num_workers or "
+            "training.gradient_accumulation_steps"
+        )
+    return lambda epoch: plan(
+        data.train.lengths, settings, training.seed, epoch, context.world_size, training.gradient_accumulation_steps
+    )
+
+
+def _batches(updates: list[list[MicroBatches]], rank: int, split: Examples, spec: FitSpec) -> Iterator[list[Batch]]:
+    """The tensors of this rank's micro-batches, update by update, built ahead in a thread."""
+
+    def make(update: list[MicroBatches]) -> list[Batch]:
+        return [spec.task.collate(split.features(indices.tolist()), spec.preprocessing) for indices in update[rank]]
+
+    return prefetch(make, updates)
+
+
+def _judge_and_save(
+    spec: FitSpec,
+    data: FitData,
+    context: FitContext,
+    trainee: Trainee,
+    place: checkpoint.Place,
+    last: int,
+    epoch: float,
+    tell: Callable[[Event], None],
+) -> None:
+    """At their cadence: judge the validation split, remember the best, write and report a checkpoint."""
+    settings = spec.recipe.training
+    at_end = place.step == last
+    judge = data.validation is not None and settings.eval_strategy != "no" and (at_end or _due(settings, place))
+    if not (judge or at_end or (settings.save_steps and place.step % settings.save_steps == 0)):
+        return
+    collective.same_buffers(trainee.model)
+    metrics: Metrics = {}
+    if judge and data.validation is not None:
+        metrics = validate(spec, trainee.accelerator.unwrap_model(trainee.model), data.validation, context)
+        value = _choosing_value(spec, metrics)
+        _remember(spec, place, value)
+        if on_plateau(trainee.schedule):
+            trainee.schedule.step(value)
+        tell({"kind": "eval", "split": "validation", "step": place.step, "epoch": epoch, **metrics, "best_step": place.best_step})
+    if context.report is None:
+        return
+    with tempfile.TemporaryDirectory(prefix="tunesmith-checkpoint-") as folder:
+        checkpoint.save(
+            Path(folder),
+            trainee.accelerator,
+            trainee.model,
+            trainee.optimizer,
+            trainee.schedule,
+            place,
+            spec.task,
+            spec.preprocessing,
+        )
+        score = {"score": _choosing_value(spec, metrics) * (1 if _more_is_better(spec) else -1)} if metrics else {}
+        context.report({"step": place.step, **_plain(metrics), **score}, Path(folder) if context.rank == 0 else None)
+    tell({"kind": "checkpoint", "step": place.step})
+
+
+def _due(settings: Any, place: checkpoint.Place) -> bool:
+    if settings.eval_strategy == "steps":
+        return bool(place.step % settings.eval_steps == 0)
+    return place.update == 0
+
+
+def _remember(spec: FitSpec, place: checkpoint.Place, value: float) -> None:
+    """Keep the best value in the place, and stop when patience has run out."""
+    settings = spec.recipe.training
+    gain = 0.0 if place.best is None else (value - place.best) * (1 if _more_is_better(spec) else -1)
+    if place.best is None or gain > settings.early_stopping_threshold:
+        place.best, place.best_step, place.waited = value, place.step, 0
+        return
+    place.waited += 1
+    place.stopped_early = settings.early_stopping_patience is not None and place.waited >= settings.early_stopping_patience
+
+
+def choosing_metric(spec: FitSpec) -> str:
+    """The metric that chooses the checkpoint."""
+    return spec.recipe.training.metric_for_best_model or spec.task.metric
+
+
+def _choosing_value(spec: FitSpec, metrics: Mapping[str, float]) -> float:
+    name = choosing_metric(spec)
+    if name not in metrics:
+        near = nearest(name, metrics)
+        shown = ", ".join(key for key in metrics if "/" not in key)
+        raise UserError(
+            f"training.metric_for_best_model: the task has no metric {name!r}. "
+            + (f"Did you mean {near!r}? " if near else "")
+            + f"There are: {shown}"
+        )
+    return float(metrics[name])
+
+
+def _more_is_better(spec: FitSpec) -> bool:
+    told = spec.recipe.training.greater_is_better
+    return greater_is_better(choosing_metric(spec)) if told is None else told
+
+
+def _log_line(trainee: Trainee, tally: Tally, step: int, steps: int, epoch: float, norm: Any) -> Event:
+    """One line of the log, over all ranks."""
+    seconds = time.perf_counter() - tally.since
+    loss, units, examples = collective.sum_over_ranks(
+        [float(tally.loss), float(tally.units), float(tally.examples)], trainee.accelerator.device
+    )
+    return {
+        "kind": "step",
+        "split": "train",
+        "step": step,
+        "steps": steps,
+        "epoch": epoch,
+        "loss": loss / max(units, 1.0),
+        "learning_rate": trainee.schedule.get_last_lr()[0],
+        "grad_norm": float(norm),
+        "examples_per_second": examples / max(seconds, 1e-9),
+    }
+
+
+def _size(batch: Batch) -> int:
+    """Examples in a batch: the first dimension of its first tensor."""
+    return next((len(value) for value in batch.values() if isinstance(value, torch.Tensor)), 0)
+
+
+def _plain(metrics: Mapping[str, float]) -> Metrics:
+    """Headline metrics as plain numbers: what goes through Ray's report."""
+    return {name: float(value) for name, value in metrics.items() if "/" not in name}

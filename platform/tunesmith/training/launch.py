@@ -1,0 +1,148 @@
+"""Starts the workers on a Ray cluster, hands on what they tell, and brings home the best checkpoint."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunesmith import storage
+from tunesmith.errors import TrainingFailed
+from tunesmith.training.mailbox import open_mailbox
+from tunesmith.training.worker import WorkerConfig, train_worker
+
+if TYPE_CHECKING:
+    from tunesmith.recipe import Recipe
+    from tunesmith.runs import Run
+    from tunesmith.training.fit import Event
+
+POLL = 0.2
+"""Seconds between two looks into the mailbox."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training left behind."""
+
+    checkpoint: str
+    """Path or URI of the checkpoint that was chosen."""
+    step: int
+    """The update after which it was saved."""
+    metrics: dict[str, float]
+    """Its validation metrics; empty without a validation split."""
+
+
+def demand(recipe: Recipe, gpus: int) -> dict[str, float]:
+    """What each worker demands of the cluster, by Ray's names.
+
+    ``use_gpu: auto`` takes one GPU for each worker where the cluster has that many.
+    """
+    settings = recipe.training
+    on_gpu = gpus >= settings.num_workers if settings.use_gpu == "auto" else settings.use_gpu
+    return {"CPU": 1.0, **({"GPU": 1.0} if on_gpu else {}), **settings.resources_per_worker}
+
+
+def launch(recipe: Recipe, data: str, run: Run, resources: dict[str, float], on_event: Callable[[Event], None]) -> Trained:
+    """Train on the connected Ray cluster; blocks until done.
+
+    Args:
+        data: where the prepared data is.
+        resources: of each worker, see :func:`demand`.
+        on_event: called in this thread with everything the workers tell.
+
+    Raises:
+        UserError: as raised in a worker.
+        TrainingFailed: a worker failed more often than ``training.max_failures`` allows, or not one update was made.
+    """
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    settings = recipe.training
+    name = f"mailbox-{secrets.token_hex(8)}"
+    mailbox = open_mailbox(name)
+    asked = settings.resources_per_worker.get("CPU")
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"worker": WorkerConfig(recipe, data, name, asked)},
+        torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=settings.num_workers, use_gpu="GPU" in resources, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name="checkpoints",
+            storage_path=str(storage.local_path(run.path).absolute()) if storage.is_local(run.path) else run.path,
+            failure_config=FailureConfig(max_failures=settings.max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=settings.save_total_limit, checkpoint_score_attribute="score", checkpoint_score_order="max"
+            ),
+        ),
+    )
+    result = _follow(trainer, mailbox, on_event)
+    if result.checkpoint is None:
+        raise TrainingFailed(f"training ended without one update. The workers' words are in {run.file('train.log')}")
+    return _chosen(result, recipe)
+
+
+def _follow(trainer: Any, mailbox: Any, on_event: Callable[[Event], None]) -> Any:
+    """Run the trainer beside this thread, which hands on events meanwhile and can be interrupted."""
+    import ray
+
+    outcome: dict[str, Any] = {}
+
+    def work() -> None:
+        try:
+            outcome["result"] = trainer.fit()
+        except BaseException as error:  # raised again below, in the caller's thread
+            outcome["error"] = error
+
+    # Not in the main thread: there Ray takes over Ctrl-C, and a run could not be left in order.
+    thread = threading.Thread(target=work, name="ray-train", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(POLL)
+        for event in ray.get(mailbox.take.remote()):
+            on_event(event)
+    for event in ray.get(mailbox.take.remote()):
+        on_event(event)
+    failure = ray.get(mailbox.failure.remote())
+    ray.kill(mailbox)
+    if failure is not None:
+        raise failure
+    if "error" in outcome:
+        raise TrainingFailed(_what_failed(outcome["error"])) from outcome["error"]
+    return outcome["result"]
+
+
+def _what_failed(error: BaseException) -> str:
+    """The innermost reason of a failed training, in a few lines."""
+    failures = getattr(error, "worker_failures", None) or {}
+    reasons = {str(rank): _last_line(reason) for rank, reason in failures.items()}
+    if reasons:
+        return "training failed: " + "; ".join(f"worker {rank}: {reason}" for rank, reason in sorted(reasons.items()))
+    return f"training failed: {_last_line(error)}"
+
+
+def _last_line(error: Any) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _chosen(result: Any, recipe: Recipe) -> Trained:
+    """The best checkpoint where one is wanted and there is a score, else the latest."""
+    found = [(kept, metrics) for kept, metrics in result.best_checkpoints or [] if metrics and "score" in metrics]
+    kept, metrics = result.checkpoint, result.metrics or {}
+    if recipe.training.load_best_model_at_end and found:
+        kept, metrics = max(found, key=lambda pair: pair[1]["score"])
+    plain = {name: value for name, value in metrics.items() if isinstance(value, int | float) and name not in ("step", "score")}
+    return Trained(_place(kept), int(metrics.get("step", 0)), plain)
+
+
+def _place(kept: Any) -> str:
+    """A Ray checkpoint as a path or URI."""
+    from pyarrow.fs import LocalFileSystem
+
+    if isinstance(kept.filesystem, LocalFileSystem):
+        return str(kept.path)
+    return f"{kept.filesystem.type_name}://{kept.path}"

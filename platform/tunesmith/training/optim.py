@@ -1,0 +1,87 @@
+"""The optimizer and the learning-rate schedule that a recipe names."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+
+from tunesmith.errors import UserError, nearest
+from tunesmith.recipe.training import TrainingSection
+
+NAMED = {"adamw_torch": "AdamW", "adamw_torch_fused": "AdamW", "adam": "Adam", "sgd": "SGD", "adafactor": "Adafactor"}
+"""Hugging Face's short names → the class in ``torch.optim``; any other class of ``torch.optim`` goes by its own name."""
+
+
+def make_optimizer(model: torch.nn.Module, settings: TrainingSection, device: torch.device) -> torch.optim.Optimizer:
+    """The optimizer over the trainable parameters, in two groups: with weight decay, and without.
+
+    Raises:
+        UserError: no such optimizer, or it does not take these arguments.
+    """
+    name = NAMED.get(settings.optim, settings.optim)
+    optimizer_class = getattr(torch.optim, name, None)
+    if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.Optimizer)):
+        known = [*NAMED, *(n for n in dir(torch.optim) if n[0].isupper() and n not in ("Optimizer", *NAMED.values()))]
+        near = nearest(settings.optim, known)
+        raise UserError(f"training.optim: {settings.optim!r} is no optimizer. " + (f"Did you mean {near!r}? " if near else "") + f"There are: {', '.join(known)}")
+    arguments: dict[str, Any] = {"lr": settings.learning_rate}
+    if name in ("AdamW", "Adam", "NAdam", "RAdam", "Adamax"):
+        arguments |= {"betas": (settings.adam_beta1, settings.adam_beta2), "eps": settings.adam_epsilon}
+    if settings.optim == "adamw_torch_fused" and device.type in ("cpu", "cuda"):
+        arguments["fused"] = True
+    try:
+        return optimizer_class(parameter_groups(model, settings.weight_decay), **(arguments | settings.optim_args))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"training.optim_args: torch.optim.{name} says: {error}. Given: {settings.optim_args}") from error
+
+
+def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters that decay, and those that are spared: biases and the weights of normalisation layers."""
+    spared = {
+        f"{module_name}.{name}" if module_name else name
+        for module_name, module in model.named_modules()
+        for name, _ in module.named_parameters(recurse=False)
+        if "norm" in type(module).__name__.lower() or name.endswith("bias")
+    }
+    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for name, p in trainable if name not in spared], "weight_decay": weight_decay},
+        {"params": [p for name, p in trainable if name in spared], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, settings: TrainingSection, steps: int, offset: int = 0) -> Any:
+    """Transformers' schedule over ``steps`` updates, wound forward by ``offset``.
+
+    Raises:
+        UserError: the schedule does not take these arguments.
+    """
+    from transformers import get_scheduler
+
+    warmup = settings.warmup_steps or round(settings.warmup_ratio * steps)
+    try:
+        schedule = get_scheduler(
+            settings.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=warmup,
+            num_training_steps=steps,
+            scheduler_specific_kwargs=dict(settings.lr_scheduler_kwargs) or None,
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"training.lr_scheduler_type: {settings.lr_scheduler_type!r} says: {error}. Give it in training.lr_scheduler_kwargs"
+        ) from error
+    with warnings.catch_warnings():
+        # Winding forward steps the schedule before the optimizer, which is what torch warns of.
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
+        for _ in range(offset):
+            schedule.step()
+    return schedule
+
+
+def on_plateau(schedule: Any) -> bool:
+    """Whether the schedule is stepped by the validation metric, not by the update."""
+    return isinstance(getattr(schedule, "scheduler", schedule), torch.optim.lr_scheduler.ReduceLROnPlateau)

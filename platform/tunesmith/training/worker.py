@@ -1,0 +1,92 @@
+"""What a Ray Train worker runs: open the prepared data, go on from the last checkpoint if there is one, call ``fit``."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.errors import UserError
+
+if TYPE_CHECKING:
+    from tunesmith.recipe import Recipe
+    from tunesmith.tasks.base import Metrics
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """All that a worker is told: plain values, no tensors, no models."""
+
+    recipe: Recipe
+    data: str
+    """Where the prepared data is: a path or URI that every node reaches."""
+    mailbox: str
+    """The name of the driver's mailbox."""
+    cpus: float | None
+    """CPUs demanded for this worker, or None to share the machine's among the workers on it."""
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """The entry point on each worker. An error that no restart can mend goes to the mailbox first."""
+    import ray
+
+    from tunesmith.training.mailbox import find_mailbox
+
+    told: WorkerConfig = config["worker"]
+    mailbox = find_mailbox(told.mailbox)
+    if ray.get(mailbox.failure.remote()) is not None:
+        return  # a restart after an error that it cannot mend: the driver raises it once this run has ended
+    try:
+        _train(told, mailbox)
+    except UserError as error:
+        ray.get(mailbox.fail.remote(error))
+        raise
+
+
+def _train(told: WorkerConfig, mailbox: Any) -> None:
+    import ray
+    import ray.train
+
+    from tunesmith.data import PreparedData
+    from tunesmith.tasks import load_task
+    from tunesmith.tasks.base import Preprocessing
+    from tunesmith.training.acceleration import use_cores
+    from tunesmith.training.checkpoint import Start
+    from tunesmith.training.fit import FitContext, FitData, FitSpec, fit
+
+    where = ray.train.get_context()
+    use_cores(where.get_local_world_size(), told.cpus)
+    task = load_task(told.recipe.task)
+    prepared = PreparedData.open(told.data)
+    spec = FitSpec(told.recipe, task, Preprocessing(prepared.state, task.load_processor(told.recipe)))
+    validation = prepared.splits.get("validation")
+    data = FitData(prepared.splits["train"], validation if validation is not None and len(validation) else None)
+    # What was imported so far never becomes garbage; without this every collection walks all of torch.
+    gc.collect()
+    gc.freeze()
+    with contextlib.ExitStack() as stack:
+        latest = ray.train.get_checkpoint()
+        start = Start(Path(stack.enter_context(latest.as_directory()))) if latest is not None else Start()
+        fit(
+            spec,
+            data,
+            FitContext(
+                rank=where.get_world_rank(),
+                world_size=where.get_world_size(),
+                start=start,
+                report=_report,
+                event=mailbox.put.remote,
+            ),
+        )
+    ray.get(mailbox.put.remote({"kind": "left", "rank": where.get_world_rank()}))  # everything sent before has arrived, too
+
+
+def _report(metrics: Metrics, folder: Path | None) -> None:
+    """Every rank calls it equally often; the folder is rank 0's alone."""
+    import ray.train
+
+    name = f"step-{int(metrics['step']):08d}"
+    kept = ray.train.Checkpoint.from_directory(str(folder)) if folder is not None else None
+    ray.train.report(dict(metrics), checkpoint=kept, checkpoint_dir_name=name)

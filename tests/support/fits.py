@@ -1,0 +1,82 @@
+"""Runs the training loop in this process, or in two processes that form a group, on tiny models."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from support.data import MemorySplit
+from tunesmith.recipe import Recipe
+from tunesmith.tasks import load_task
+from tunesmith.tasks.base import Preprocessing
+from tunesmith.training.fit import FitContext, FitData, FitResult, FitSpec, fit
+
+
+def recipe_for(task: str, base: Path, folder: Path, **training: Any) -> Recipe:
+    """A recipe that needs no file but the base model: the data is handed to the loop in memory."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "rows.csv").write_text("text,label\n")
+    values = {
+        "task": task,
+        "model": {"model_name_or_path": str(base)},
+        "data": {"train": str(folder / "rows.csv")},
+        "training": {"bf16": False, "use_gpu": False, **training},
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    return Recipe.load(folder / "recipe.yaml")
+
+
+def prepare_in_memory(recipe: Recipe, rows: list[dict[str, Any]], held_out: int = 16) -> tuple[FitSpec, FitData]:
+    """Spec and data of a fit over rows by role; the last ``held_out`` rows are for validation."""
+    task = load_task(recipe.task)
+    state = task.freeze(task.merge([task.collect(rows)]), recipe)
+    preprocessing = Preprocessing(state, task.load_processor(recipe))
+    splits = [MemorySplit(task, part, preprocessing) for part in (rows[:-held_out], rows[-held_out:])]
+    return FitSpec(recipe, task, preprocessing), FitData(*splits)
+
+
+def losses(result: FitResult) -> list[float]:
+    """The training losses that were logged."""
+    return [event["loss"] for event in result.history if event["kind"] == "step"]
+
+
+def on_ranks(world_size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """``work(context, *arguments)`` on ranks of a gloo group, each a process; what they return, by rank."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    torch.multiprocessing.spawn(_rank, (world_size, port, queue, work, arguments), nprocs=world_size)
+    results = dict(queue.get() for _ in range(world_size))
+    return [results[rank] for rank in range(world_size)]
+
+
+def _rank(rank: int, world_size: int, port: int, queue: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=world_size)
+    try:
+        queue.put((rank, work(FitContext(rank=rank, world_size=world_size), *arguments)))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def fitted(context: FitContext, recipe: Recipe, rows: list[dict[str, Any]]) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """Losses and final parameters of one fit: what parity tests compare."""
+    spec, data = prepare_in_memory(recipe, rows)
+    result = fit(spec, data, context)
+    return losses(result), {name: tensor.clone() for name, tensor in result.model.state_dict().items()}

@@ -1,0 +1,82 @@
+"""Tiny models with random weights, in Hugging Face's layout: made in a second, of real architectures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+WORDS = [f"word{i}" for i in range(60)]
+
+
+def tiny_tokenizer(folder: Path, words: list[str] = WORDS) -> None:
+    """A word-level tokenizer over ``words``."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]"
+    ).save_pretrained(folder)
+
+
+def tiny_bert(folder: Path, *, dropout: float = 0.0, layers: int = 2, hidden: int = 32, labels: list[str] | None = None) -> Path:
+    """A BERT of a few thousand parameters, with its tokenizer; with a head for ``labels`` where they are given."""
+    from transformers import BertConfig, BertForSequenceClassification, BertModel
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(WORDS) + 5,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=2 * hidden,
+        max_position_embeddings=64,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
+    if labels is None:
+        BertModel(config).save_pretrained(folder)
+    else:
+        config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
+        BertForSequenceClassification(config).save_pretrained(folder)
+    tiny_tokenizer(folder)
+    return folder
+
+
+def tiny_vit(folder: Path, *, side: int = 16) -> Path:
+    """A ViT for images of ``side`` × ``side``; it has no batch norm, so that batches may be cut in any way."""
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        image_size=side,
+        patch_size=4,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
+    ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
+    return folder
+
+
+def tiny_resnet(folder: Path, *, side: int = 16, labels: list[str] | None = None) -> Path:
+    """A ResNet with batch norm."""
+    from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
+
+    torch.manual_seed(0)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    if labels is not None:
+        config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
+    ResNetForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
+    return folder

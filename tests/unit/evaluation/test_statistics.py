@@ -1,0 +1,148 @@
+"""Intervals hold the truth as often as they say, and stay sensible where there is little to go by."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+from tunesmith.evaluation.statistics import Bootstrap, bootstrap, difference, wilson
+from tunesmith.tasks import metrics
+
+LABELS = ["a", "b", "c"]
+
+
+def draw(rng: np.random.Generator, n: int, sharpness: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+    gold = rng.choice(3, n, p=[0.5, 0.3, 0.2])
+    logits = rng.normal(size=(n, 3)) + sharpness * np.eye(3)[gold]
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return gold, p
+
+
+def judged(gold: np.ndarray, p: np.ndarray, samples: int = 200, seed: int = 0) -> Bootstrap:
+    return bootstrap(lambda w: metrics.single_label(gold, p, LABELS, w), len(gold), samples, seed)
+
+
+@pytest.mark.parametrize(("n", "rounds"), [(50, 150), (500, 60)])
+def test_intervals_cover_the_truth(n: int, rounds: int) -> None:
+    rng = np.random.default_rng(1)
+    truth = metrics.single_label(*draw(rng, 200_000), LABELS)
+    names = ("accuracy", "f1_macro", "f1/b", "recall/c", "balanced_accuracy", "roc_auc", "log_loss", "mcc")
+    held = dict.fromkeys(names, 0)
+    for _ in range(rounds):
+        found = judged(*draw(rng, n))
+        for name in names:
+            estimate = found.estimate(name)
+            held[name] += estimate.low <= truth[name] <= estimate.high
+    assert all(count / rounds >= 0.88 for count in held.values()), held
+    assert 0.91 <= held["accuracy"] / rounds <= 0.995
+    assert 0.91 <= held["f1_macro"] / rounds <= 0.995
+
+
+def test_differences_of_two_models_cover_the_truth_and_use_the_pairs() -> None:
+    rng = np.random.default_rng(2)
+
+    def pair(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        gold, p = draw(rng, n, 1.5)
+        logits = np.log(p) + 0.3 * rng.normal(size=p.shape)
+        return gold, p, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+    gold, one, other = pair(200_000)
+    truth = metrics.single_label(gold, one, LABELS)["f1_macro"] - metrics.single_label(gold, other, LABELS)["f1_macro"]
+    held, widths, unpaired = 0, [], []
+    for _ in range(60):
+        gold, one, other = pair(200)
+        a, b = judged(gold, one), judged(gold, other)
+        found = difference(a, b, "f1_macro")
+        held += found.low <= truth <= found.high
+        widths.append(found.high - found.low)
+        unpaired.append(a.estimate("f1_macro").high - a.estimate("f1_macro").low)
+    assert held / 60 >= 0.9
+    assert np.mean(widths) < 0.8 * np.mean(unpaired), "much narrower than even one model's own interval"
+
+
+def test_all_right_is_not_certainty() -> None:
+    gold = np.array([0, 1, 2] * 10)
+    found = judged(gold, np.eye(3)[gold] * 0.97 + 0.01)
+    for name in ("accuracy", "f1_macro", "roc_auc", "balanced_accuracy"):
+        estimate = found.estimate(name)
+        assert (estimate.value, estimate.high) == (1.0, 1.0)
+        assert 0.85 < estimate.low < 0.95
+    one_class = found.estimate("f1/a")
+    assert one_class.n == 10
+    assert one_class.low < 0.8
+
+
+def test_all_wrong_against_all_right_is_a_difference_with_an_interval() -> None:
+    gold = np.array([0, 1, 2] * 10)
+    good, bad = np.eye(3)[gold] * 0.97 + 0.01, np.eye(3)[(gold + 1) % 3] * 0.97 + 0.01
+    found = difference(judged(gold, good), judged(gold, bad), "accuracy")
+    assert found.value == 1.0
+    assert 0.75 < found.low < 0.95
+    assert found.high == 1.0
+
+
+def test_one_example_gives_a_wide_interval_or_none() -> None:
+    found = judged(np.array([0]), np.array([[0.8, 0.1, 0.1]]))
+    accuracy, loss = found.estimate("accuracy"), found.estimate("log_loss")
+    assert accuracy.low < 0.3
+    assert math.isnan(loss.low)
+    assert loss.method == "none"
+
+
+def test_no_examples_and_absent_classes_have_no_value() -> None:
+    nothing = judged(np.zeros(0, int), np.zeros((0, 3)))
+    assert math.isnan(nothing.estimate("accuracy").value)
+    absent = judged(np.array([0, 1]), np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])).estimate("recall/c")
+    assert math.isnan(absent.value)
+    assert absent.n == 0
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    data = draw(np.random.default_rng(3), 60)
+    assert judged(*data, seed=5).estimates() == judged(*data, seed=5).estimates()
+    assert judged(*data, seed=5).estimate("log_loss") != judged(*data, seed=6).estimate("log_loss")
+
+
+def test_the_interval_always_holds_the_value() -> None:
+    found = judged(*draw(np.random.default_rng(4), 40))
+    for name, estimate in found.estimates().items():
+        assert estimate.low <= estimate.value <= estimate.high, name
+
+
+def test_a_wider_confidence_is_a_wider_interval() -> None:
+    found = judged(*draw(np.random.default_rng(5), 40))
+    assert found.estimate("f1_macro", 0.99).low < found.estimate("f1_macro", 0.8).low
+
+
+def test_a_task_that_takes_one_resample_at_a_time_gets_the_same_intervals() -> None:
+    gold, p = draw(np.random.default_rng(6), 50)
+
+    def stubborn(weights: np.ndarray | None) -> dict[str, float]:
+        if weights is not None and np.ndim(weights) == 2:
+            raise ValueError("one at a time")
+        return metrics.single_label(gold, p, LABELS, weights)
+
+    one_by_one, together = bootstrap(stubborn, 50, 100).estimates(), judged(gold, p, 100, seed=42).estimates()
+    for name, estimate in together.items():
+        assert (one_by_one[name].low, one_by_one[name].high) == pytest.approx((estimate.low, estimate.high)), name
+
+
+def test_an_aggregate_that_adds_up_all_resamples_is_found_out() -> None:
+    values = np.arange(20.0)
+    found = bootstrap(lambda w: {"mse": float((values * (1 if w is None else w)).sum() / (20 if w is None else np.sum(w)))}, 20)
+    assert found.resamples["mse"].std() > 0.5
+
+
+def test_wilson_is_that_of_the_textbook() -> None:
+    assert wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    assert wilson(0.0, 10)[0] == 0
+
+
+def test_the_whole_verdict_on_5000_examples_and_10_classes_takes_seconds() -> None:
+    rng = np.random.default_rng(7)
+    gold, p = rng.integers(0, 10, 5000), rng.dirichlet(np.ones(10), 5000)
+    start = time.perf_counter()
+    bootstrap(lambda w: metrics.single_label(gold, p, [str(k) for k in range(10)], w), 5000).estimates()
+    assert time.perf_counter() - start < 20
