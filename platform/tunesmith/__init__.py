@@ -1,1 +1,42 @@
-"""Tunesmith: fine-tune a pre-trained model on your labelled data, prove that it is good, and put it to work."""
+"""Tunesmith: fine-tune a pre-trained model on your labelled data, prove that it is good, and put it to work.
+
+>>> import tunesmith
+>>> run = tunesmith.train("recipe.yaml")  # doctest: +SKIP
+>>> run.metrics["accuracy"]  # doctest: +SKIP
+0.97
+>>> run.predict(["what a film"])  # doctest: +SKIP
+[{'label': 'positive', 'probabilities': [0.02, 0.98]}]
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunesmith.evaluation.evaluate import evaluate_run as evaluate
+    from tunesmith.recipe import Recipe
+    from tunesmith.runs import Run
+    from tunesmith.verbs.train import train
+
+__version__ = "0.1.0"
+__all__ = ["Recipe", "Run", "evaluate", "train"]
+
+_PLACES = {
+    "Recipe": ("tunesmith.recipe", "Recipe"),
+    "Run": ("tunesmith.runs", "Run"),
+    "evaluate": ("tunesmith.evaluation.evaluate", "evaluate_run"),
+    "train": ("tunesmith.verbs.train", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``import tunesmith`` stays instant."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'tunesmith' has no attribute {name!r}")
+    module, attribute = _PLACES[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

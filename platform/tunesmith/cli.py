@@ -11,8 +11,6 @@ import contextlib
 import importlib.util
 import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -64,7 +62,20 @@ def one_line(point: EntryPoint) -> str:
 
 
 class Verbs(click.Group):
-    """A click group whose commands are imported when they are called."""
+    """A click group whose commands are imported when they are called, and whose errors end in a message and an exit code."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run one command and leave the process with its exit code, as the console script does."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, **extra)
+        sys.exit(_run(self, args, prog_name or "tunesmith", complete_var, **extra))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of the verbs."""
@@ -111,7 +122,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 @click.option("--debug", is_flag=True, help=f"Show tracebacks; the same as {DEBUG_VARIABLE}=1.")
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 @click.pass_context
-def command(context: click.Context, debug: bool) -> None:
+def main(context: click.Context, debug: bool) -> None:
     """Fine-tune a pre-trained model on your labelled data, prove that it is good, and put it to work.
 
     Begin with `tunesmith init TASK`, then `tunesmith train recipe.yaml`.
@@ -121,12 +132,10 @@ def command(context: click.Context, debug: bool) -> None:
         os.environ[DEBUG_VARIABLE] = "1"
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
+def _run(group: Verbs, args: Sequence[str] | None, prog_name: str, complete_var: str | None, **extra: Any) -> int:
     """Run one command and return its exit code; every message goes to standard error."""
     try:
-        result: Any = command.main(
-            args=None if arguments is None else list(arguments), prog_name="tunesmith", standalone_mode=False
-        )
+        result = group.main(args, prog_name, complete_var, standalone_mode=False, **extra)
         sys.stdout.flush()
         return result if isinstance(result, int) else EXIT_OK
     except click.exceptions.Exit as done:
@@ -141,7 +150,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _usage(error)
     except TunesmithError as error:
         if _debugging():
-            traceback.print_exc()
+            sys.excepthook(type(error), error, error.__traceback__)
         _say(f"{click.style('error:', fg='red', bold=True)} {error}")
         return error.exit_code
     except BrokenPipeError:
@@ -150,11 +159,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return EXIT_PIPE_CLOSED
     except Exception as error:
         return _defect(error)
-
-
-def main() -> None:
-    """The console script."""
-    sys.exit(run())
 
 
 def _usage(error: click.ClickException) -> int:
@@ -174,6 +178,9 @@ def _usage(error: click.ClickException) -> int:
 
 def _defect(error: Exception) -> int:
     """An error nobody meant to raise: the traceback goes to a file, or to the screen when debugging."""
+    import tempfile
+    import traceback
+
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     _say(f"{click.style('error:', fg='red', bold=True)} {what}\nThis is a defect of Tunesmith.")
     if _debugging():

@@ -89,6 +89,16 @@ def name(uri: str | os.PathLike[str]) -> str:
     return _split_query(os.fspath(uri))[0].rstrip("/").rsplit("/", 1)[-1]
 
 
+def parent(uri: str | os.PathLike[str]) -> str:
+    """The folder that the place is in.
+
+    >>> parent("s3://bucket/runs/digits/?region=eu-west-1"), parent("runs/digits"), parent("runs")
+    ('s3://bucket/runs?region=eu-west-1', 'runs', '.')
+    """
+    base, query = _split_query(os.fspath(uri))
+    return base.rstrip("/").rsplit("/", 1)[0] + query if scheme(base) else str(Path(base).parent)
+
+
 def filesystem(uri: str | os.PathLike[str]) -> tuple[FileSystem, str]:
     """The file system of a place, and the path in it. Raises :class:`UserError` for a scheme that nothing installed knows."""
     from pyarrow import fs

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import torch
 import yaml
 
@@ -16,6 +18,9 @@ from tunesmith.recipe import Recipe
 from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Preprocessing
 from tunesmith.training.fit import FitContext, FitData, FitResult, FitSpec, fit
+
+TIMEOUT = 100
+"""Seconds in which ranks must end."""
 
 
 def recipe_for(task: str, base: Path, folder: Path, **training: Any) -> Recipe:
@@ -52,8 +57,21 @@ def on_ranks(world_size: int, work: Callable[..., Any], *arguments: Any) -> list
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    torch.multiprocessing.spawn(_rank, (world_size, port, queue, work, arguments), nprocs=world_size)
-    results = dict(queue.get() for _ in range(world_size))
+    ranks = torch.multiprocessing.spawn(_rank, (world_size, port, queue, work, arguments), nprocs=world_size, join=False)
+    results: dict[int, Any] = {}
+    deadline = time.monotonic() + TIMEOUT
+    while len(results) < world_size:
+        if not queue.empty():  # emptied before joining: a full pipe would keep the ranks from ending
+            rank, result = queue.get()
+            results[rank] = result
+        elif ranks.join(timeout=0.1) and queue.empty():
+            raise RuntimeError(f"the ranks ended with {len(results)} of {world_size} results")
+        if time.monotonic() > deadline:
+            for process in ranks.processes:
+                process.kill()
+            raise TimeoutError(f"{world_size} ranks did not end within {TIMEOUT} s")
+    while not ranks.join(timeout=TIMEOUT):
+        pass
     return [results[rank] for rank in range(world_size)]
 
 
@@ -63,6 +81,7 @@ def _rank(rank: int, world_size: int, port: int, queue: Any, work: Callable[...,
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(world_size),
         "LOCAL_WORLD_SIZE": str(world_size),
+        "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "GLOO_SOCKET_IFNAME": "lo",
@@ -75,8 +94,16 @@ def _rank(rank: int, world_size: int, port: int, queue: Any, work: Callable[...,
         torch.distributed.destroy_process_group()
 
 
-def fitted(context: FitContext, recipe: Recipe, rows: list[dict[str, Any]]) -> tuple[list[float], dict[str, torch.Tensor]]:
+Fitted = tuple[list[float], dict[str, npt.NDArray[Any]]]
+
+
+def fitted(context: FitContext, recipe: Recipe, rows: list[dict[str, Any]]) -> Fitted:
     """Losses and final parameters of one fit: what parity tests compare."""
     spec, data = prepare_in_memory(recipe, rows)
     result = fit(spec, data, context)
-    return losses(result), {name: tensor.clone() for name, tensor in result.model.state_dict().items()}
+    return losses(result), {name: tensor.numpy().copy() for name, tensor in result.model.state_dict().items()}
+
+
+def fitted_each(context: FitContext, cases: list[tuple[Recipe, list[dict[str, Any]]]]) -> list[Fitted]:
+    """:func:`fitted` for several cases in the same processes."""
+    return [fitted(context, recipe, rows) for recipe, rows in cases]

@@ -70,7 +70,8 @@ import click, json, sys
 from tunesmith.cli import main
 context = click.Context(main)
 for name in main.list_commands(context):
-    main.get_command(context, name).get_help(context)
+    verb = main.get_command(context, name)
+    verb.get_help(click.Context(verb))
 print(json.dumps([main.list_commands(context), sorted({name.partition('.')[0] for name in sys.modules})]))
 """
     answer = python(code)
@@ -97,7 +98,7 @@ def test_every_dependency_says_what_it_is_for() -> None:
     lines = text.partition("\ndependencies = [\n")[2].partition("\n]\n")[0].splitlines()
 
     assert len(lines) == len(PROJECT["dependencies"])
-    assert [line for line in lines if not re.search(r'",\s+# \w.{8,}', line)] == []
+    assert [line for line in lines if not re.search(r'",\s+# \w.{4,}', line)] == []
 
 
 def test_every_dependency_is_imported_and_every_import_is_a_dependency() -> None:
@@ -145,7 +146,7 @@ def test_every_pinned_version_is_one_that_pyproject_allows() -> None:
         (r"\byaml\.(load|unsafe_load|full_load)\(", "YAML can build any object; use safe_load"),
         (r"\bpickle\.loads?\(|\bpd\.read_pickle\(|\bjoblib\.load\(", "a pickle can run any code"),
         (r"weights_only\s*=\s*False", "a checkpoint is data, not code"),
-        (r"\bTODO\b|\bFIXME\b|NotImplementedError", "unfinished"),
+        (r"\bTODO\b|\bFIXME\b|\bNotImplementedError\b", "unfinished"),
     ],
 )
 def test_no_source_contains(pattern: str, why: str) -> None:

@@ -76,7 +76,9 @@ def connect(on: str | None = None, *, log_file: str | None = None) -> Iterator[C
             yield Cluster(_gcs_address(), started_here=False)
             return
         address = _address(on or os.environ.get("RAY_ADDRESS") or None)
-        with _loopback() if address is None else contextlib.nullcontext():
+        if address not in (None, "auto"):
+            _check_reachable(address)
+        with _loopback() if address is None or _on_loopback_only(address) else contextlib.nullcontext():
             try:
                 _start(captured) if address is None else _join(address, captured)
                 yield Cluster(_gcs_address(), started_here=address is None)
@@ -130,8 +132,6 @@ def _join(address: str, captured: Any) -> None:
     """Connects to the cluster at ``address``; Tunesmith travels along where its nodes lack this very code."""
     import ray
 
-    if address != "auto":
-        _check_reachable(address)
     _init(address, None, captured)
     runtime_env = _runtime_env()
     if runtime_env:
@@ -142,7 +142,7 @@ def _join(address: str, captured: Any) -> None:
 def _init(address: str, runtime_env: dict[str, Any] | None, captured: Any) -> None:
     import ray
 
-    _use_token()
+    use_token()
     try:
         with captured() as said:
             ray.init(address=address, runtime_env=runtime_env, **_common(captured))
@@ -154,7 +154,7 @@ def _common(captured: Any) -> dict[str, Any]:
     return {"configure_logging": False, "log_to_driver": captured.follows_workers, "namespace": "tunesmith"}
 
 
-def _use_token() -> None:
+def use_token() -> None:
     """Presents this user's token where there is one. Ray does so by itself only for a cluster that it found by itself."""
     from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
@@ -204,6 +204,24 @@ def _check_reachable(address: str) -> None:
     if answer[3:4] != b"\x04":
         hint = f"use --on http://{address}" if answer.startswith(b"HTTP/") else "see `ray start`'s output for the right port"
         raise ClusterError(f"{address} answers, but is not the control service of a Ray cluster\n    → {hint}")
+
+
+def _on_loopback_only(address: str) -> bool:
+    """Whether ``address`` is of a cluster that nothing but this machine reaches (``cluster/local.py`` makes such).
+
+    Ray replaces 127.0.0.1 by this machine's outer address before it connects, and so waits for minutes on such a cluster.
+    """
+    from ray._private.services import get_node_ip_address
+
+    host, _, port = address.rpartition(":")
+    if host not in ("127.0.0.1", "localhost"):
+        return False
+    try:
+        address_outside = get_node_ip_address()  # type: ignore[no-untyped-call]
+        socket.create_connection((address_outside, int(port)), timeout=REACH_TIMEOUT).close()
+    except OSError:
+        return True
+    return False
 
 
 def _why_not(address: str, error: Exception, said: str) -> ClusterError:

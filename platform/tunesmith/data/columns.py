@@ -26,9 +26,7 @@ def match(found: Sequence[str], task: Task, said: Mapping[str, str], where: str,
         loose = next((by_lower[n.lower()] for n in names if n.lower() in by_lower and by_lower[n.lower()] not in taken), None)
         if exact or loose:
             chosen[role] = exact or str(loose)
-    lacking = [
-        role for role, column in task.columns.items() if role not in chosen and _needed(role, column, task, need_target)
-    ]
+    lacking = [role for role, column in task.columns.items() if role not in chosen and _needed(role, column, task, need_target)]
     if lacking:
         raise _lacks(lacking[0], found, task, chosen, where)
     return {role: chosen[role] for role in task.columns if role in chosen}
@@ -54,7 +52,9 @@ def _check_said(found: Sequence[str], task: Task, said: Mapping[str, str], where
     for role, name in said.items():
         other = next((r for r, n in said.items() if n == name and r != role), None)
         if other is not None:
-            raise DataError(f"data.columns: {name!r} cannot be both {role!r} and {other!r}\n    → Name one column for each role.")
+            raise DataError(
+                f"data.columns: {name!r} cannot be both {role!r} and {other!r}\n    → Name one column for each role."
+            )
 
 
 def _lacks(role: str, found: Sequence[str], task: Task, chosen: Mapping[str, str], where: str) -> DataError:

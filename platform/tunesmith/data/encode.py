@@ -7,8 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -89,43 +87,3 @@ def encode_here(encoder: Encoder, batches: Iterable[pa.Table]) -> Iterator[Encod
 def batch_size(task: Task) -> int:
     """Rows encoded together."""
     return MEDIA_BATCH if any(column.kind in rows.MEDIA for column in task.columns.values()) else BATCH
-
-
-class TableWriter:
-    """An Arrow file that grows by record batches of a useful size, however small the tables that come in."""
-
-    ROWS = 8192
-    BYTES = 32 << 20
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._waiting: list[pa.Table] = []
-        self._rows = self._bytes = 0
-        self._writer: Any = None
-
-    def __enter__(self) -> TableWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._flush()
-        if self._writer is not None:
-            self._writer.close()
-
-    def write(self, table: pa.Table) -> None:
-        """Add rows; the first table sets the schema. Raises ValueError where a later one differs."""
-        if self._writer is None:
-            self._writer = pa.ipc.new_file(str(self._path), table.schema)
-            self._schema = table.schema
-        if not table.schema.equals(self._schema, check_metadata=True):
-            raise ValueError(f"{self._path.name}: {table.schema} differs from the first batch's {self._schema}")
-        self._waiting.append(table)
-        self._rows += len(table)
-        self._bytes += table.nbytes
-        if self._rows >= self.ROWS or self._bytes >= self.BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._waiting:
-            self._writer.write_table(pa.concat_tables(self._waiting).combine_chunks())
-        self._waiting, self._rows, self._bytes = [], 0, 0

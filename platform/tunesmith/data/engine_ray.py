@@ -12,7 +12,7 @@ import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -53,7 +53,7 @@ def _encode_wave(encoder: Any, wave: list[pa.Table]) -> Iterator[Encoded]:
             partial(_encode_block, encoder=encoder), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
         )
     for block in done.iter_batches(batch_size=None, batch_format="pyarrow"):
-        for row in block.to_pylist():
+        for row in cast("pa.Table", block).to_pylist():
             features = _unpack(row["features"]) if row["features"] is not None else None
             kept = np.frombuffer(row["kept"], dtype=np.bool_)
             yield Encoded(kept, features, [(index, reason) for index, reason in json.loads(row["failures"])])

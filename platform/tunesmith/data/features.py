@@ -124,7 +124,7 @@ def _getter(batch: pa.RecordBatch, name: str, dtype: np.dtype[Any] | None) -> Ca
     column = batch.column(name)
     if dtype is None:
         numbers = column.to_numpy(zero_copy_only=False)
-        return lambda row: numbers[row].item()  # type: ignore[no-any-return]  # an int or a float
+        return lambda row: numbers[row].item()
     offsets = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]
     if pa.types.is_list(column.type):
         flat = column.values.to_numpy(zero_copy_only=True).view(dtype)
@@ -134,5 +134,3 @@ def _getter(batch: pa.RecordBatch, name: str, dtype: np.dtype[Any] | None) -> Ca
     # an empty Arrow buffer is None: a batch whose arrays have no elements
     raw = np.frombuffer(column.buffers()[2] or b"", np.uint8)
     return lambda row: raw[offsets[row] : offsets[row + 1]].view(dtype).reshape(sizes[row])
-
-

@@ -60,7 +60,9 @@ def fetch(spec: str, split: str) -> dict[str, list[str]]:
     found = {_ALIASES.get(name, name): part for name, part in loaded.items()}
     part = found.get(split) or (next(iter(found.values())) if len(found) == 1 else None)
     if part is None:
-        raise DataError(f"{spec} has no split {split!r}, only {', '.join(loaded)}\n    → Name one: {spec}/{next(iter(loaded))}.")
+        raise DataError(
+            f"{spec} has no split {split!r}, only {', '.join(loaded)}\n    → Name one: {spec}/{next(iter(loaded))}."
+        )
     kept = {name: one for name, one in found.items() if name in ("train", "validation", "test")} if split == "train" else {}
     return {name: _files(spec, one) for name, one in {**kept, split: part}.items()}
 
@@ -81,10 +83,17 @@ def _files(spec: str, part: Any) -> list[str]:
 def _explained(spec: str, wanted: HubId, error: Exception) -> DataError:
     kind, text = type(error).__name__, str(error)
     first = next((line.strip() for line in text.splitlines() if line.strip()), kind)
-    unreachable = re.search(r"connect|offline|reach|resolve|timed? ?out|proxy|name or service|max retries", f"{kind} {text}", re.I)
-    if unreachable and not re.search(r"doesn't exist|RepositoryNotFound|404", f"{kind} {text}"):
+    said = f"{kind} {text}"
+    if re.search(r"DatasetNotFound|RepositoryNotFound|GatedRepo|doesn't exist on the Hub", said):
+        return DataError(
+            f"{spec}: the Hub has no such data set, or it is private"
+            f"\n    → Check the name {wanted.name!r}, or log in (hf auth login, or HF_TOKEN)."
+        )
+    if re.search(r"connect|offline|reach|resolve|timed? ?out|proxy|name or service|max retries", said, re.IGNORECASE):
         return DataError(
             f"{spec}: cannot reach the Hugging Face Hub, and the data set is not in the local cache ({first})"
             "\n    → Check the network, set HF_ENDPOINT to a mirror, or name local files in data.train."
         )
-    return DataError(f"{spec} cannot be loaded from the Hub: {first}\n    → Check the name {wanted.name!r}, its config and revision.")
+    return DataError(
+        f"{spec} cannot be loaded from the Hub: {first}\n    → Check the name {wanted.name!r}, its config and revision."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ import pyarrow as pa
 from tunesmith import storage
 from tunesmith.data.readers import ROWS, Chunk, read_csv, read_json
 from tunesmith.errors import DataError
+
+log = logging.getLogger(__name__)
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 METADATA = ("metadata.csv", "metadata.jsonl")
@@ -34,8 +37,14 @@ def read(root: str, files: Sequence[str]) -> Iterator[Chunk]:
     """Rows with the column ``image`` (the place of the file), and ``label`` (its folder) or the columns of the metadata."""
     metadata = [file for file in files if is_metadata(file)]
     if metadata:
+        named: set[str] = set()
         for file in metadata:
-            yield from _described(file)
+            for chunk in _described(file):
+                named.update(chunk.table[IMAGE_COLUMN].to_pylist() if len(chunk.table) else ())
+                yield chunk
+        forgotten = [file for file in files if is_image(file) and file not in named]
+        if forgotten:
+            log.warning("%d images of %s are named in no metadata file and left out: %s …", len(forgotten), root, forgotten[0])
         return
     images = [file for file in files if is_image(file)]
     classes = {_class_of(root, file) for file in images}

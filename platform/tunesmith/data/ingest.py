@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -100,8 +100,10 @@ def ingest(
                     problems.add(Problem(name, chunk.file, bad.row, bad.reason), {"raw": bad.raw})
                 if len(chunk.table) == 0:
                     continue
-                found = columns.match(chunk.table.column_names, task, said, chunk.file)
+                if chunk.file not in files:
+                    found = columns.match(chunk.table.column_names, task, said, chunk.file)
                 mapping = mapping or found
+                files.setdefault(chunk.file, len(files))
                 table = rows.by_role(chunk.table, found, task.columns, chunk.file.rpartition("/")[0])
                 examples = rows.examples(table, task.columns)
                 reasons = list(each(partial(_check, task), examples))
@@ -115,7 +117,7 @@ def ingest(
                 codes.append(_codes(task, kept, classes))
                 own = {
                     rows.ROW: chunk.rows[good],
-                    rows.FILE: np.full(len(kept), files.setdefault(chunk.file, len(files)), np.int32),
+                    rows.FILE: np.full(len(kept), files[chunk.file], np.int32),
                     rows.HASH: hashed,
                 }
                 table = table if good.all() else table.filter(good)
@@ -166,9 +168,9 @@ class _Segments:
         self.paths: list[Path] = []
         self._folder = folder
         self._schemas: list[pa.Schema] = []
-        self._writer: Any = None
+        self._writer: tables.TableWriter | None = None
 
-    def __enter__(self) -> _Segments:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -177,13 +179,13 @@ class _Segments:
 
     def write(self, table: pa.Table) -> None:
         """Add rows."""
-        if not self._schemas or not table.schema.equals(self._schemas[-1]):
+        if self._writer is None or not table.schema.equals(self._schemas[-1]):
             if self._writer is not None:
                 self._writer.close()
             self.paths.append(self._folder / f"{len(self.paths):05d}.arrow")
             self._schemas.append(table.schema)
-            self._writer = pa.ipc.new_file(str(self.paths[-1]), table.schema)
-        self._writer.write_table(table.combine_chunks())
+            self._writer = tables.TableWriter(self.paths[-1])
+        self._writer.write(table)
 
     def schema(self) -> pa.Schema:
         """The columns of all segments, each with the type that holds the values of every segment."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -29,10 +29,7 @@ def partition(data: DataSection, given: Mapping[str, Ingested]) -> Made:
         for name, share in (("validation", data.split.validation), ("test", data.split.test))
         if name not in given and share > 0
     }
-    if shares:
-        found = _cut(data, train, shares)
-    else:
-        found = {"train": np.arange(train.count)}
+    found = _cut(data, train, shares) if shares else {"train": np.arange(train.count)}
     made = {name: (train, indices) for name, indices in found.items()}
     made.update({name: (one, np.arange(one.count)) for name, one in given.items() if name != "train"})
     return {name: made[name] for name in ("train", "validation", "test") if name in made}
@@ -116,16 +113,16 @@ def _parsed(texts: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     bad = []
     for index, text in enumerate(texts):
         try:
-            moment = datetime.datetime.fromisoformat(str(text).strip())
+            moment = dt.datetime.fromisoformat(str(text).strip())
         except ValueError:
             bad.append(index)
             continue
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
-        moments[index] = (moment - _EPOCH) // datetime.timedelta(microseconds=1)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+        moments[index] = (moment - _EPOCH) // dt.timedelta(microseconds=1)
     return moments, np.asarray(bad, dtype=np.int64)
 
 
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def _column(train: Ingested, name: str | None, what: str) -> pa.ChunkedArray:
@@ -138,7 +135,9 @@ def _column(train: Ingested, name: str | None, what: str) -> pa.ChunkedArray:
     if kept not in known:
         close = nearest(name, known)
         hint = f"Did you mean {close!r}? " if close else ""
-        raise DataError(f"data.split.{what}: data.train has no column {name!r}\n    → {hint}Its columns are {', '.join(known)}.")
+        raise DataError(
+            f"data.split.{what}: data.train has no column {name!r}\n    → {hint}Its columns are {', '.join(known)}."
+        )
     return train.column(kept)
 
 

@@ -1,4 +1,4 @@
-"""Prepare once: read and check the rows, split them, freeze the state, encode; then every worker opens the result by memory map.
+"""Prepare once: read and check the rows, split them, freeze the state, encode. Every worker opens the result by memory map.
 
 The result is kept under a key of everything that matters, so a second run with the same data and settings starts at once.
 """
@@ -20,12 +20,11 @@ import numpy as np
 import pyarrow as pa
 
 from tunesmith import storage
-from tunesmith.data import key, rows, split
+from tunesmith.data import key, rows, split, tables
 from tunesmith.data.cache import Cache
-from tunesmith.data.encode import Encoder, Engine, TableWriter, batch_size, encode_here
+from tunesmith.data.encode import Encoder, Engine, batch_size, encode_here
 from tunesmith.data.ingest import Ingested, Progress, ingest
-from tunesmith.data.lock import lock
-from tunesmith.data.partition import partition
+from tunesmith.data.partition import method, partition
 from tunesmith.data.prepared import FEATURES, MANIFEST, QUARANTINE, ROWS, PreparedData, Split
 from tunesmith.data.problems import Problem, Problems
 from tunesmith.data.sources import Source, describe, resolve, resolve_splits
@@ -100,15 +99,24 @@ class Part:
     """Sorted indices, int64."""
 
     def tables(self, size: int) -> Iterator[tuple[np.ndarray, pa.Table]]:
-        """The rows in order, about ``size`` at a time, each with its indices."""
+        """The rows in order, ``size`` at a time, each with their indices."""
         chosen = np.zeros(self.data.count, dtype=bool)
         chosen[self.rows] = True
-        start = 0
+        start = done = waiting = 0
+        parts: list[pa.Table] = []
         for table in self.data.tables(size):
             mask = chosen[start : start + len(table)]
-            if mask.any():
-                yield np.flatnonzero(mask) + start, table if mask.all() else table.filter(mask)
             start += len(table)
+            if not mask.any():
+                continue
+            parts.append(table if mask.all() else table.filter(mask))
+            waiting += len(parts[-1])
+            if waiting >= size:
+                whole = pa.concat_tables(parts)
+                yield self.rows[done : done + size], whole.slice(0, size)
+                parts, waiting, done = [whole.slice(size)], waiting - size, done + size
+        if waiting:
+            yield self.rows[done:], pa.concat_tables(parts)
 
 
 def _build(
@@ -136,10 +144,7 @@ def _build(
 
         made = partition(recipe.data, given) if frozen is None else {"test": (given["test"], np.arange(given["test"].count))}
         parts = [Part(name, data, chosen) for name, (data, chosen) in made.items()]
-        if frozen is None:
-            state = task.freeze(_collect(task, parts[0]), recipe)
-        else:
-            state = frozen.state
+        state = task.freeze(_collect(task, parts[0]), recipe) if frozen is None else frozen.state
         parts = [_limited(_admitted(part, task, state, problems), recipe) for part in parts]
         problems.settle(seen)
         _check_usable({part.name: len(part.rows) for part in parts}, problems, sum(seen.values()))
@@ -150,7 +155,9 @@ def _build(
         run = _engine(engine or recipe.data.engine, total)
         done = 0
         for part in parts:
-            part.rows = _write(part, encoder, run, folder / part.name, problems, lambda n, d=done: progress("encode", d + n, total))
+            part.rows = _write(
+                part, encoder, run, folder / part.name, problems, lambda n, d=done: progress("encode", d + n, total)
+            )
             done += len(part.rows)
         problems.settle(seen)
         _check_usable({part.name: len(part.rows) for part in parts}, problems, sum(seen.values()))
@@ -203,7 +210,7 @@ def _write(part: Part, encoder: Encoder, engine: Engine, folder: Path, problems:
 
     ids = _ids(part)
     kept = []
-    with TableWriter(folder / ROWS) as row_file, TableWriter(folder / FEATURES) as feature_file:
+    with tables.TableWriter(folder / ROWS) as row_file, tables.TableWriter(folder / FEATURES) as feature_file:
         done = 0
         for encoded in engine(encoder, batches()):
             indices, table = waiting.pop(0)
@@ -228,7 +235,9 @@ def _ids(part: Part) -> Any:
 
     def ids(indices: np.ndarray) -> pa.Array:
         pairs = zip(hashes[indices].tolist(), ordinals[indices].tolist(), strict=True)
-        return pa.array([f"{value:016x}" if ordinal == 0 else f"{value:016x}-{ordinal + 1}" for value, ordinal in pairs], pa.string())
+        return pa.array(
+            [f"{value:016x}" if ordinal == 0 else f"{value:016x}-{ordinal + 1}" for value, ordinal in pairs], pa.string()
+        )
 
     return ids
 
@@ -291,7 +300,7 @@ def _manifest(
             }
             for part in parts
         },
-        "split": recipe.data.split.model_dump(mode="json"),
+        "split": {**recipe.data.split.model_dump(mode="json"), "by": method(recipe.data, first)},
         "split_hash": split.indices_hash({part.name: part.rows for part in parts}),
         "problems": problems.report(),
         "state": state,

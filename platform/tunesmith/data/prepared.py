@@ -40,7 +40,9 @@ Indices = Sequence[int] | np.ndarray
 class Split:
     """One split, opened by memory map: opening costs the same for a thousand examples and for a billion bytes of them."""
 
-    def __init__(self, name: str, folder: Path, entry: Mapping[str, Any], columns: Mapping[str, str], kinds: Mapping[str, Any]) -> None:
+    def __init__(
+        self, name: str, folder: Path, entry: Mapping[str, Any], columns: Mapping[str, str], kinds: Mapping[str, Any]
+    ) -> None:
         self.name = name
         self.hash: str = entry["hash"]
         """BLAKE2b-128 over the contents of its rows, in order."""
@@ -129,7 +131,9 @@ class PreparedData:
         """
         folder = storage.local_path(path) if storage.is_local(path) else _fetched(path)
         if not (folder / MANIFEST).is_file():
-            raise DataError(f"{path} holds no prepared data (it has no {MANIFEST})\n    → Run the command that prepares it again.")
+            raise DataError(
+                f"{path} holds no prepared data (it has no {MANIFEST})\n    → Run the command that prepares it again."
+            )
         return cls(path, folder)
 
     @property

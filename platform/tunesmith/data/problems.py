@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from tunesmith import storage
 from tunesmith.errors import DataError
@@ -48,7 +48,7 @@ class Problems:
         self._settled = 0
         self._stream: Any = None
 
-    def __enter__(self) -> Problems:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

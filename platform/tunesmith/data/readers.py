@@ -103,6 +103,7 @@ def read_json(file: str) -> Iterator[Chunk]:
         if start.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise _utf16(file)
         items = _array_items(file, stream) if start.startswith(b"[") else _lines(stream)
+        names: dict[str, None] = {}
         numbers: list[int] = []
         rows: list[dict[str, Any]] = []
         bad: list[BadRow] = []
@@ -113,10 +114,10 @@ def read_json(file: str) -> Iterator[Chunk]:
             else:
                 bad.append(item if isinstance(item, BadRow) else BadRow(number, "not a JSON object", json.dumps(item)))
             if len(rows) + len(bad) >= ROWS:
-                yield Chunk(file, np.asarray(numbers, np.int64), tables.from_rows(rows), bad)
+                yield Chunk(file, np.asarray(numbers, np.int64), tables.from_rows(rows, names), bad)
                 numbers, rows, bad = [], [], []
         if rows or bad:
-            yield Chunk(file, np.asarray(numbers, np.int64), tables.from_rows(rows), bad)
+            yield Chunk(file, np.asarray(numbers, np.int64), tables.from_rows(rows, names), bad)
 
 
 def read_parquet(file: str) -> Iterator[Chunk]:
@@ -176,7 +177,9 @@ def _header(file: str, reader: Any) -> list[str]:
     try:
         names = next(row for row in reader if row)
     except (csv.Error, StopIteration) as error:
-        raise DataError(f"{file}: the header is not valid CSV: {error}\n    → Put the column names in the first line.") from error
+        raise DataError(
+            f"{file}: the header is not valid CSV: {error}\n    → Put the column names in the first line."
+        ) from error
     header = [name.strip() or f"column_{index}" for index, name in enumerate(names, 1)]
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:
@@ -240,11 +243,14 @@ def _array_items(file: str, stream: IO[bytes]) -> Iterator[tuple[int, Any]]:
                 yield number, item
                 continue
             if at_end:
-                raise DataError(f"{file}: item {number + 1} is not valid JSON\n    → Mend it, or write one object per line.")
+                what = f"item {number + 1} is not valid JSON" if end < 0 else f"the array is not closed after item {number + 1}"
+                raise DataError(f"{file}: {what}\n    → Mend it, or write one object per line.")
             more = text.read(max(_READ, len(buffer)))
             buffer, start, at_end = buffer[start:] + more, 0, not more
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: item {number + 1} or a later one is not valid UTF-8\n    → Save the file as UTF-8.") from error
+        raise DataError(
+            f"{file}: item {number + 1} or a later one is not valid UTF-8\n    → Save the file as UTF-8."
+        ) from error
 
 
 def _numbered(file: str, batches: Any, schema: pa.Schema) -> Iterator[Chunk]:

@@ -60,8 +60,7 @@ def kept_name(name: str, roles: Mapping[str, Column]) -> str:
 
 
 def examples(table: pa.Table, roles: Mapping[str, Column]) -> list[dict[str, Any]]:
-    """The rows as examples. A medium is its bytes where the data holds them, else a path; a remote one that cannot be read
-    stays a path, so that the task says what is wrong with it."""
+    """The rows as examples by role. A medium is its bytes where the data holds them, else its path or URI."""
     columns: dict[str, list[Any]] = {}
     for role, column in roles.items():
         if role not in table.column_names:

@@ -1,4 +1,4 @@
-"""What the recipe says of its data (``reviews.csv``, ``s3://bucket/*.parquet``, a folder, ``hf://org/name``) as a list of files."""
+"""What a recipe says of its data (``reviews.csv``, ``s3://bucket/*.parquet``, a folder, ``hf://org/name``) as files."""
 
 from __future__ import annotations
 
@@ -140,14 +140,15 @@ def _resolve_one(spec: str, format: str, base_dir: str, split: str) -> dict[str,
 
 def _folder(spec: str, place: str, format: str, split: str) -> dict[str, tuple[Source, ...]]:
     """A folder with a subfolder or file for each split, a folder of images, or one of data files."""
-    files = [f for f in _files(place) if _ending(f.uri) in ENDINGS or imagefolder.is_image(f.uri) or format in READERS]
+    files = [file for file in _files(place) if _is_data(file, format)]
     by_split: dict[str | None, list[File]] = {}
     for file in files:
         first, _, rest = file.uri.removeprefix(place).lstrip("/").partition("/")
         by_split.setdefault(SPLIT_NAMES.get((first if rest else _stem(first)).lower()), []).append(file)
     strays = by_split.get(None, [])
-    if len(by_split) == (1 if strays else 0) or (strays and "train" not in by_split) or any(_depth(place, f) for f in strays):
-        return {split: (_source(spec, place, files, format, split),)}  # classes, or files without a split in their names
+    classes = any(_depth(place, file) or imagefolder.is_metadata(file.uri) for file in strays)
+    if classes or (strays and "train" not in by_split) or not by_split:
+        return {split: (_source(spec, place, files, format, split),)}
     if strays:
         raise DataError(
             f"data.{split}: in {spec} the file {storage.name(strays[0].uri)} belongs to no split, others do by their name"
@@ -169,8 +170,7 @@ def _source(spec: str, root: str, files: list[File], format: str, split: str) ->
         if not images:
             raise DataError(f"data.{split}: {spec} has no images in it\n    → {imagefolder.HELP}")
         return Source(spec, "imagefolder", tuple(kept), root)
-    data = [file for file in files if _ending(file.uri) in ENDINGS and not storage.name(file.uri).endswith(_NOT_ROWS)]
-    kinds = sorted({_format(file.uri, format) for file in data})
+    kinds = sorted({_format(file.uri, format) for file in files})
     if not kinds:
         raise DataError(
             f"data.{split}: the folder {spec} has neither images nor data files in it"
@@ -181,10 +181,17 @@ def _source(spec: str, root: str, files: list[File], format: str, split: str) ->
             f"data.{split}: the folder {spec} has files of several kinds in it ({', '.join(kinds)})"
             f"\n    → Name the files, such as {spec.rstrip('/')}/*.{kinds[-1]}."
         )
-    return Source(spec, kinds[0], tuple(data), root)
+    return Source(spec, kinds[0], tuple(files), root)
 
 
 _NOT_ROWS = ("dataset_info.json", "state.json", "dataset_dict.json")  # what datasets.save_to_disk puts beside the rows
+
+
+def _is_data(file: File, format: str) -> bool:
+    """Whether a file of a folder is one to read."""
+    if storage.name(file.uri) in _NOT_ROWS:
+        return False
+    return _ending(file.uri) in ENDINGS or imagefolder.is_image(file.uri) or format in READERS
 
 
 def _format(uri: str, format: str) -> str:
@@ -260,14 +267,16 @@ def _parent(uri: str) -> str:
 def _missing(spec: str, place: str, split: str) -> DataError:
     """That nothing is there, with the name that is most like it."""
     folder = _parent(place)
-    inside = [storage.name(p) for p in (*storage.list_files(folder), *storage.list_dirs(folder))] if storage.is_dir(folder) else []
+    there = storage.is_dir(folder)
+    inside = [storage.name(p) for p in (*storage.list_files(folder), *storage.list_dirs(folder))] if there else []
     close = nearest(storage.name(place), inside)
     if close:
         hint = f"Did you mean {close!r}?"
     elif inside:
         hint = f"{folder} has {', '.join(sorted(inside)[:8])}{' …' if len(inside) > 8 else ''}."
     else:
-        hint = f"The folder {folder} {'is empty' if storage.is_dir(folder) else 'does not exist'}; relative paths start at the recipe's folder."
+        lack = "is empty" if there else "does not exist"
+        hint = f"The folder {folder} {lack}; relative paths start at the recipe's folder."
     return DataError(f"data.{split}: {spec} does not exist (looked for {place})\n    → {hint}")
 
 

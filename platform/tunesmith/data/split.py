@@ -6,13 +6,16 @@ Each returns a mapping from split name to sorted row indices (int64); together t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from tunesmith.errors import DataError
 
 Splits = dict[str, np.ndarray]
+CUT = ("validation", "test")
+"""Splits that are cut off, in the order of time."""
+
 Shares = Mapping[str, float]
 """Share of the rows of each split to cut off, such as ``{"validation": 0.1, "test": 0.1}``; the rest is ``train``."""
 
@@ -135,7 +138,7 @@ def absent(strata: np.ndarray, splits: Mapping[str, np.ndarray]) -> dict[str, li
 
 def _sizes(n: int, shares: Shares) -> dict[str, int]:
     """Rows of each split to cut off: the rounded share, at least one. Raises where ``train`` would be empty."""
-    sizes = {name: max(1, round(n * share)) for name, share in shares.items() if share > 0}
+    sizes = {name: max(1, round(n * shares[name])) for name in CUT if shares.get(name, 0) > 0}
     if sum(shares.values()) >= 1:
         raise DataError(
             f"the shares {dict(shares)} leave nothing to train on"
@@ -148,13 +151,11 @@ def _sizes(n: int, shares: Shares) -> dict[str, int]:
 
 def _apportion(exact: np.ndarray, total: int, room: np.ndarray) -> np.ndarray:
     """Whole numbers next to ``exact`` that sum to ``total`` as nearly as ``room`` allows: largest remainders first."""
-    quota = np.minimum(np.floor(exact + 1e-9).astype(np.int64), room)
-    remainder = exact - np.floor(exact + 1e-9)
-    for index in np.argsort(-remainder, kind="stable"):
-        if quota.sum() >= total:
-            break
-        if quota[index] < room[index] and quota[index] < exact[index]:
-            quota[index] += 1
+    whole = np.floor(exact + 1e-9).astype(np.int64)
+    quota: np.ndarray = np.minimum(whole, room)
+    by_remainder = np.argsort(whole - exact, kind="stable")
+    open_for_more = by_remainder[(quota < np.minimum(room, exact))[by_remainder]]
+    quota[open_for_more[: max(0, total - int(quota.sum()))]] += 1
     return quota
 
 
@@ -178,8 +179,9 @@ def _with_train(n: int, cut: Splits) -> Splits:
 
 
 def _too_few(n: int, shares: Shares, how: str = "") -> DataError:
-    names: Sequence[str] = ["train", *(name for name, share in shares.items() if share > 0)]
+    names = ["train", *(name for name in CUT if shares.get(name, 0) > 0)]
     return DataError(
         f"{n} rows{how} are too few for the splits {', '.join(names)}"
-        "\n    → Give more rows, or set the share of a split that you do not need to 0 (data.split.validation, data.split.test)."
+        "\n    → Give more rows, or set the share of a split that you do not need to 0 "
+        "(data.split.validation, data.split.test)."
     )

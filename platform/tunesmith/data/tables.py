@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.types as types
@@ -35,9 +36,9 @@ def as_text(value: Any) -> str | None:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
 
 
-def from_rows(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """A table of JSON objects; what an object lacks is null."""
-    names = dict.fromkeys(name for row in rows for name in row)
+def from_rows(rows: Sequence[dict[str, Any]], names: dict[str, None]) -> pa.Table:
+    """A table of JSON objects; what an object lacks is null. ``names`` holds the columns met so far, and gets the new ones."""
+    names.update(dict.fromkeys(name for row in rows for name in row))
     return pa.table({name: array([row.get(name) for row in rows]) for name in names})
 
 
@@ -86,9 +87,7 @@ def common_type(kinds: Iterable[pa.DataType]) -> pa.DataType:
             found = kind
             continue
         try:
-            merged = pa.unify_schemas(
-                [pa.schema([("x", found)]), pa.schema([("x", kind)])], promote_options="permissive"
-            )
+            merged = pa.unify_schemas([pa.schema([("x", found)]), pa.schema([("x", kind)])], promote_options="permissive")
             found = merged.field(0).type
         except (pa.ArrowInvalid, pa.ArrowTypeError):
             found = pa.string()
@@ -113,7 +112,56 @@ def fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def is_scalar(kind: pa.DataType) -> bool:
     """Whether values of this type are single numbers, texts, truth values or times."""
-    return not (types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
+    return not (
+        types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
+    )
+
+
+class TableWriter:
+    """An Arrow file that grows by record batches of a useful size, however small the tables that come in."""
+
+    ROWS = 8192
+    """Rows from which a record batch is written."""
+    BYTES = 32 << 20
+    """The same in bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._waiting: list[pa.Table] = []
+        self._rows = self._bytes = 0
+        self._writer: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._waiting.clear()
+        self.close()
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows; the first table sets the schema. Raises ValueError where a later one differs."""
+        if self._writer is None:
+            self._writer = pa.ipc.new_file(str(self._path), table.schema)
+            self._schema = table.schema
+        if not table.schema.equals(self._schema, check_metadata=True):
+            raise ValueError(f"{self._path.name}: {table.schema} differs from the first batch's {self._schema}")
+        self._waiting.append(table)
+        self._rows += len(table)
+        self._bytes += table.nbytes
+        if self._rows >= self.ROWS or self._bytes >= self.BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is waiting, and the end of the file."""
+        self._flush()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.concat_tables(self._waiting).combine_chunks())
+        self._waiting, self._rows, self._bytes = [], 0, 0
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:

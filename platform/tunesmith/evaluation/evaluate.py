@@ -56,6 +56,7 @@ def evaluate_run(
     in the run's folder; any other judgement goes to a folder under ``evaluations/``.
 
     Args:
+        run: a finished run.
         data: other labelled data: a path, glob, URI or Hub id, relative to the working directory.
         split: ``test``, ``validation`` or ``train`` of the run's own data.
         prepared: the run's prepared data, where it is open already; else it is looked up, or made again.
@@ -127,7 +128,8 @@ def _judged_split(
     name = split or next((one for one in filled if one != "train"), None)
     if name is None:
         raise DataError(
-            "the run has neither test nor validation rows to judge by.\n    → Give labelled data with --data, or set data.split.test."
+            "the run has neither test nor validation rows to judge by.\n"
+            "    → Give labelled data with --data, or set data.split.test."
         )
     if name not in filled:
         near = nearest(name, filled)
@@ -203,7 +205,7 @@ def _baselines(model: Bootstrap, predictor: Predictor, judged: Split, own: Any, 
                 write_predictions(place, base, judged, {})
                 found[BASE_MODEL] = _beside(model, _bootstrap(task, state, read_predictions(place), settings), title, settings)
 
-        title = "always answering with the training labels' shares"
+        title = "guessing by the training labels' shares"
         try:
             answer = task.majority(in_blocks(own().splits["train"]), state)
         except UserError as error:
@@ -240,7 +242,8 @@ def _warnings(model: Bootstrap, judged: Split, name: str, data: str | None, colu
     said = []
     if name == "validation" and data is None:
         said.append(
-            "There is no test split. These are the validation rows, by which the checkpoint was chosen: expect a little less on new data."
+            "There is no test split. These are the validation rows, by which the checkpoint was chosen: "
+            "expect a little less on new data."
         )
     if name == "train" and data is None:
         said.append("These are the training rows: the numbers say how well they were learned, not how good the model is.")

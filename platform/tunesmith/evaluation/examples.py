@@ -97,5 +97,8 @@ def thumbnail(value: Any) -> str | None:
         image.thumbnail((THUMBNAIL, THUMBNAIL))
     stream = io.BytesIO()
     # Few pixels are kept exactly (the page shows them as squares); photographs are a tenth of the size as JPEG.
-    image.save(stream, **({"format": "PNG", "optimize": True} if tiny else {"format": "JPEG", "quality": 80}))
+    if tiny:
+        image.save(stream, format="PNG", optimize=True)
+    else:
+        image.save(stream, format="JPEG", quality=80)
     return f"data:image/{'png' if tiny else 'jpeg'};base64,{base64.b64encode(stream.getvalue()).decode()}"

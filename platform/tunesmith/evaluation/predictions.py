@@ -63,11 +63,10 @@ def _blocks(predictor: Predictor, split: Split, progress: Progress | None) -> It
     done = 0
     for block in _block_indices(len(split)):
         answers: list[Answer | None] = [None] * len(block)
-        batches = [block[batch] for batch in predictor.batches(split.lengths[block])]
-        for indices, found in predictor.predict_split(split, batches):
-            for index, answer in zip(indices, found, strict=True):
-                answers[int(index) - int(block[0])] = answer
-            done += len(indices)
+        for places in predictor.batches(split.lengths[block]):
+            for place, answer in zip(places, predictor.forward(split.features(block[places])), strict=True):
+                answers[place] = answer
+            done += len(places)
             if progress:
                 progress("predict", done, len(split))
         yield block, [answer for answer in answers if answer is not None]

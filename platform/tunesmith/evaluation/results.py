@@ -192,10 +192,11 @@ def _without_media(example: ShownExample) -> ShownExample:
 
 
 def _estimates(stored: Mapping[str, Mapping[str, Any]]) -> Estimates:
-    return {
-        name: Estimate(*(math.nan if one[k] is None else one[k] for k in ("value", "low", "high")), one["n"], one["method"])
-        for name, one in stored.items()
-    }
+    found = {}
+    for name, one in stored.items():
+        value, low, high = (math.nan if one[key] is None else float(one[key]) for key in ("value", "low", "high"))
+        found[name] = Estimate(value, low, high, one["n"], one["method"])
+    return found
 
 
 def _example(stored: Mapping[str, Any]) -> ShownExample:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,5 +60,5 @@ def _quarters(column: pa.Array) -> pa.Array:
     if len(edges) < 2:
         return pa.array([None if np.isnan(value) else f"{value:g}" for value in values])
     place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
-    names = [f"{low:.4g} to {high:.4g}" for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    names = [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges)]
     return pa.array([names[k] if np.isfinite(value) else None for k, value in zip(place, values, strict=True)])

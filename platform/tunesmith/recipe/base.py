@@ -24,8 +24,11 @@ class Section(BaseModel):
         kinds = set(alternatives(annotation))
         if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
             raise PydanticCustomError("bool_for_number", "true and false are no numbers")
-        if isinstance(value, str) and str not in kinds and any(get_origin(kind) is list for kind in kinds):
+        shapes = {get_origin(kind) for kind in kinds}
+        if isinstance(value, str) and str not in kinds and list in shapes:
             return [value]
+        if value is None and type(None) not in kinds and str not in kinds and shapes & {list, dict}:
+            return [] if list in shapes else {}
         return value
 
 

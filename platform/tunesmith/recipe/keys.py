@@ -86,22 +86,20 @@ def suggest(model: type[BaseModel], key: str) -> tuple[str, str | None]:
     elsewhere = [other for other in known if other.rpartition(".")[2] == name]
     if elsewhere:
         return _meant(elsewhere[0], section), elsewhere[0]
-    instead = TRAINING_ARGUMENTS.get(name) or FORMER_ARGUMENTS.get(name)
-    if instead and section in ("", "training"):
-        return instead, None
+    theirs = {**FORMER_ARGUMENTS, **TRAINING_ARGUMENTS} if section in ("", "training") else {}
+    if name in theirs:
+        return theirs[name], None
     if name in SAME_AS:
         return _meant(SAME_AS[name], section), SAME_AS[name]
-    beside = {other.rpartition(".")[2]: other for other in (*known, *sections(model)) if other.rpartition(".")[0] == section}
     anywhere = {other.rpartition(".")[2]: other for other in (*known, *sections(model))}
+    beside = {other.rpartition(".")[2]: other for other in (*known, *sections(model)) if other.rpartition(".")[0] == section}
     words = name.lower().replace("-", "_")
-    for names in (beside, anywhere):
+    for names in ({**theirs, **beside}, anywhere):
         near = nearest(words, names)
+        if near in theirs and near not in beside:
+            return theirs[near], None
         if near:
             return _meant(names[near], section), names[near]
-    if section in ("", "training"):
-        near = nearest(words, (*TRAINING_ARGUMENTS, *FORMER_ARGUMENTS))
-        if near:
-            return TRAINING_ARGUMENTS.get(near) or FORMER_ARGUMENTS[near], None
     return f"remove it; {section or 'a recipe'} has " + ", ".join(beside), None
 
 

@@ -71,7 +71,7 @@ def data_problem(name: str, base: str) -> tuple[str, str] | None:
 def model_problem(name: str, base: str) -> tuple[str, str] | None:
     """What is wrong with a local model folder, and the fix; None where it is sound, a Hub id or a URI."""
     path = absolute_model(name, base)
-    if path == name and not os.path.isabs(name):
+    if is_uri(path) or not os.path.isabs(path):
         return None
     if not os.path.exists(path):
         return f"the folder {path} does not exist", _fix(name, path)

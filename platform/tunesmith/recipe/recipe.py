@@ -28,7 +28,7 @@ class Recipe(Section):
     >>> recipe.override("training.lerning_rate=1")
     Traceback (most recent call last):
     tunesmith.errors.RecipeError: 1 mistake in the recipe
-      command line: training.lerning_rate: there is no such key
+      override: training.lerning_rate: there is no such key
           → did you mean training.learning_rate?
     """
 

@@ -10,6 +10,7 @@ from tunesmith.recipe.explain import for_people
 from tunesmith.recipe.recipe import Recipe
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+SUMMARY = "What is fine-tuned, on what, how, and how it is judged."
 FILE_NAME = "tunesmith.schema.json"
 """The name under which ``tunesmith schema --out`` is expected, and ``tunesmith init`` finds it."""
 
@@ -26,7 +27,7 @@ def json_schema() -> dict[str, Any]:
     training = schema["$defs"]["TrainingSection"]["properties"]
     training["lr_scheduler_type"]["enum"] = list(hf_names.SCHEDULES)
     training["optim"]["examples"] = [*hf_names.OPTIMIZERS, *hf_names.TORCH_OPTIMIZERS]
-    return {"$schema": DIALECT, **schema, "title": "Tunesmith recipe"}
+    return {"$schema": DIALECT, **schema, "title": "Tunesmith recipe", "description": SUMMARY}
 
 
 def render() -> str:

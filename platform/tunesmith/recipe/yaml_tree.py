@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -30,7 +30,8 @@ _RESOLVERS = (
 class _Loader(yaml.SafeLoader):
     """PyYAML's parser with the scalars of YAML 1.2."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+
+_Loader.yaml_implicit_resolvers = {}
 
 
 class _Dumper(yaml.SafeDumper):
@@ -42,6 +43,14 @@ for _name, _pattern, _first in _RESOLVERS:
     _letters = ["" if letter == "\0" else letter for letter in _first]
     _Loader.add_implicit_resolver(TAG + _name, _regex, _letters)
     _Dumper.add_implicit_resolver(TAG + _name, _regex, _letters)
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # PyYAML writes the rarer line breaks bare, where reading folds them into spaces; in double quotes it escapes them.
+    return dumper.represent_scalar(TAG + "str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _text)
 
 
 @dataclass(frozen=True)
@@ -131,7 +140,7 @@ def _compose(text: str, tree: Tree) -> yaml.Node | None:
         finally:
             loader.dispose()
     except RecursionError:
-        tree.flaws.append(Flaw((), "the brackets are nested too deeply", "a recipe needs a few levels only", None))
+        tree.flaws.append(Flaw((), "the brackets are nested too deeply", "a recipe needs a few levels only", 1))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = error.problem or error.context or "it cannot be parsed"

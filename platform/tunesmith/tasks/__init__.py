@@ -27,6 +27,8 @@ def load_task(name: str) -> Task:
     module, _, attribute = TASKS.get(name, name).partition(":")
     try:
         made = getattr(importlib.import_module(module), attribute)
+    except ImportError as error:
+        raise UserError(f"the task {name} cannot be imported: {error}; install what it needs") from error
     except AttributeError:
         raise UserError(f"module {module} has no {attribute}, which task {name} should be") from None
     task: Task = made() if isinstance(made, type) else made

@@ -53,9 +53,8 @@ def _open(value: Any) -> Image:
     if isinstance(value, np.ndarray):
         return images.fromarray(value)
     if isinstance(value, str | Path):
-        if storage.is_local(value):
-            return images.open(storage.local_path(value))
-        value = storage.read_bytes(value)
+        # read whole: an image opened by its path keeps the file open where it turns out to be corrupt
+        value = storage.local_path(value).read_bytes() if storage.is_local(value) else storage.read_bytes(value)
     if isinstance(value, bytes | bytearray | memoryview):
         if len(value) == 0:
             raise DataError("image is empty (0 bytes)")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 import click
@@ -27,8 +29,6 @@ def command(out: Path | None) -> None:
 
 def write(path: Path, text: str) -> None:
     """Write a small local file atomically. Raises :class:`UserError` where that is not possible."""
-    import os
-
     from tunesmith.errors import UserError
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -37,5 +37,6 @@ def write(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise UserError(f"{path} cannot be written: {error.strerror}") from None

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from tunesmith.errors import DataError
 from tunesmith.recipe import Recipe
 from tunesmith.tasks.base import Column, Example, Features, Preprocessing, State, Stats
@@ -85,7 +84,12 @@ def recipe(tmp_path: Path) -> Callable[..., Recipe]:
     """Makes a recipe over files in the temporary folder: ``recipe(train="a.csv", columns={...})``."""
 
     def make(**data: Any) -> Recipe:
-        values = {"task": "text-classification", "model": {"model_name_or_path": "none"}, "data": data}
+        values = {
+            "task": "text-classification",
+            "model": {"model_name_or_path": "none"},
+            "data": data,
+            "training": {"eval_strategy": "no"},
+        }
         return Recipe.from_dict(values, base_dir=tmp_path, check_paths=False)
 
     return make
@@ -98,7 +102,9 @@ def reviews(tmp_path: Path) -> Path:
     lines = ["review,stars,customer,day"]
     for index in range(200):
         words = " ".join(rng.choice(["good", "bad", "fine", "poor", "great"], size=rng.integers(1, 8)))
-        lines.append(f"{words} {index},{'12'[index % 3 == 0]},c{rng.integers(20)},2026-{index // 28 + 1:02d}-{index % 28 + 1:02d}")
+        lines.append(
+            f"{words} {index},{'12'[index % 3 == 0]},c{rng.integers(20)},2026-{index // 28 + 1:02d}-{index % 28 + 1:02d}"
+        )
     path = tmp_path / "reviews.csv"
     path.write_text("\n".join(lines) + "\n")
     return path

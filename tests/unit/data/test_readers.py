@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-
 from tunesmith.data import readers
 from tunesmith.data.readers import BadRow, Chunk, read_arrow, read_csv, read_json, read_parquet
 from tunesmith.errors import DataError
@@ -127,7 +126,9 @@ def test_json_labels_of_several_kinds_become_text(csv: Callable[..., str]) -> No
 
 
 @pytest.mark.parametrize("indent", [None, 2])
-def test_a_json_array_is_read_item_by_item(csv: Callable[..., str], indent: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_json_array_is_read_item_by_item(
+    csv: Callable[..., str], indent: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(readers, "_READ", 16)
     items = [{"text": f"été ] {i}", "label": i, "list": [i, 1]} for i in range(100)]
     rows, numbers, _ = rows_of(read_json(csv(json.dumps(items, indent=indent, ensure_ascii=False), "a.json")))
@@ -135,9 +136,16 @@ def test_a_json_array_is_read_item_by_item(csv: Callable[..., str], indent: int 
     assert numbers == list(range(1, 101))
 
 
-@pytest.mark.parametrize("text", ['[{"a": 1}, {"a": ]', '[{"a": 1}', '[{"a": 1}, nonsense]'])
-def test_a_broken_json_array_is_refused_with_the_item(csv: Callable[..., str], text: str) -> None:
-    with pytest.raises(DataError, match="item 2 is not valid JSON"):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[{"a": 1}, {"a": ]', "item 2 is not valid JSON"),
+        ('[{"a": 1}, nonsense]', "item 2 is not valid JSON"),
+        ('[{"a": 1}', "the array is not closed after item 1"),
+    ],
+)
+def test_a_broken_json_array_is_refused_with_the_item(csv: Callable[..., str], text: str, said: str) -> None:
+    with pytest.raises(DataError, match=said):
         list(read_json(csv(text, "a.json")))
 
 
@@ -154,7 +162,10 @@ def test_binary_formats_give_the_same_rows(tmp_path: Path) -> None:
 
 
 def test_class_indices_of_datasets_become_names(tmp_path: Path) -> None:
-    features = {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}, "tags": [{"names": ["O", "B"], "_type": "ClassLabel"}]}
+    features = {
+        "label": {"names": ["neg", "pos"], "_type": "ClassLabel"},
+        "tags": [{"names": ["O", "B"], "_type": "ClassLabel"}],
+    }
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     table = pa.table({"label": [1, 0, -1], "tags": [[0, 1], [], [1]]}).replace_schema_metadata(metadata)
     pq.write_table(table, tmp_path / "a.parquet")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-
 from tunesmith.data import split
 from tunesmith.errors import DataError
 
@@ -79,7 +80,7 @@ def test_time_splits_are_ordered_and_keep_ties_together(times: np.ndarray, share
     found = split.by_time(times, shares)
     assert complete(found, len(times))
     ordered = [times[found[name]] for name in ("train", "validation", "test") if name in found]
-    for earlier, later in zip(ordered, ordered[1:], strict=False):
+    for earlier, later in itertools.pairwise(ordered):
         assert earlier.max() < later.min()
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from tunesmith.errors import RecipeError
 from tunesmith.recipe import Recipe
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from tunesmith.errors import RecipeError
 from tunesmith.recipe import Recipe
 
@@ -28,7 +27,11 @@ Write = Callable[..., Path]
         (["training.eval_strategy=steps"], "training.eval_strategy", "add training.eval_steps"),
         (["training.eval_steps=5"], "training.eval_steps", "add training.eval_strategy: steps"),
         (["training={eval_strategy: no, early_stopping_patience: 2}"], "training.early_stopping_patience", "needs evaluations"),
-        (["training={eval_strategy: no, load_best_model_at_end: true}"], "training.load_best_model_at_end", "eval_strategy is no"),
+        (
+            ["training={eval_strategy: no, load_best_model_at_end: true}"],
+            "training.load_best_model_at_end",
+            "eval_strategy is no",
+        ),
         (["data.split.validation=0"], "data.split.validation", "no validation split to judge by"),
         (["training.max_steps=0"], "training.max_steps", "trains nothing"),
         (["training={warmup_ratio: 0.1, warmup_steps: 10}"], "training.warmup_ratio", "keep one"),
@@ -93,8 +96,10 @@ class TestData:
             Recipe.load(write("  test: [train.csv, gone.csv]\n"))
 
     def test_a_path_meant_from_the_working_directory_is_recognised(self, write: Write) -> None:
-        path = write(head="task: text-classification\nmodel: {model_name_or_path: a/b}\ndata: {train: train.csv}\n", name="sub/r.yaml")
-        with pytest.raises(RecipeError, match="paths are relative to the recipe's file; .*train.csv exists"):
+        path = write(
+            head="task: text-classification\nmodel: {model_name_or_path: a/b}\ndata: {train: train.csv}\n", name="sub/r.yaml"
+        )
+        with pytest.raises(RecipeError, match=r"paths are relative to the recipe's file; .*train.csv exists"):
             Recipe.load(path)
 
     @pytest.mark.parametrize("train", ["*.csv", "tr[a]in.csv", "train.csv", ".", "s3://bucket/x.csv", "hf://owner/name"])
@@ -126,7 +131,9 @@ class TestModel:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text("{}")
         with pytest.raises(RecipeError) as caught:
-            Recipe.load(write(head="task: text-classification\nmodel:\n  model_name_or_path: ./model\ndata: {train: train.csv}\n"))
+            Recipe.load(
+                write(head="task: text-classification\nmodel:\n  model_name_or_path: ./model\ndata: {train: train.csv}\n")
+            )
         (mistake,) = caught.value.mistakes
         assert (mistake.key, mistake.line) == ("model.model_name_or_path", 3)
         assert words in str(mistake)
@@ -134,7 +141,15 @@ class TestModel:
     def test_a_folder_with_config_is_taken_and_made_absolute(self, write: Write, tmp_path: Path) -> None:
         (tmp_path / "model").mkdir()
         (tmp_path / "model/config.json").write_text("{}")
-        assert Recipe.load(write(), ["model.model_name_or_path=model"]).resolved().model.model_name_or_path == str(tmp_path / "model")
+        assert Recipe.load(write(), ["model.model_name_or_path=model"]).resolved().model.model_name_or_path == str(
+            tmp_path / "model"
+        )
+
+    def test_a_folder_beside_a_remote_recipe_is_not_looked_for_here(self) -> None:
+        values = {"task": "text-classification", "model": {"model_name_or_path": "./model"}, "data": {"train": "x.csv"}}
+        resolved = Recipe.from_dict(values, base_dir="s3://bucket/project").resolved()
+        assert resolved.model.model_name_or_path == "s3://bucket/project/model"
+        assert resolved.data.train == "s3://bucket/project/x.csv"
 
     def test_a_file_is_no_model(self, write: Write) -> None:
         with pytest.raises(RecipeError, match="is a file, not a folder"):

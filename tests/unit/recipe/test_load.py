@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from tunesmith.errors import EXIT_USER, RecipeError, UserError
 from tunesmith.recipe import Recipe
 
@@ -34,13 +33,14 @@ def test_all_mistakes_are_listed_in_the_order_of_their_lines(mistakes: Mistakes)
     found = mistakes(
         "training:\n  lerning_rate: 1\n  num_train_epochs: three\n  eval_strategy: epochs\nnmae: x\n  \n", "training.sed=1"
     )
+    three, strategy = "found 'three', which is not a number above 0", "one of epoch, steps, no"
+    arrow = "\n    → "
     assert found == [
-        "recipe.yaml:7: training.lerning_rate: there is no such key\n    → did you mean training.learning_rate?",
-        "recipe.yaml:8: training.num_train_epochs: found 'three', which is not a number above 0"
-        "\n    → write a number above 0; the default is 3.0",
-        "recipe.yaml:9: training.eval_strategy: found 'epochs', which is not one of epoch, steps, no\n    → did you mean epoch?",
-        "recipe.yaml:10: nmae: there is no such key\n    → did you mean name?",
-        "command line: training.sed: there is no such key\n    → did you mean training.seed?",
+        f"recipe.yaml:7: training.lerning_rate: there is no such key{arrow}did you mean training.learning_rate?",
+        f"recipe.yaml:8: training.num_train_epochs: {three}{arrow}write a number above 0; the default is 3.0",
+        f"recipe.yaml:9: training.eval_strategy: found 'epochs', which is not {strategy}{arrow}did you mean epoch?",
+        f"recipe.yaml:10: nmae: there is no such key{arrow}did you mean name?",
+        f"command line: training.sed: there is no such key{arrow}did you mean training.seed?",
     ]
 
 
@@ -133,7 +133,9 @@ def test_contradictions_are_found_beside_wrong_types(mistakes: Mistakes) -> None
 
 
 def test_bare_numbers_and_truth_values_are_text_where_text_is_wanted(write: Write) -> None:
-    recipe = Recipe.load(write("  labels: [no, yes, 0, 010, true, 1.50]\n  columns: {label: 5}\nname: 2024\n"), ["model.revision=1e10"])
+    recipe = Recipe.load(
+        write("  labels: [no, yes, 0, 010, true, 1.50]\n  columns: {label: 5}\nname: 2024\n"), ["model.revision=1e10"]
+    )
     assert recipe.data.labels == ["no", "yes", "0", "010", "true", "1.50"]
     assert recipe.data.columns == {"label": "5"}
     assert recipe.name == "2024"
@@ -155,12 +157,14 @@ def test_one_word_is_a_list_of_one(write: Write) -> None:
 
 
 def test_a_section_whose_keys_are_all_commented_out_has_its_defaults(write: Write) -> None:
-    assert Recipe.load(write("training:\n  # seed: 1\nevaluation:\n")).training.seed == 42
+    assert Recipe.load(write("  columns:\n  # text: review\ntraining:\n  # seed: 1\nevaluation:\n")).training.seed == 42
 
 
 def test_an_override_of_a_section_keeps_its_other_keys(write: Write) -> None:
     path = write("training: {seed: 3, optim_args: {momentum: 0.9}}\n")
-    recipe = Recipe.load(path, ["training={learning_rate: 3e-5, optim_args: {nesterov: true}}", "training.seed=5", "training.seed=6"])
+    recipe = Recipe.load(
+        path, ["training={learning_rate: 3e-5, optim_args: {nesterov: true}}", "training.seed=5", "training.seed=6"]
+    )
     assert (recipe.training.seed, recipe.training.learning_rate) == (6, 3e-5)
     assert recipe.training.optim_args == {"nesterov": True}
     assert recipe.provenance["training.learning_rate"] == "command line"
@@ -178,14 +182,19 @@ def test_an_override_that_is_not_yaml_is_a_mistake_of_the_command_line(write: Wr
 
 
 def test_paths_of_the_command_line_start_at_the_working_directory(write: Write, tmp_path: Path) -> None:
-    path = write(head="task: text-classification\nmodel: {model_name_or_path: a/b}\ndata: {train: ../train.csv}\n", name="sub/r.yaml")
+    path = write(
+        head="task: text-classification\nmodel: {model_name_or_path: a/b}\ndata: {train: ../train.csv}\n", name="sub/r.yaml"
+    )
     assert Recipe.load(path).resolved().data.train == str(tmp_path / "train.csv")
     assert Recipe.load(path, ["data.train=train.csv"]).data.train == str(tmp_path / "train.csv")
 
 
 def test_the_name_comes_from_the_file_or_its_folder(write: Write) -> None:
     assert Recipe.load(write(name="My model (1).yaml")).name == "My-model-1"
-    path = write(head="task: text-classification\nmodel: {model_name_or_path: a/b}\ndata: {train: ../train.csv}\n", name="digits/recipe.yaml")
+    path = write(
+        head="task: text-classification\nmodel: {model_name_or_path: a/b}\ndata: {train: ../train.csv}\n",
+        name="digits/recipe.yaml",
+    )
     recipe = Recipe.load(path)
     assert recipe.name == "digits"
     assert recipe.provenance["name"] == "derived: the recipe's folder"

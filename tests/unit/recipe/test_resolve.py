@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tunesmith.errors import RecipeError, UserError
 from tunesmith.recipe import Recipe
 
@@ -33,7 +32,9 @@ def test_derived_values_say_why(write: Write, tmp_path: Path) -> None:
 
 def test_what_was_written_is_never_changed(write: Write) -> None:
     recipe = Recipe.load(
-        write("training: {per_device_eval_batch_size: 3, batching: fixed, metric_for_best_model: loss, greater_is_better: true}\n")
+        write(
+            "training: {per_device_eval_batch_size: 3, batching: fixed, metric_for_best_model: loss, greater_is_better: true}\n"
+        )
     ).resolved()
     training = recipe.training
     assert (training.per_device_eval_batch_size, training.batching, training.metric_for_best_model) == (3, "fixed", "loss")
@@ -64,7 +65,9 @@ def test_resolving_twice_changes_nothing(write: Write) -> None:
     assert once.resolved().provenance == once.provenance
 
 
-@pytest.mark.parametrize("overrides", [[], ["training.eval_strategy=no"], ["data.validation=train.csv"], ["training.report_to=mlflow"]])
+@pytest.mark.parametrize(
+    "overrides", [[], ["training.eval_strategy=no"], ["data.validation=train.csv"], ["training.report_to=mlflow"]]
+)
 def test_the_record_reads_back_from_anywhere(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
 ) -> None:
@@ -98,7 +101,9 @@ class TestFingerprint:
         assert plain == spelt
         assert len(plain) == 16
 
-    @pytest.mark.parametrize("override", ["name=x", "training.output_dir=other", "data.cache_dir=other", "training.report_to=mlflow"])
+    @pytest.mark.parametrize(
+        "override", ["name=x", "training.output_dir=other", "data.cache_dir=other", "training.report_to=mlflow"]
+    )
     def test_where_results_are_kept_does_not_count(self, write: Write, override: str) -> None:
         path = write()
         assert Recipe.load(path, [override]).fingerprint() == Recipe.load(path).fingerprint()
@@ -112,14 +117,15 @@ class TestFingerprint:
         assert one.fingerprint() != other.fingerprint()
 
     def test_an_unknown_section_is_refused(self, write: Write) -> None:
-        with pytest.raises(UserError, match="did you mean training?"):
+        with pytest.raises(UserError, match=r"did you mean training\?"):
             Recipe.load(write()).fingerprint("trainig")
 
     def test_it_does_not_change_between_versions(self) -> None:
         values = {"task": "text-classification", "model": {"model_name_or_path": "a/b"}, "data": {"train": "hf://a/b"}}
-        assert Recipe.from_dict(values).fingerprint("model.model_name_or_path", "data.train") == "PINNED"
+        assert Recipe.from_dict(values).fingerprint("model.model_name_or_path", "data.train") == "26631927179588b9"
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     learning_rate=st.floats(min_value=1e-12, max_value=10),
     labels=st.none() | st.lists(st.text(min_size=1, max_size=6), unique=True, min_size=2, max_size=4),
@@ -127,7 +133,11 @@ class TestFingerprint:
     optim_args=st.dictionaries(st.text(max_size=5), st.booleans() | st.integers() | st.floats(allow_nan=False), max_size=3),
 )
 def test_any_recipe_reads_back(
-    learning_rate: float, labels: list[str] | None, columns: dict[str, str], optim_args: dict[str, float], tmp_path_factory: pytest.TempPathFactory
+    learning_rate: float,
+    labels: list[str] | None,
+    columns: dict[str, str],
+    optim_args: dict[str, float],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     recipe = Recipe.from_dict(
         {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import yaml
-
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.keys import leaves
 from tunesmith.recipe.schema import json_schema
@@ -17,7 +16,9 @@ jsonschema = pytest.importorskip("jsonschema")
 def test_it_is_a_schema_with_a_description_of_every_key() -> None:
     schema = json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
-    described = sum("description" in field for section in [schema, *schema["$defs"].values()] for field in section["properties"].values())
+    described = sum(
+        "description" in field for section in [schema, *schema["$defs"].values()] for field in section["properties"].values()
+    )
     assert described >= len(list(leaves(Recipe)))
 
 
@@ -26,7 +27,9 @@ def test_templates_fit_it(task: str) -> None:
     jsonschema.validate(yaml.safe_load(template(task)), json_schema())
 
 
-@pytest.mark.parametrize("training", [{"lerning_rate": 1}, {"seed": "x"}, {"lr_scheduler_type": "cosin"}, {"report_to": "mlfow"}])
+@pytest.mark.parametrize(
+    "training", [{"lerning_rate": 1}, {"seed": "x"}, {"lr_scheduler_type": "cosin"}, {"report_to": "mlfow"}]
+)
 def test_mistakes_do_not(training: dict[str, object]) -> None:
     values = yaml.safe_load(template("text-classification")) | {"training": training}
     with pytest.raises(jsonschema.ValidationError):

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.keys import leaves
 from tunesmith.recipe.task_names import KNOWN
@@ -25,7 +24,9 @@ def test_it_is_sound_apart_from_the_data(task: str, tmp_path: Path) -> None:
 def test_it_is_sound_with_every_offered_key_uncommented(task: str, tmp_path: Path) -> None:
     text = re.sub(r"(?m)^( *)# ([a-z_0-9]+:.*)$", r"\1\2", template(task))
     (tmp_path / "recipe.yaml").write_text(text)
-    written = {key for key, origin in Recipe.load(tmp_path / "recipe.yaml", check_paths=False).provenance.items() if "yaml:" in origin}
+    written = {
+        key for key, origin in Recipe.load(tmp_path / "recipe.yaml", check_paths=False).provenance.items() if "yaml:" in origin
+    }
     only = TASK_ONLY["ragged" if KNOWN[task].ragged else "fixed"][0]
     assert written == {*LIVE, *OFFERED, only}
 

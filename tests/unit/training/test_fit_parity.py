@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support.data import pictures, sentences, texts
-from support.fits import fitted, losses, on_ranks, prepare_in_memory, recipe_for
+from support.fits import Fitted, fitted, fitted_each, losses, on_ranks, prepare_in_memory, recipe_for
 from support.models import tiny_bert, tiny_vit
 
 from tunesmith.training.checkpoint import Start
@@ -29,11 +29,11 @@ def case(name: str, folder: Path) -> tuple[Path, list[dict[str, Any]]]:
     return model(folder / "base"), rows(80)
 
 
-def assert_same(one: tuple[list[float], Any], other: tuple[list[float], Any], tolerance: float = 2e-5) -> None:
+def assert_same(one: Fitted, other: Fitted, tolerance: float = 2e-5) -> None:
     assert len(one[0]) == len(other[0])
-    np.testing.assert_allclose(one[0], other[0], atol=tolerance)
-    for name, tensor in one[1].items():
-        torch.testing.assert_close(tensor, other[1][name], atol=20 * tolerance, rtol=1e-3)
+    np.testing.assert_allclose(one[0], other[0], atol=tolerance, rtol=0)
+    for name, value in one[1].items():
+        np.testing.assert_allclose(value, other[1][name], atol=20 * tolerance, rtol=0, err_msg=name)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -47,15 +47,17 @@ def test_accumulating_over_micro_batches_equals_one_batch(name: str, tmp_path: P
 
 
 def test_two_ranks_equal_one(tmp_path: Path) -> None:
+    alone, shared = [], []
     for name in TASKS:
         base, rows = case(name, tmp_path / name)
-        alone = recipe_for(name, base, tmp_path / name / "a", per_device_train_batch_size=16, num_train_epochs=2, **SHARED)
-        shared = recipe_for(name, base, tmp_path / name / "b", per_device_train_batch_size=8, num_train_epochs=2, **SHARED)
-        one = fitted(FitContext(), alone, rows)
-        two = on_ranks(2, fitted, shared, rows)
-        assert_same(one, two[0])
-        assert two[1][0] == []  # only rank 0 tells
-        torch.testing.assert_close(two[0][1], two[1][1], atol=0, rtol=0)
+        alone.append((recipe_for(name, base, tmp_path / name / "a", per_device_train_batch_size=16, num_train_epochs=2, **SHARED), rows))
+        shared.append((recipe_for(name, base, tmp_path / name / "b", per_device_train_batch_size=8, num_train_epochs=2, **SHARED), rows))
+    first, second = on_ranks(2, fitted_each, shared)
+    for (recipe, rows), zero, one in zip(alone, first, second, strict=True):
+        assert_same(fitted(FitContext(), recipe, rows), zero)
+        assert one[0] == [], "only rank 0 tells"
+        for key, value in zero[1].items():
+            np.testing.assert_array_equal(value, one[1][key])
 
 
 def test_the_loss_curve_is_that_of_transformers_trainer(tmp_path: Path) -> None:

@@ -1,0 +1,308 @@
+"""The figures as SVG text: drawn to be looked at, sharp at any size, coloured by the page's own style sheet.
+
+Widths are in CSS pixels at which the text is 12 px high. Everything that comes from data is escaped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup, escape
+
+from tunesmith.evaluation.statistics import Estimate
+from tunesmith.report.words import is_percent, number
+
+MOST_CELLS = 50
+"""Classes up to which a confusion matrix is drawn."""
+
+MOST_NUMBERED = 14
+"""Classes up to which its cells hold numbers."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of an interval plot."""
+
+    label: str
+    estimate: Estimate
+    kind: str = "own"
+    """The style: ``own``, ``base`` or ``majority``."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a learning curve."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    kind: str = "own"
+    smooth: bool = False
+    """Draw a running mean, and the points themselves faintly."""
+
+
+def intervals(name: str, rows: Sequence[Row], width: int = 560) -> Markup:
+    """Values with their intervals, one under the other, on a common axis."""
+    left, right, step, top = 128, 64, 38, 8
+    ends = [end for row in rows for end in (row.estimate.low, row.estimate.high, row.estimate.value) if math.isfinite(end)]
+    ends = ends or [0.0, 1.0]
+    low, high = min(0.0, *ends), max(ends)
+    high = 1.0 if 0.4 < high <= 1 else high * 1.05 or 1.0
+    height = top + step * len(rows) + 30
+
+    def x(value: float) -> float:
+        return left + (value - low) / (high - low) * (width - left - right)
+
+    parts = []
+    for tick in _ticks(low, high, 4):
+        parts.append(_line("grid", x(tick), top, x(tick), height - 26))
+        parts.append(_text("tick", x(tick), height - 8, _axis(name, tick), "middle"))
+    for place, row in enumerate(rows):
+        y, one = top + step * (place + 0.5), row.estimate
+        parts.append(_text("label", left - 14, y + 4, _short(row.label, 18), "end"))
+        if not math.isfinite(one.value):
+            continue
+        if math.isfinite(one.low):
+            parts.append(_line(f"whisker {row.kind}", x(one.low), y, x(one.high), y))
+        parts.append(_dot(row.kind, x(one.value), y, 6))
+        edge = max(x(one.high) if math.isfinite(one.high) else 0, x(one.value) + 6)
+        parts.append(_text("value", edge + 8, y + 4, number(name, one.value)))
+    return _svg(width, height, parts, "Values with their intervals")
+
+
+def bar(estimate: Estimate, low: float = 0.0, high: float = 1.0) -> Markup:
+    """A small interval for a table's cell, on an axis from ``low`` to ``high``."""
+    if not math.isfinite(estimate.value) or high <= low:
+        return Markup("")
+
+    def x(value: float) -> float:
+        return 4 + 112 * (min(max(value, low), high) - low) / (high - low)
+
+    parts = [_line("axis", 4, 8, 116, 8)]
+    if math.isfinite(estimate.low):
+        parts.append(_line("whisker own", x(estimate.low), 8, x(estimate.high), 8))
+    parts.append(_dot("own", x(estimate.value), 8, 4))
+    start = Markup('<svg class="bar" viewBox="0 0 120 16" width="120" height="16" aria-hidden="true">')
+    return start + Markup("").join(parts) + Markup("</svg>")
+
+
+def curves(title: str, series: Sequence[Series], best: float | None = None, width: int = 440, height: int = 270) -> Markup:
+    """Values by step; ``best`` marks the step whose checkpoint was kept."""
+    drawn = [Series(s.label, [p for p in s.points if math.isfinite(p[1])], s.kind, s.smooth) for s in series]
+    drawn = [s for s in drawn if s.points]
+    if not drawn:
+        return Markup("")
+    left, right, top, bottom = 46, 14, 30, 38
+    floor = height - bottom
+    xs = [p[0] for s in drawn for p in s.points]
+    y_low, y_high = _padded([p[1] for s in drawn for p in s.points])
+    x_low, x_high = min(0.0, *xs), max(xs) or 1.0
+
+    def x(value: float) -> float:
+        return left + (value - x_low) / (x_high - x_low) * (width - left - right)
+
+    def y(value: float) -> float:
+        return floor - (value - y_low) / (y_high - y_low) * (floor - top)
+
+    parts = [_text("title", 0, 14, title), _text("tick", width - right, height - 4, "updates", "end")]
+    for tick in _ticks(y_low, y_high, 5):
+        parts.append(_line("grid", left, y(tick), width - right, y(tick)))
+        parts.append(_text("tick", left - 8, y(tick) + 4, _tick(tick), "end"))
+    parts += [_text("tick", x(tick), floor + 18, _tick(tick), "middle") for tick in _ticks(x_low, x_high, 5)]
+    if best is not None and x_low <= best <= x_high:
+        late = x(best) > width * 0.7
+        parts.append(_line("best", x(best), top, x(best), floor))
+        parts.append(_text("tick", x(best) + (-6 if late else 6), floor - 8, "kept", "end" if late else "start"))
+    for one in drawn:
+        line = [(x(step), y(value)) for step, value in one.points]
+        if one.smooth and len(line) > 12:
+            parts.append(_polyline(f"curve {one.kind} faint", line))
+            line = _running_mean(line, max(len(line) // 20, 3))
+        parts.append(_polyline(f"curve {one.kind}", line))
+        if len(line) <= 40 and not one.smooth:
+            parts += [_dot(one.kind, *point, 3.5) for point in line]
+    return _svg(width, height, parts, title) + _legend([(s.label, s.kind) for s in drawn])
+
+
+def confusion(data: Mapping[str, Any]) -> Markup:
+    """Which class is taken for which: rows are the right classes, shaded by their share of the row."""
+    labels = [str(label) for label in data["labels"]]
+    counts = np.asarray(data["counts"], dtype=np.int64)
+    size = len(labels)
+    if size > MOST_CELLS:
+        said = f"{size} classes are too many for a drawing; the pairs beside are the commonest."
+        return Markup('<p class="muted">{}</p>').format(said)
+    cell = 64 if size <= 4 else 34 if size <= MOST_NUMBERED else max(12, 560 // size)
+    longest = max(len(_short(label, 16)) for label in labels)
+    left, top = 26 + longest * 7, 24 + (longest * 7 if longest > 3 else 14)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    parts = [
+        _text("tick", left, 12, "answer of the model →"),
+        _text("tick", 12, top, "← right answer", "end", turn=-90),
+    ]
+    for k, label in enumerate(labels):
+        middle, name = cell * (k + 0.5), _short(label, 16)
+        parts.append(_text("label", left - 8, top + middle + 4, name, "end"))
+        upright = longest <= 3
+        parts.append(_text("label", left + middle, top - 8, name, "middle" if upright else "start", turn=0 if upright else -60))
+    for row, column in np.ndindex(size, size):
+        count, share = int(counts[row, column]), float(shares[row, column])
+        x, y = left + cell * column, top + cell * row
+        said = f"{labels[row]} taken for {labels[column]}: {count} of {int(counts[row].sum())} ({share:.0%})"
+        # A share of 2 % must still be seen, so shades begin at a tenth.
+        shade = 0 if count == 0 else 0.1 + 0.9 * share
+        kind = "cell right" if row == column else "cell wrong"
+        parts.append(_rect(kind, x + 1, y + 1, cell - 2, cell - 2, title=said, shade=shade))
+        if size <= MOST_NUMBERED and count:
+            tone = "count on-dark" if shade > 0.55 else "count on-light"
+            parts.append(_text(tone, x + cell / 2, y + cell / 2 + 4, str(count), "middle"))
+    width, height = left + cell * size + 8, top + cell * size + 8
+    least = round(width * (0.72 if size <= MOST_NUMBERED else 1))
+    drawing = _svg(width, height, parts, "Confusion matrix")
+    return Markup('<div class="scroll" style="--natural:{}px">{}</div>').format(least, drawing)
+
+
+def confused_pairs(data: Mapping[str, Any], most: int = 8) -> list[dict[str, Any]]:
+    """The commonest mistakes: ``right``, ``said``, ``count`` and ``share`` of the right class."""
+    labels, counts = data["labels"], np.array(data["counts"], dtype=np.int64)
+    totals = np.maximum(counts.sum(axis=1), 1)
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:most]
+    pairs = [divmod(int(k), len(labels)) for k in order]
+    return [
+        {"right": labels[r], "said": labels[s], "count": int(counts[r, s]), "share": float(counts[r, s] / totals[r])}
+        for r, s in pairs
+        if counts[r, s]
+    ]
+
+
+def reliability(data: Mapping[str, Any], width: int = 400) -> Markup:
+    """How often the model is right by how sure it says it is, over a histogram of how sure it is."""
+    left, right, top, side, strip = 46, 14, 30, width - 60, 64
+    height = top + side + 40 + strip + 14
+    bins = data["bins"]
+    most = max((one["count"] for one in bins), default=1)
+    half = side / 15 * 0.42
+
+    def x(value: float) -> float:
+        return left + value * side
+
+    def y(value: float) -> float:
+        return top + (1 - value) * side
+
+    parts = [
+        _text("tick", 0, 12, "how often it is right"),
+        _text("tick", width - right, height - 2, "how sure the model says it is", "end"),
+    ]
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        parts.append(_line("grid", left, y(tick), width - right, y(tick)))
+        parts.append(_text("tick", left - 8, y(tick) + 4, f"{tick:.0%}", "end"))
+        parts.append(_text("tick", x(tick), y(0) + 18, f"{tick:.0%}", "middle"))
+    parts.append(_line("ideal", x(0), y(0), x(1), y(1)))
+    for one in bins:
+        start = x((one["low"] + one["high"]) / 2) - half
+        said = f"says {one['confidence']:.0%}, is right {one['accuracy']:.0%} of {one['count']}"
+        upper, lower = sorted((y(one["accuracy"]), y(one["confidence"])))
+        parts.append(_rect("gap", start, upper, 2 * half, lower - upper))
+        size = 3 + 5 * math.sqrt(one["count"] / most)
+        parts.append(_dot("own", x(one["confidence"]), y(one["accuracy"]), size, title=said))
+        tall = max(strip * one["count"] / most, 1)
+        parts.append(_rect("histogram", start, y(0) + 34 + strip - tall, 2 * half, tall, title=said))
+    return _svg(width, height, parts, "Reliability diagram")
+
+
+def shares(counts: Mapping[str, int], width: int = 420) -> Markup:
+    """How many rows each class has, as bars; the commonest twenty."""
+    shown = sorted(counts.items(), key=lambda pair: -pair[1])[:20]
+    left, step = 110, 22
+    most = max((count for _, count in shown), default=1)
+    parts = []
+    for place, (label, count) in enumerate(shown):
+        y, long = step * place, max((width - left - 60) * count / most, 1)
+        parts.append(_text("label", left - 10, y + 15, _short(label, 14), "end"))
+        parts.append(_rect("histogram", left, y + 4, long, 14))
+        parts.append(_text("tick", left + long + 6, y + 15, f"{count:,}"))
+    return _svg(width, step * len(shown) + 4, parts, "Rows of each class")
+
+
+RENDERERS = {"confusion": confusion, "reliability": reliability}
+"""How a task's :class:`~tunesmith.tasks.base.Chart` is drawn, by its kind."""
+
+
+def _svg(width: float, height: float, parts: Sequence[Markup], title: str) -> Markup:
+    start = Markup('<svg class="plot" viewBox="0 0 {} {}" style="max-width:{}px" role="img" aria-label="{}">')
+    return start.format(round(width), round(height), round(width * 1.25), title) + Markup("").join(parts) + Markup("</svg>")
+
+
+def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+    ends = ((name, f"{value:.1f}") for name, value in zip(("x1", "y1", "x2", "y2"), (x1, y1, x2, y2), strict=True))
+    return _element("line", kind, dict(ends))
+
+
+def _dot(kind: str, x: float, y: float, radius: float, title: str = "") -> Markup:
+    return _element("circle", f"dot {kind}", {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": f"{radius:.1f}"}, _title(title))
+
+
+def _rect(kind: str, x: float, y: float, width: float, height: float, title: str = "", shade: float | None = None) -> Markup:
+    box = {"x": f"{x:.1f}", "y": f"{y:.1f}", "width": f"{width:.1f}", "height": f"{height:.1f}", "rx": "2"}
+    return _element("rect", kind, box if shade is None else {**box, "style": f"--shade:{shade:.3f}"}, _title(title))
+
+
+def _text(kind: str, x: float, y: float, content: str, anchor: str = "start", turn: int = 0) -> Markup:
+    where = {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor}
+    return _element("text", kind, {**where, "transform": f"rotate({turn} {x:.1f} {y:.1f})"} if turn else where, escape(content))
+
+
+def _polyline(kind: str, points: Sequence[tuple[float, float]]) -> Markup:
+    return _element("polyline", kind, {"points": " ".join(f"{x:.1f},{y:.1f}" for x, y in points)})
+
+
+def _title(text: str) -> Markup:
+    return Markup("<title>{}</title>").format(text) if text else Markup("")
+
+
+def _element(name: str, kind: str, values: Mapping[str, str], inside: Markup | None = None) -> Markup:
+    given = Markup("").join(Markup(' {}="{}"').format(key, value) for key, value in values.items())
+    return Markup('<{} class="{}"{}>{}</{}>').format(name, kind, given, inside or "", name)
+
+
+def _legend(entries: Sequence[tuple[str, str]]) -> Markup:
+    items = Markup("").join(Markup('<span class="key {}">{}</span>').format(kind, label) for label, kind in entries)
+    return Markup('<p class="legend">{}</p>').format(items) if len(entries) > 1 else Markup("")
+
+
+def _running_mean(points: Sequence[tuple[float, float]], reach: int) -> list[tuple[float, float]]:
+    ys = [y for _, y in points]
+    windows = (ys[max(k - reach, 0) : k + reach + 1] for k in range(len(ys)))
+    return [(x, sum(w) / len(w)) for (x, _), w in zip(points, windows, strict=True)]
+
+
+def _ticks(low: float, high: float, count: int) -> list[float]:
+    """Round numbers between two ends, about ``count`` of them."""
+    raw = (high - low) / max(count, 1)
+    power = 10 ** math.floor(math.log10(raw))
+    step = next((m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw), raw)
+    first = math.ceil(low / step - 1e-9)
+    return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _padded(values: Sequence[float]) -> tuple[float, float]:
+    """The range of an axis that shows these values; it does not go below 0 for values that do not."""
+    low, high = min(values), max(values)
+    room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    return (max(low - room, 0.0) if low >= 0 else low - room), high + room
+
+
+def _axis(name: str, value: float) -> str:
+    return f"{100 * value:.0f}\u202f%" if is_percent(name) else _tick(value)
+
+
+def _tick(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10 and value == round(value) else f"{value:.3g}"
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

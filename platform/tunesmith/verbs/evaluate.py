@@ -1,0 +1,156 @@
+"""Judge a run's model: metrics with intervals, beside its baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from tunesmith.verbs.options import on_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from tunesmith.data.prepared import PreparedData
+    from tunesmith.evaluation.predictor import Predictor
+    from tunesmith.evaluation.results import Evaluation
+    from tunesmith.runs import Run
+
+COLOURS = {"better": "green", "worse": "red", "unclear": "yellow", "alone": "cyan"}
+MOST_SHOWN = 8
+"""Metrics in the terminal; all are in the report."""
+
+
+@click.command("evaluate")
+@click.argument("run")
+@click.option("--data", metavar="PLACE", help="Other labelled data: a file, folder, glob, URI or Hub id.")
+@click.option("--split", metavar="NAME", help="test, validation or train of the run's own data; test if not said.")
+@click.option(
+    "--output-dir", default="runs", show_default=True, metavar="DIR", help="Where a RUN that is a name is looked for."
+)
+@on_option
+def command(run: str, data: str | None, split: str | None, output_dir: str, on: str | None) -> None:
+    """Judge the model of RUN: a run's folder, URI, name, or `latest`.
+
+    Without options the run's own verdict is made again; other data or another split goes to a folder under evaluations/.
+    """
+    from tunesmith.runs import Run
+    from tunesmith.verbs.console import out
+
+    opened = Run.open(run, output_dir)
+    evaluation = evaluate(opened, data=data, split=split)
+    print_verdict(evaluation, opened, out())
+
+
+def evaluate(
+    run: Run,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    prepared: PreparedData | None = None,
+    predictor: Predictor | None = None,
+) -> Evaluation:
+    """Judge the run, and write the report and (for the run's own verdict) the model card. The end of ``train`` too."""
+    from tunesmith.evaluation.evaluate import evaluate_run
+    from tunesmith.report.card import write_card
+    from tunesmith.report.html import write_report
+    from tunesmith.tasks import load_task
+    from tunesmith.verbs.console import err
+
+    with _progress(err()) as progress:
+        found = evaluate_run(run, data=data, split=split, prepared=prepared, predictor=predictor, progress=progress)
+    write_report(run, found)
+    if found.folder == run.path.rstrip("/"):
+        write_card(run, found, load_task(found.task).pipeline)
+    return found
+
+
+def print_verdict(evaluation: Evaluation, run: Run, console: Console) -> None:
+    """The verdict in a terminal: the sentence, a table of the metrics, and where the report is."""
+    from rich.markup import escape
+
+    from tunesmith import storage
+    from tunesmith.report.html import REPORT
+    from tunesmith.report.words import verdict
+
+    said = verdict(evaluation)
+    console.print()
+    console.print(f"[bold {COLOURS[said.tone]}]{escape(said.sentence)}[/]")
+    console.print(escape(said.detail))
+    console.print()
+    console.print(_table(evaluation))
+    for text in evaluation.warnings:
+        console.print(f"[yellow]note:[/] {escape(text)}")
+    for one in evaluation.baselines.values():
+        if one.skipped:
+            console.print(f"[dim]not compared with {one.title}: {escape(one.skipped)}[/]")
+    folder = evaluation.folder or run.path
+    console.print(f"report  {escape(storage.join(folder, REPORT))}", soft_wrap=True)
+    if folder == run.path.rstrip("/"):
+        console.print(f"model   {escape(run.file('model'))}", soft_wrap=True)
+
+
+def _table(evaluation: Evaluation) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    from tunesmith.evaluation.evaluate import BASE_MODEL, MAJORITY
+    from tunesmith.report import words
+
+    judged = {key: one for key, one in evaluation.baselines.items() if not one.skipped}
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(f"{evaluation.split}, n = {evaluation.n:,}")
+    table.add_column("fine-tuned", justify="right", style="bold")
+    table.add_column(f"{100 * evaluation.confidence:g} % interval")
+    for key in judged:
+        table.add_column({BASE_MODEL: "pre-trained", MAJORITY: "guessing"}.get(key, key), justify="right")
+        table.add_column("difference")
+    for name in _shown(evaluation):
+        one = evaluation.metrics[name]
+        row = [words.metric_title(name), words.number(name, one.value), words.interval(name, one)]
+        for baseline in judged.values():
+            difference = baseline.differences[name]
+            colour = COLOURS[words.tone_of(name, difference)]
+            row += [words.number(name, baseline.metrics[name].value), f"[{colour}]{words.change(name, difference)}[/]"]
+        table.add_row(*row)
+    return table
+
+
+def _shown(evaluation: Evaluation) -> list[str]:
+    """The headline, then the metrics that people look for first."""
+    usual = (
+        "accuracy",
+        "f1_macro",
+        "f1",
+        "precision",
+        "recall",
+        "f1_micro",
+        "roc_auc",
+        "pr_auc",
+        "token_accuracy",
+        "log_loss",
+        "ece",
+    )
+    names = [evaluation.headline, *usual, *(n for n in evaluation.metrics if not n.endswith(("_weighted", "_macro", "_micro")))]
+    kept = [name for name in dict.fromkeys(names) if name in evaluation.metrics and name != "loss"]
+    return kept[:MOST_SHOWN]
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar of the examples that are through, on a terminal; nothing in a log."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bars: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                bars[what] = bar.add_task(what, total=total)
+            bar.update(bars[what], completed=done, total=total)
+
+        yield tell

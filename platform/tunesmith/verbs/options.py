@@ -1,0 +1,67 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
+
+import click
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ON_HELP = "A Ray cluster: HOST:PORT joins it, http://HEAD:8265 submits this command as a job.  [env: RAY_ADDRESS]"
+
+
+def on_option(function: Callable[P, R]) -> Callable[P, R]:
+    """Adds ``--on ADDRESS`` to a verb, which gets it as ``on``; a command that is to run as a job is submitted instead.
+
+    Stands below the verb's other options. ``on`` is None, ``auto`` or ``HOST:PORT``, as
+    :func:`tunesmith.cluster.connect.connect` takes it.
+    """
+
+    @click.option("--on", "on", metavar="ADDRESS", help=ON_HELP)
+    @functools.wraps(function)
+    def verb(*args: P.args, **kwargs: P.kwargs) -> R:
+        on = kwargs.get("on") or os.environ.get("RAY_ADDRESS") or None
+        dispatch(str(on) if on else None)
+        return function(*args, **(kwargs | {"on": on}))  # type: ignore[arg-type]
+
+    return verb
+
+
+def dispatch(on: str | None, arguments: Sequence[str] | None = None) -> None:
+    """Submits the command as a job where ``on`` is the address of a dashboard, and leaves with its exit code; else returns.
+
+    ``arguments`` are the command's, from the verb on; None is this process's.
+
+    Raises:
+        ClusterError: the cluster cannot be reached, or the command cannot run there.
+        click.exceptions.Exit: with the job's exit code, once it has ended.
+    """
+    if on is None or not on.startswith(("http://", "https://")):
+        return
+    from tunesmith.cluster import jobs
+
+    raise click.exceptions.Exit(jobs.run(on, without_on(sys.argv[1:] if arguments is None else arguments)))
+
+
+def without_on(arguments: Sequence[str]) -> list[str]:
+    """Arguments less ``--on ADDRESS``, which the job must not see.
+
+    >>> without_on(["train", "--on", "http://head:8265", "recipe.yaml", "--on=x"])
+    ['train', 'recipe.yaml']
+    """
+    kept: list[str] = []
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument == "--on":
+            skip = True
+        elif not argument.startswith("--on="):
+            kept.append(argument)
+    return kept

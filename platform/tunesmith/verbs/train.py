@@ -1,0 +1,281 @@
+"""Fine-tune a pre-trained model on labelled data, judge it, and keep the record.
+
+:func:`train` is the whole story, top to bottom: prepare the data, start or join Ray, run ``fit`` on every worker, bring home the
+best checkpoint, judge it, write the report. The loop itself is ``tunesmith/training/fit.py``.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tunesmith.errors import RunError, UserError
+from tunesmith.verbs.options import on_option
+
+if TYPE_CHECKING:
+    from tunesmith.data import PreparedData
+    from tunesmith.recipe import Recipe
+    from tunesmith.runs import Run
+    from tunesmith.tasks.base import Task
+    from tunesmith.training.launch import Trained
+    from tunesmith.training.progress import Progress
+    from tunesmith.training.trackers import Tracker
+
+
+def train(
+    recipe: Recipe | str,
+    overrides: Sequence[str] = (),
+    *,
+    on: str | None = None,
+    run: str | None = None,
+    force: bool = False,
+    resume: bool = True,
+    command: Sequence[str] | None = None,
+) -> Run:
+    """Fine-tune as the recipe says; returns the finished run.
+
+    An unfinished run of the same recipe is gone on with, from its last checkpoint.
+
+    Args:
+        recipe: a recipe, or the path of one.
+        overrides: ``training.learning_rate=3e-5``, for a path.
+        on: the Ray cluster to join, ``HOST:PORT``; None starts one on this machine, or joins ``RAY_ADDRESS``.
+        run: the run's folder, instead of a new one.
+        force: start ``run`` over where it belongs to another recipe.
+        resume: False begins a new run even where one is unfinished.
+        command: what the record calls the command; None is this process's.
+
+    Raises:
+        UserError: something that the user can mend; nothing is lost.
+        TrainingFailed: workers failed more often than ``training.max_failures``.
+    """
+    from tunesmith.recipe import Recipe as RecipeClass
+    from tunesmith.tasks import load_task
+    from tunesmith.training.progress import Progress
+    from tunesmith.verbs import console
+
+    if not isinstance(recipe, RecipeClass):
+        recipe = RecipeClass.load(recipe, overrides)
+    recipe = recipe.resolved()
+    task = load_task(recipe.task)
+    record = _record(recipe, run, force, resume, command or [Path(sys.argv[0]).name, *sys.argv[1:]])
+    with ExitStack() as stack:
+        stack.enter_context(record.lock())
+        progress = stack.enter_context(Progress(console.err()))
+        stack.enter_context(_standing(record, console.err().print))
+        if not _is_trained(record):
+            prepared, trained = _fine_tune(recipe, task, record, on, progress)
+            _keep_model(recipe, task, prepared, record, trained)
+        progress.phase("Judging the model")
+        _judge(record, progress)
+    return record
+
+
+def _record(recipe: Recipe, folder: str | None, force: bool, resume: bool, command: Sequence[str]) -> Run:
+    """The run to write to: the one named, an unfinished one of the same recipe, or a new one."""
+    from tunesmith import storage
+    from tunesmith.runs import Run, find_resumable
+
+    if folder is not None and storage.exists(storage.join(folder, "manifest.json")):
+        run = Run.open(folder)
+        if force and run.manifest.get("recipe_fingerprint") != recipe.fingerprint():
+            run.start_over(recipe, command)
+        run.check_recipe(recipe)
+        if run.status == "done" and not force:
+            raise RunError(f"{folder} is a finished run of this recipe\n    → Name another folder, or add --force to train it again")
+        return run
+    if folder is None and resume and (unfinished := find_resumable(recipe)) is not None:
+        return unfinished
+    return Run.create(recipe, command, folder)
+
+
+class _standing:  # noqa: N801 (a context manager, used as a function)
+    """Keeps the run's status true, however the block ends, and says how to go on."""
+
+    def __init__(self, run: Run, say: Callable[[str], None]) -> None:
+        self.run, self.say = run, say
+
+    def __enter__(self) -> None:
+        self.run.set_status("running")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is None:
+            self.run.set_status("done")
+        elif issubclass(kind, KeyboardInterrupt | SystemExit):
+            self.run.set_status("interrupted")
+            self.say(f"Interrupted. The same command goes on with {self.run.path}")
+        else:
+            self.run.set_status("failed")
+
+
+def _is_trained(run: Run) -> bool:
+    """Whether the run has its model already, so that only the verdict is missing."""
+    from tunesmith import storage
+
+    return storage.exists(storage.join(run.file("model"), "tunesmith.json"))
+
+
+def _fine_tune(recipe: Recipe, task: Task, run: Run, on: str | None, progress: Progress) -> tuple[PreparedData, Trained]:
+    """Prepare the data, then train on Ray."""
+    from tunesmith.cluster.connect import connect
+    from tunesmith.cluster.preflight import detect_gpus, preflight
+    from tunesmith.data.prepare import prepare
+    from tunesmith.training.launch import demand, launch
+
+    begun = time.perf_counter()
+    with ExitStack() as stack:
+        # Bad data shows before Ray starts, except where Ray is to prepare it.
+        if on or recipe.data.engine == "ray":
+            progress.phase("Joining the cluster" if on else "Starting Ray")
+            stack.enter_context(connect(on, log_file=_log_file(run)))
+        progress.phase("Preparing data")
+        prepared = prepare(recipe, task, output_dir=recipe.training.output_dir, progress=progress.prepared)
+        _record_data(run, prepared)
+        run.update(durations={"prepare": round(time.perf_counter() - begun, 1)})
+        if not (on or recipe.data.engine == "ray"):
+            progress.phase("Starting Ray")
+            stack.enter_context(connect(None, log_file=_log_file(run)))
+        resources = demand(recipe, detect_gpus())
+        preflight(recipe.training.num_workers, resources, storage=recipe.training.output_dir)
+        progress.phase(f"Starting {recipe.training.num_workers} worker{'s' * (recipe.training.num_workers > 1)}")
+        listener = stack.enter_context(_Listener(recipe, run, progress))
+        begun = time.perf_counter()
+        trained = launch(recipe, prepared.path, run, resources, listener.hear)
+        run.update(
+            durations={"train": round(time.perf_counter() - begun, 1)},
+            steps=listener.step,
+            best={"step": trained.step, "metric": recipe.training.metric_for_best_model or task.metric, "metrics": trained.metrics},
+        )
+    return prepared, trained
+
+
+class _Listener:
+    """Writes what the workers tell into the run's history, the trackers, and the progress view."""
+
+    def __init__(self, recipe: Recipe, run: Run, progress: Progress) -> None:
+        self.run, self.progress = run, progress
+        self.step = 0
+        self._starts = 0
+        self._recipe = recipe
+        self._tracker: Tracker | None = None
+
+    def __enter__(self) -> _Listener:
+        from tunesmith.runs.compare import flattened
+        from tunesmith.training.trackers import open_trackers
+
+        params = dict(flattened(self._recipe.model_dump(mode="json")))
+        self._tracker = open_trackers(self._recipe.training.report_to, self.run.name, self.run.path, params)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.run.flush()
+        if self._tracker is not None:
+            self._tracker.close()
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """Take one event."""
+        kind = event["kind"]
+        if kind == "start":
+            self._starts += 1
+            self.run.truncate_history(event["step"])  # what was logged beyond the checkpoint is done again
+            if self._starts > 1:
+                self.progress.handle({"kind": "restart", "message": "A worker died; training goes on from its last checkpoint"})
+        if kind in ("step", "eval"):
+            self.step = max(self.step, event["step"])
+            line = {name: value for name, value in event.items() if name not in ("kind", "steps", "best_step")}
+            self.run.log_metrics(line)
+            if self._tracker is not None:
+                split = line.pop("split")
+                numbers = {f"{split}/{k}": v for k, v in line.items() if k != "step" and isinstance(v, int | float)}
+                self._tracker.log(numbers, event["step"])
+        self.progress.handle(event)
+
+
+def _record_data(run: Run, prepared: PreparedData) -> None:
+    """What was prepared goes into the run's record: hashes, counts, problems, and the rows that were set aside."""
+    from tunesmith import storage
+
+    splits = {
+        name: {key: split[key] for key in ("rows", "hash", "source", "source_hash", "labels")}
+        for name, split in prepared.manifest["splits"].items()
+    }
+    run.update(data=splits, split_hash=prepared.manifest["split_hash"], prepared=prepared.path)
+    storage.write_json(run.file("data/report.json"), {k: v for k, v in prepared.manifest.items() if k != "state"})
+    if prepared.quarantine is not None:
+        storage.write_bytes(run.file("data/quarantine.jsonl"), prepared.quarantine.read_bytes())
+
+
+def _keep_model(recipe: Recipe, task: Task, prepared: PreparedData, run: Run, trained: Trained) -> None:
+    """The chosen checkpoint's model becomes the run's, with its lineage; ``tunesmith.json`` last, as the mark that it is whole."""
+    import tempfile
+
+    from tunesmith import __version__, storage
+    from tunesmith.runs import Artefact
+    from tunesmith.runs.artefact import base_model_record
+    from tunesmith.tasks import hub
+
+    base = base_model_record(hub.model_source(recipe), recipe.model.revision)
+    run.update(base_model={**base, "name_or_path": recipe.model.model_name_or_path})
+    artefact = Artefact(
+        task=task.name,
+        state=prepared.state,
+        base_model=run.manifest["base_model"],
+        run=run.name,
+        metrics=trained.metrics,
+        tunesmith=__version__,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder, "model")
+        storage.download(storage.join(trained.checkpoint, "model"), local)
+        (local / "tunesmith.json").unlink(missing_ok=True)
+        storage.upload(local, run.file("model"))
+    artefact.write(run.file("model"))
+
+
+def _judge(run: Run, progress: Progress) -> None:
+    """The verdict, its files, and the report."""
+    from tunesmith.data import PreparedData
+    from tunesmith.evaluation.evaluate import evaluate_run
+    from tunesmith.report import write_card, write_report
+    from tunesmith.verbs.evaluate import print_verdict
+
+    prepared = PreparedData.open(run.manifest["prepared"])
+    evaluation = evaluate_run(run, prepared=prepared, progress=lambda done, total: progress.prepared("Judging the model", done, total))
+    write_card(run, evaluation)
+    write_report(run, evaluation)
+    progress.close()
+    print_verdict(evaluation, run)
+
+
+def _log_file(run: Run) -> str | None:
+    """Where Ray's and the workers' chatter goes; a remote run keeps it in Ray's own logs only."""
+    from tunesmith import storage
+
+    return str(storage.local_path(run.file("train.log"))) if storage.is_local(run.path) else None
+
+
+@click.command("train")
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1)
+@click.option("--run", "folder", metavar="DIR", help="The run's folder: a new one, or one to go on with.")
+@click.option("--force", is_flag=True, help="Start --run DIR over, also where it belongs to another recipe.")
+@click.option("--new", is_flag=True, help="Begin a new run even where one of this recipe is unfinished.")
+@on_option
+def command(recipe: str, overrides: tuple[str, ...], folder: str | None, force: bool, new: bool, on: str | None) -> None:
+    """Fine-tune as RECIPE says, judge the model, write the report.
+
+    OVERRIDES are dotted: training.learning_rate=3e-5. Run it again after a crash or Ctrl-C, and it goes on where it stopped.
+    """
+    if force and folder is None:
+        raise UserError("--force goes with --run DIR, the run to start over")
+    run = train(recipe, overrides, on=on, run=folder, force=force, resume=not new)
+    click.echo(f"\nReport  {run.file('report.html')}\nModel   {run.file('model')}")
+
+
+__all__ = ["command", "train"]

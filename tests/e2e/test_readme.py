@@ -1,0 +1,40 @@
+"""Every command and every program of the README, in its order, in a copy of the repository."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+README = Path(__file__).parents[2] / "README.md"
+FENCE = re.compile(r"(?:<!-- not run: (?P<why>.+?) -->\n)?```(?P<language>bash|python)\n(?P<code>.*?)\n```", re.DOTALL)
+BLOCKS = [match.groupdict() for match in FENCE.finditer(README.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize(
+    "block", [pytest.param(block, id=block["code"].splitlines()[0]) for block in BLOCKS if block["why"] is None]
+)
+def test_a_command_of_the_readme_works(block: dict[str, str], house: Path, shell: Callable[..., str]) -> None:
+    if block["language"] == "python":
+        (house / "readme.py").write_text(block["code"] + "\n", encoding="utf-8")
+        assert shell(house, f"{sys.executable} readme.py", timeout=600)
+    else:
+        assert shell(house, block["code"], timeout=600)
+
+
+def test_few_commands_of_the_readme_are_not_run() -> None:
+    assert len(BLOCKS) >= 7
+    assert sum(block["why"] is not None for block in BLOCKS) <= 2
+
+
+def test_every_page_and_file_that_the_readme_names_is_there() -> None:
+    text = README.read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    paths = re.findall(r"`((?:platform|federated|serving|cluster|examples|tests|docs)/[\w./-]*)`", text)
+
+    assert [name for name in [*links, *paths] if not (README.parent / name).exists()] == []
