@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.cluster.connect import REACH_TIMEOUT, passed_on_variables, use_token
 from tunesmith.cluster.packing import Package, pack
+from tunesmith.cluster.quiet import quiet_ray
 from tunesmith.cluster.wheel import build_wheel
 from tunesmith.errors import EXIT_ERROR, EXIT_OK, ClusterError
 
@@ -31,8 +32,18 @@ LOST_AFTER = 120.0
 RAYS_OWN_LINES = re.compile(r"^.*(Runtime env is setting up\.|Running entrypoint for job \S+: ).*\n", re.MULTILINE)
 """What Ray writes at the head of a job's log."""
 
-MAIN = "from tunesmith.cli import main; main()"
-"""The command line itself: the wheel is on the job's import path, but its script is not on its PATH."""
+MAIN = """
+import importlib.util, sys
+lacking = [name for name in "click pydantic yaml pyarrow datasets torch transformers accelerate".split()
+           if importlib.util.find_spec(name) is None]
+if lacking:
+    print("error: the Python of the cluster lacks", ", ".join(lacking),
+          "\\n    → install the requirements of Tunesmith in the image of its nodes (constraints.txt pins them)", file=sys.stderr)
+    sys.exit(2)
+from tunesmith.cli import main
+main(prog_name="tunesmith")
+"""
+"""The command line itself: the wheel is on the job's import path without its requirements, and its script is not on PATH."""
 
 
 def run(address: str, arguments: Sequence[str]) -> int:
@@ -43,6 +54,11 @@ def run(address: str, arguments: Sequence[str]) -> int:
     Raises:
         ClusterError: the cluster cannot be reached or refuses the token, or the command's files cannot travel.
     """
+    with quiet_ray(None):
+        return _run(address, arguments)
+
+
+def _run(address: str, arguments: Sequence[str]) -> int:
     client = _client(address)
     with tempfile.TemporaryDirectory(prefix="tunesmith-job-") as folder:
         package = pack(arguments, Path(folder))

@@ -19,6 +19,9 @@ PACKAGES = ("tunesmith", "tunesmith_federated", "tunesmith_serving")
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """Every file's time in the wheel, so that equal code gives equal bytes (Ray caches uploads by content)."""
 
+LEFT_OUT = ("Requires-Dist:", "Provides-Extra:", "Description-Content-Type:", "License-File:")
+"""Lines of the installed metadata that the travelling wheel does without."""
+
 
 def build_wheel(folder: Path | None = None) -> Path:
     """The wheel of the code that runs here, whether from a source tree or an installed wheel; made once per content.
@@ -73,11 +76,15 @@ def _files() -> Iterator[tuple[str, Path]]:
 
 
 def _metadata(version: str) -> Iterator[tuple[str, bytes]]:
-    """The ``dist-info`` files: the installed ones with this version, without what is specific to the installation."""
+    """The ``dist-info`` files: the installed ones with this version, without what is specific to the installation.
+
+    Without its requirements too: Ray installs a wheel by ``pip install --target``, and would download PyTorch for every job.
+    """
     info = f"tunesmith-{version}.dist-info"
     distribution = importlib.metadata.distribution("tunesmith")
     metadata = distribution.read_text("METADATA") or "Metadata-Version: 2.1\nName: tunesmith\n"
-    lines = [f"Version: {version}" if line.startswith("Version:") else line for line in metadata.splitlines()]
+    head = [line for line in metadata.partition("\n\n")[0].splitlines() if not line.startswith(LEFT_OUT)]
+    lines = [f"Version: {version}" if line.startswith("Version:") else line for line in head]
     yield f"{info}/METADATA", "\n".join(lines).encode() + b"\n"
     yield f"{info}/WHEEL", b"Wheel-Version: 1.0\nGenerator: tunesmith\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     entry_points = distribution.read_text("entry_points.txt")

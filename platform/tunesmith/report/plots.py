@@ -181,7 +181,7 @@ def confused_pairs(data: Mapping[str, Any], most: int = 8) -> list[dict[str, Any
 
 def reliability(data: Mapping[str, Any], width: int = 400) -> Markup:
     """How often the model is right by how sure it says it is, over a histogram of how sure it is."""
-    left, right, top, side, strip = 46, 14, 30, width - 60, 64
+    left, right, top, side, strip = 46, 24, 30, width - 70, 64
     height = top + side + 40 + strip + 14
     bins = data["bins"]
     most = max((one["count"] for one in bins), default=1)

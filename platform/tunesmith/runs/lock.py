@@ -37,6 +37,11 @@ class RunLock:
         self._stop = threading.Event()
         self._beating: threading.Thread | None = None
 
+    @property
+    def held(self) -> bool:
+        """Whether this lock was acquired, and not released since."""
+        return self._beating is not None
+
     def holder(self) -> dict[str, Any] | None:
         """Who writes the run now (``host``, ``pid``, ``time``), or None."""
         record = self._read()
@@ -67,7 +72,7 @@ class RunLock:
             storage.delete(self.place)
 
     def __enter__(self) -> Self:
-        if self._beating is None:
+        if not self.held:
             self.acquire()
         return self
 

@@ -183,7 +183,12 @@ class Run:
         )
 
     def start_over(self, recipe: Recipe, command: Sequence[str]) -> None:
-        """Empty the folder and begin in it with another recipe (``--force``)."""
+        """Empty the folder and begin in it with another recipe (``--force``); the run stays locked, as after :meth:`create`.
+
+        Raises :class:`RunError` where a living process writes the run.
+        """
+        if not self._lock.held:
+            self._lock.acquire()
         keep = {"lock.json"}
         for place in [*storage.list_files(self.path), *storage.list_dirs(self.path)]:
             if storage.name(place) not in keep:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunesmith.errors import EXIT_ERROR, RunError
+from tunesmith.verbs.options import on_option
 
 if TYPE_CHECKING:
     from tunesmith.runs import Run
@@ -95,8 +96,8 @@ class Comparison:
 @click.option(
     "--tolerance", default=TOLERANCE, show_default=True, type=click.FloatRange(min=0), help="What counts as the same."
 )
-@click.option("--on", metavar="ADDRESS", help="A Ray cluster to train on, as for `tunesmith train`.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+@on_option
 def command(run: str, output_dir: str, into: str | None, tolerance: float, on: str | None, as_json: bool) -> None:
     """Train RUN's recipe again in a new run and compare the two; ends with 0 where they are the same, else with 1."""
     from tunesmith.runs import Run

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunesmith.verbs.options import on_option
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--sort", metavar="METRIC", help="Best first by this metric, instead of newest first.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@on_option
 def command(
     filters: tuple[str, ...],
     output_dir: str,
@@ -30,6 +33,7 @@ def command(
     sort: str | None,
     limit: int | None,
     as_json: bool,
+    on: str | None,  # where it is a dashboard's address, the command was submitted there as a job before it comes here
 ) -> None:
     """List runs that pass every FILTER.
 

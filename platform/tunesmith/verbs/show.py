@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunesmith.verbs.options import on_option
+
 if TYPE_CHECKING:
     from tunesmith.runs import Run
 
@@ -23,7 +25,8 @@ FILES = ("report.html", "README.md", "model", "predictions.parquet", "metrics.js
     "--output-dir", default="runs", show_default=True, metavar="DIR", help="Where a RUN that is a name is looked for."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: manifest, recipe and verdict.")
-def command(run: str, output_dir: str, as_json: bool) -> None:
+@on_option
+def command(run: str, output_dir: str, as_json: bool, on: str | None) -> None:
     """Show RUN: a path, a URI, a name or its beginning, or `latest`."""
     from tunesmith.runs import Run
     from tunesmith.verbs.console import out
@@ -106,8 +109,9 @@ def _training(run: Run) -> Lines:
     if isinstance(said.get("steps"), int):
         lines.append(("steps", f"{said['steps']:,}"))
     best = said.get("best") or {}
-    if best.get("step") is not None and best.get("value") is not None:
-        lines.append(("best", f"step {best['step']:,}, {best.get('metric')} {best['value']:.4f}"))
+    value = best.get("value", (best.get("metrics") or {}).get(best.get("metric")))
+    if best.get("step") is not None and value is not None:
+        lines.append(("best", f"step {best['step']:,}, {best.get('metric')} {value:.4f}"))
     lines.append(("workers", str(said.get("workers", "?"))))
     lines += [(name, span(seconds)) for name, seconds in (said.get("durations") or {}).items() if seconds is not None]
     seeds = said.get("seeds") or {}

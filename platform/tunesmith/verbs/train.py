@@ -55,10 +55,12 @@ def train(
         UserError: something that the user can mend; nothing is lost.
         TrainingFailed: workers failed more often than ``training.max_failures``.
     """
+    from tunesmith.data import PreparedData
     from tunesmith.recipe import Recipe as RecipeClass
     from tunesmith.tasks import load_task
     from tunesmith.training.progress import Progress
     from tunesmith.verbs import console
+    from tunesmith.verbs.evaluate import evaluate
 
     if not isinstance(recipe, RecipeClass):
         recipe = RecipeClass.load(recipe, overrides)
@@ -72,8 +74,8 @@ def train(
         if not _is_trained(record):
             prepared, trained = _fine_tune(recipe, task, record, on, progress)
             _keep_model(recipe, task, prepared, record, trained)
-        progress.phase("Judging the model")
-        _judge(record, progress)
+        progress.close()
+        evaluate(record, prepared=PreparedData.open(record.manifest["prepared"]))
     return record
 
 
@@ -238,21 +240,6 @@ def _keep_model(recipe: Recipe, task: Task, prepared: PreparedData, run: Run, tr
     artefact.write(run.file("model"))
 
 
-def _judge(run: Run, progress: Progress) -> None:
-    """The verdict, its files, and the report."""
-    from tunesmith.data import PreparedData
-    from tunesmith.evaluation.evaluate import evaluate_run
-    from tunesmith.report import write_card, write_report
-    from tunesmith.verbs.evaluate import print_verdict
-
-    prepared = PreparedData.open(run.manifest["prepared"])
-    evaluation = evaluate_run(run, prepared=prepared, progress=lambda done, total: progress.prepared("Judging the model", done, total))
-    write_card(run, evaluation)
-    write_report(run, evaluation)
-    progress.close()
-    print_verdict(evaluation, run)
-
-
 def _log_file(run: Run) -> str | None:
     """Where Ray's and the workers' chatter goes; a remote run keeps it in Ray's own logs only."""
     from tunesmith import storage
@@ -274,8 +261,12 @@ def command(recipe: str, overrides: tuple[str, ...], folder: str | None, force: 
     """
     if force and folder is None:
         raise UserError("--force goes with --run DIR, the run to start over")
+    from tunesmith.evaluation.results import Evaluation
+    from tunesmith.verbs import console
+    from tunesmith.verbs.evaluate import print_verdict
+
     run = train(recipe, overrides, on=on, run=folder, force=force, resume=not new)
-    click.echo(f"\nReport  {run.file('report.html')}\nModel   {run.file('model')}")
+    print_verdict(Evaluation.from_json(run.verdict), run, console.out())
 
 
 __all__ = ["command", "train"]

@@ -126,6 +126,20 @@ def test_starting_over_leaves_nothing_of_the_old_run(recipe: Recipe) -> None:
     assert run.status == "running"
 
 
+def test_a_run_that_another_process_writes_is_not_started_over(recipe: Recipe) -> None:
+    busy = Run.create(recipe, COMMAND)
+    busy.log_metrics({"step": 1})
+    busy.flush()
+    with pytest.raises(RunError, match="is being written by process"):
+        Run.open(busy.path).start_over(other(recipe, "training.seed=7"), COMMAND)
+    assert len(busy.history) == 1
+    busy.lock().release()
+    again = Run.open(busy.path)
+    again.start_over(other(recipe, "training.seed=7"), COMMAND)
+    with again.lock():
+        assert again.status == "running"
+
+
 def test_the_model_comes_to_this_machine_once(
     recipe: Recipe, output_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
