@@ -160,6 +160,10 @@ class LocalCluster:
             _await_end(node, deadline - time.monotonic())
             _kill(_members(node), signal.SIGKILL)
             _await_end(node, STOP_TIMEOUT)
+        for node in self.processes:
+            child = _CHILDREN.pop(node.pid, None)
+            if child is not None:
+                child.wait(STOP_TIMEOUT)
         self.processes.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -194,6 +198,8 @@ class LocalCluster:
             command += [f"--address={self.address}"]
         environment = os.environ | self.environment
         environment.pop("RAY_ADDRESS")
+        # Jobs start `python`, which is to be this one, whether its virtual environment is activated or not.
+        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command,

@@ -65,3 +65,35 @@ def pictures(n: int, seed: int = 0, side: int = 16) -> list[dict[str, Any]]:
         pixels[y : y + side // 2, x : x + side // 2] += 120
         rows.append({"image": pixels, "label": ["nw", "ne", "sw", "se"][corner]})
     return rows
+
+
+def scenes(n: int, seed: int = 0, side: int = 24) -> list[dict[str, Any]]:
+    """Dark noise with one or two squares in it, red or blue; a few have none."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        pixels = rng.integers(0, 40, (side, side, 3), dtype=np.uint8)
+        boxes, kinds = [], []
+        for half in rng.permutation(2)[: 0 if i % 9 == 8 else int(rng.integers(1, 3))]:
+            width, top = int(rng.integers(6, 10)), int(rng.integers(0, side - 10))
+            left = int(half) * side // 2 + int(rng.integers(0, side // 2 - width + 1))
+            red = bool(rng.random() < 0.5)
+            pixels[top : top + width, left : left + width, 0 if red else 2] = 240
+            boxes.append([float(left), float(top), float(width), float(width)])
+            kinds.append("red" if red else "blue")
+        rows.append({"image": pixels, "objects": {"bbox": boxes, "category": kinds}})
+    return rows
+
+
+def sounds(n: int, seed: int = 0, letter: int = 320) -> list[dict[str, Any]]:
+    """Words of a few letters, each letter a tone of its own height and ``letter`` samples long."""
+    rng = np.random.default_rng(seed)
+    heights = {"a": 0.02, "b": 0.05, "c": 0.11, " ": 0.0}
+    rows = []
+    for _ in range(n):
+        text = "".join(rng.choice(["a", "b", "c"], int(rng.integers(1, 4))))
+        if rng.random() < 0.3:
+            text += " " + str(rng.choice(["a", "b", "c"]))
+        tone = np.concatenate([np.sin(2 * np.pi * heights[character] * np.arange(letter)) for character in text])
+        rows.append({"audio": (0.5 * tone + 0.02 * rng.standard_normal(len(tone))).astype(np.float32), "text": text})
+    return rows

@@ -14,10 +14,11 @@ import torch
 import yaml
 
 from support.data import MemorySplit
+from tunesmith.data.prepare import prepare
 from tunesmith.recipe import Recipe
 from tunesmith.tasks import load_task
-from tunesmith.tasks.base import Preprocessing
-from tunesmith.training.fit import FitContext, FitData, FitResult, FitSpec, fit
+from tunesmith.tasks.base import Metrics, Preprocessing
+from tunesmith.training.fit import FitContext, FitData, FitResult, FitSpec, fit, validate
 
 TIMEOUT = 100
 """Seconds in which ranks must end."""
@@ -107,3 +108,18 @@ def fitted(context: FitContext, recipe: Recipe, rows: list[dict[str, Any]]) -> F
 def fitted_each(context: FitContext, cases: list[tuple[Recipe, list[dict[str, Any]]]]) -> list[Fitted]:
     """:func:`fitted` for several cases in the same processes."""
     return [fitted(context, recipe, rows) for recipe, rows in cases]
+
+
+def fitted_prepared(context: FitContext, recipes: list[Recipe]) -> list[tuple[list[float], dict[str, npt.NDArray[Any]], Metrics]]:
+    """Losses, parameters and verdict on the validation split of one fit for each recipe, whose data is prepared on disk."""
+    return [_fitted_prepared(context, recipe) for recipe in recipes]
+
+
+def _fitted_prepared(context: FitContext, recipe: Recipe) -> tuple[list[float], dict[str, npt.NDArray[Any]], Metrics]:
+    task = load_task(recipe.task)
+    data = prepare(recipe, task, output_dir=recipe.training.output_dir)
+    spec = FitSpec(recipe, task, Preprocessing(data.state, task.load_processor(recipe)))
+    result = fit(spec, FitData(data.splits["train"]), context)
+    metrics = validate(spec, result.model, data.splits["validation"], context)
+    tensors = {name: tensor.numpy().copy() for name, tensor in result.model.state_dict().items()}
+    return losses(result), tensors, {name: value for name, value in metrics.items() if value == value}

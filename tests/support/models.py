@@ -21,11 +21,18 @@ def tiny_tokenizer(folder: Path, words: list[str] = WORDS) -> None:
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]"
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
     ).save_pretrained(folder)
 
 
-def tiny_bert(folder: Path, *, dropout: float = 0.0, layers: int = 2, hidden: int = 32, labels: list[str] | None = None) -> Path:
+def tiny_bert(
+    folder: Path, *, dropout: float = 0.0, layers: int = 2, hidden: int = 32, labels: list[str] | None = None
+) -> Path:
     """A BERT of a few thousand parameters, with its tokenizer; with a head for ``labels`` where they are given."""
     from transformers import BertConfig, BertForSequenceClassification, BertModel
 
@@ -79,4 +86,52 @@ def tiny_resnet(folder: Path, *, side: int = 16, labels: list[str] | None = None
         config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
     ResNetForImageClassification(config).save_pretrained(folder)
     ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
+    return folder
+
+
+def tiny_detr(folder: Path, *, side: int = 24) -> Path:
+    """A YOLOS: a ViT with five object queries, no convolutions, no matching outside the loss."""
+    from transformers import ViTImageProcessor, YolosConfig, YolosForObjectDetection
+
+    torch.manual_seed(0)
+    config = YolosConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        image_size=[side, side],
+        patch_size=4,
+        num_detection_tokens=5,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    YolosForObjectDetection(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
+    return folder
+
+
+def tiny_wav2vec2(folder: Path) -> Path:
+    """A Wav2Vec2 with an output for every 32 samples, and layer norms, so that padding changes nothing."""
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+    torch.manual_seed(0)
+    none = ("hidden", "attention", "activation", "feat_proj", "final")
+    config = Wav2Vec2Config(
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        conv_dim=(16, 16),
+        conv_kernel=(16, 4),
+        conv_stride=(8, 4),
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        mask_time_prob=0.0,
+        layerdrop=0.0,
+        **{name + "_dropout": 0.0 for name in none},
+    )
+    Wav2Vec2Model(config).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
     return folder

@@ -73,6 +73,7 @@ def connect(on: str | None = None, *, log_file: str | None = None) -> Iterator[C
 
     with quiet_ray(log_file) as captured:
         if ray.is_initialized():
+            _check_same(on, _gcs_address())
             yield Cluster(_gcs_address(), started_here=False)
             return
         address = _address(on or os.environ.get("RAY_ADDRESS") or None)
@@ -110,6 +111,15 @@ def _address(on: str | None) -> str | None:
             f"or http://HEAD:8265 to submit a job from anywhere"
         )
     return on
+
+
+def _check_same(on: str | None, present: str) -> None:
+    """A process has one connection: asking for another cluster while it lasts is a mistake."""
+    address = _address(on)
+    if address not in (None, "auto", present) and address.replace("localhost", "127.0.0.1") != present:
+        raise ClusterError(
+            f"this process is connected to {present}, not to {on}\n    → call ray.shutdown() first, or leave --on away"
+        )
 
 
 def _start(captured: Any) -> None:

@@ -32,18 +32,22 @@ LOST_AFTER = 120.0
 RAYS_OWN_LINES = re.compile(r"^.*(Runtime env is setting up\.|Running entrypoint for job \S+: ).*\n", re.MULTILINE)
 """What Ray writes at the head of a job's log."""
 
-MAIN = """
-import importlib.util, sys
-lacking = [name for name in "click pydantic yaml pyarrow datasets torch transformers accelerate".split()
-           if importlib.util.find_spec(name) is None]
+SCRIPT = "tunesmith_job.py"
+MAIN = """# The wheel is on the path of the job, but without its requirements, and its script is not on PATH.
+import importlib.util
+import sys
+
+needed = "click pydantic yaml pyarrow datasets torch transformers accelerate".split()
+lacking = [name for name in needed if importlib.util.find_spec(name) is None]
 if lacking:
-    print("error: the Python of the cluster lacks", ", ".join(lacking),
-          "\\n    → install the requirements of Tunesmith in the image of its nodes (constraints.txt pins them)", file=sys.stderr)
+    print(f"error: {sys.executable} on the cluster lacks {', '.join(lacking)}", file=sys.stderr)
+    print("    → install the requirements of Tunesmith on its nodes (constraints.txt pins them)", file=sys.stderr)
     sys.exit(2)
 from tunesmith.cli import main
+
 main(prog_name="tunesmith")
 """
-"""The command line itself: the wheel is on the job's import path without its requirements, and its script is not on PATH."""
+"""What the job runs."""
 
 
 def run(address: str, arguments: Sequence[str]) -> int:
@@ -108,9 +112,9 @@ def _client(address: str) -> JobSubmissionClient:
 
 
 def _submit(client: JobSubmissionClient, package: Package) -> str:
-    entrypoint = f"python -c {shlex.quote(MAIN)} {shlex.join(package.arguments)}"
-    if package.start_in != ".":
-        entrypoint = f"cd {shlex.quote(package.start_in)} && {entrypoint}"
+    (package.folder / SCRIPT).write_text(MAIN, encoding="utf-8")
+    script = os.path.relpath(SCRIPT, package.start_in)
+    entrypoint = f"cd {shlex.quote(package.start_in)} && python {shlex.join([script, *package.arguments])}"
     environment: dict[str, Any] = {"py_modules": [str(build_wheel())], "working_dir": str(package.folder)}
     environment["env_vars"] = passed_on_variables() | {"PYTHONUNBUFFERED": "1"}
     try:

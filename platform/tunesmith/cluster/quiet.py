@@ -28,11 +28,14 @@ class Said:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
+        self._text = ""
 
     def text(self) -> str:
-        """All of it so far."""
-        self._file.seek(0)
-        return self._file.read().decode(errors="replace")
+        """All of it so far; stays after the redirection has ended."""
+        if not self._file.closed:
+            self._file.seek(0)
+            self._text = self._file.read().decode(errors="replace")
+        return self._text
 
 
 class Capture:
@@ -63,8 +66,9 @@ class Capture:
                 try:
                     yield said
                 finally:
+                    text = said.text()
                     if self._log is not None:
-                        self._log.write(said.text())
+                        self._log.write(text)
                         self._log.flush()
 
 

@@ -87,6 +87,9 @@ def _metadata(version: str) -> Iterator[tuple[str, bytes]]:
     lines = [f"Version: {version}" if line.startswith("Version:") else line for line in head]
     yield f"{info}/METADATA", "\n".join(lines).encode() + b"\n"
     yield f"{info}/WHEEL", b"Wheel-Version: 1.0\nGenerator: tunesmith\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    # Where pip does not look, but importlib.metadata.requires() does: `tunesmith doctor` compares with it.
+    plain = [line for line in importlib.metadata.requires("tunesmith") or () if ";" not in line]
+    yield f"{info}/requires.txt", "\n".join(plain).encode() + b"\n"
     entry_points = distribution.read_text("entry_points.txt")
     if entry_points:
         yield f"{info}/entry_points.txt", entry_points.encode()

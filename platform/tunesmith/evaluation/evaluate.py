@@ -5,6 +5,7 @@ Predictions are streamed to ``predictions.parquet``; everything else is computed
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -73,7 +74,7 @@ def evaluate_run(
     recipe, settings = run.recipe, run.recipe.evaluation
     predictor = predictor or Predictor.load(run.local_model())
     task, state = predictor.task, predictor.preprocessing.state
-    own = functools.cache(lambda: prepared or prepare(recipe, task, output_dir=recipe.training.output_dir, progress=progress))
+    own = functools.cache(lambda: prepared or _own_data(run, task, progress))
     judged, name = _judged_split(run, predictor, own, data, split, progress)
     columns = slice_columns(judged.rows(), settings.slices)
     folder = run.file("") if data is None and split is None else run.file(f"{EVALUATIONS}/{_folder_name(data, name)}")
@@ -107,6 +108,15 @@ def evaluate_run(
     if folder == run.path.rstrip("/"):
         _record(run, found)
     return found
+
+
+def _own_data(run: Run, task: Task, progress: Progress | None) -> PreparedData:
+    """The data that the run was trained on: where it was left, or prepared again."""
+    place = run.manifest.get("prepared")
+    if place:
+        with contextlib.suppress(UserError):
+            return PreparedData.open(place)
+    return prepare(run.recipe, task, output_dir=run.recipe.training.output_dir, progress=progress)
 
 
 def _judged_split(

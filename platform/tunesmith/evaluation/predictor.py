@@ -30,7 +30,9 @@ EXAMPLES_PER_BATCH = 64
 class Encoded(Protocol):
     """Examples that are encoded already: a split of the prepared data."""
 
-    lengths: npt.NDArray[np.int32]
+    @property
+    def lengths(self) -> npt.NDArray[np.int32]:
+        """What each example costs."""
 
     def features(self, indices: Sequence[int]) -> list[Features]:
         """The features of these examples."""

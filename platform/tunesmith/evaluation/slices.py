@@ -37,7 +37,7 @@ def slices_of(column: pa.Array) -> tuple[dict[str, np.ndarray], int]:
     """The indices of each slice's examples by its name, commonest first, and how many further values are left out.
 
     >>> {name: rows.tolist() for name, rows in slices_of(pa.array(["a", "b", "a", None]))[0].items()}
-    {'a': [0, 2], 'b': [1], '(missing)': [3]}
+    {'a': [0, 2], '(missing)': [3], 'b': [1]}
     """
     if _is_number(column.type) and pc.count_distinct(column).as_py() > MOST_VALUES:
         column = _quarters(column)

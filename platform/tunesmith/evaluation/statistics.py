@@ -73,7 +73,7 @@ class Bootstrap:
         if self._is_rate(name, spread):
             trials = self._trials(name)
             exact = trials is not None
-            effective = trials if trials is not None else _effective(value, spread, n)
+            effective = trials if trials is not None else _effective(value, spread, min(n, self.n))
             low, high = wilson(value, effective, confidence)
             return Estimate(value, low, high, n, "wilson" if exact else "wilson-effective")
         if self.n < 2 or spread.size < 2:

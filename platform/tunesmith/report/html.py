@@ -75,7 +75,7 @@ def render(run: Run, evaluation: Evaluation) -> str:
         settings=_flat(recipe),
         sections=_sections(run, evaluation),
         durations={name: words.duration(seconds) for name, seconds in run.manifest.get("durations", {}).items()},
-        style=Markup(_resource("report.css")),  # noqa: S704 our own file
+        style=Markup(_resource("report.css")),
     )
 
 

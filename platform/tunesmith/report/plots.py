@@ -137,7 +137,8 @@ def confusion(data: Mapping[str, Any]) -> Markup:
         return Markup('<p class="muted">{}</p>').format(said)
     cell = 64 if size <= 4 else 34 if size <= MOST_NUMBERED else max(12, 560 // size)
     longest = max(len(_short(label, 16)) for label in labels)
-    left, top = 26 + longest * 7, 24 + (longest * 7 if longest > 3 else 14)
+    upright = longest * 8 <= cell
+    left, top = 26 + longest * 7, 24 + (14 if upright else longest * 7)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     parts = [
         _text("tick", left, 12, "answer of the model →"),
@@ -146,7 +147,6 @@ def confusion(data: Mapping[str, Any]) -> Markup:
     for k, label in enumerate(labels):
         middle, name = cell * (k + 0.5), _short(label, 16)
         parts.append(_text("label", left - 8, top + middle + 4, name, "end"))
-        upright = longest <= 3
         parts.append(_text("label", left + middle, top - 8, name, "middle" if upright else "start", turn=0 if upright else -60))
     for row, column in np.ndindex(size, size):
         count, share = int(counts[row, column]), float(shares[row, column])

@@ -199,6 +199,13 @@ class Run:
         self.manifest = _read_manifest(self.path)
         self._history = History(self.file(HISTORY))
 
+    def remove(self) -> None:
+        """Delete the folder and all in it, and give the lock back. Raises :class:`RunError` where another process writes it."""
+        if not self._lock.held:
+            self._lock.acquire()
+        self._lock.release()
+        storage.delete(self.path)
+
     def local_model(self) -> Path:
         """The ``model/`` folder on this machine; a remote one is downloaded once and kept. Raises :class:`RunError`."""
         place = self.file("model")

@@ -166,7 +166,11 @@ class Task(Protocol):
         """The flat row that goes into ``predictions.parquet``: the same keys and types for every example."""
 
     def aggregate(self, records: pa.Table, state: State, weights: np.ndarray | None = None) -> Metrics:
-        """All metrics of the records, pure. ``weights`` ``[n]`` counts each record (a bootstrap resample); None is all ones."""
+        """All metrics of the records, pure. ``weights`` ``[n]`` counts each record (a bootstrap resample); None is all ones.
+
+        A task whose metrics take weights ``[b, n]`` and then give arrays ``[b]`` (:mod:`tunesmith.tasks.metrics` does) is asked
+        for many resamples at once; any other is asked for one at a time.
+        """
 
     def majority(self, train: Iterable[Example], state: State) -> Answer | None:
         """The answer that knows only the training labels' shares (the baseline every model must beat), or None."""

@@ -1,4 +1,4 @@
-"""Choosing one class of many, or any number of them: loss, answers, records, metrics. Shared by text and image classification."""
+"""Choosing one class of many, or any number of them: loss, answers, records, metrics; for texts and images alike."""
 
 from __future__ import annotations
 
@@ -113,7 +113,11 @@ def arrays(records: pa.Table, state: State) -> tuple[np.ndarray, np.ndarray]:
     probabilities = np.asarray(column.values if isinstance(column, pa.ListArray) else column.flatten(), dtype=np.float64)
     probabilities = probabilities.reshape(len(records), len(known))
     if state.get("multi_label"):
-        truth = np.stack([np.isin(known, row) for row in records["reference"].to_pylist()]) if len(records) else np.zeros((0, len(known)), bool)
+        truth = (
+            np.stack([np.isin(known, row) for row in records["reference"].to_pylist()])
+            if len(records)
+            else np.zeros((0, len(known)), bool)
+        )
         return truth, probabilities
     index = pc.index_in(records["reference"].combine_chunks().cast(pa.string()), value_set=pa.array(known))
     return index.to_numpy(zero_copy_only=False).astype(np.int64), probabilities

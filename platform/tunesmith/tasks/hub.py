@@ -83,8 +83,10 @@ def build_classifier(auto_class: Any, recipe: Recipe, labels: list[str], **confi
     keep = same_labels(config, labels)
     if not keep and not recipe.model.ignore_mismatched_sizes:
         raise ModelError(
-            f"model {recipe.model.model_name_or_path!r} answers with {_some(own_labels(config))}, the data has {_some(labels)}. "
-            "Set model.ignore_mismatched_sizes: true to replace its head by a fresh one, or name its classes in data.labels"
+            f"model {recipe.model.model_name_or_path!r} answers with {_some(own_labels(config))}, "
+            f"the data has {_some(labels)}\n"
+            "    → Set model.ignore_mismatched_sizes: true to replace its head by a fresh one, "
+            "or name its classes in data.labels"
         )
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
@@ -189,12 +191,21 @@ def _why(source: str, error: Exception) -> str:
     if folder.is_dir():
         if not (folder / "config.json").exists():
             found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-            return f"the folder has no config.json (it holds {found}). Point model.model_name_or_path to a folder that save_pretrained wrote"
+            return (
+                f"the folder has no config.json (it holds {found})\n"
+                "    → Point model.model_name_or_path to a folder that save_pretrained wrote"
+            )
         if not any(folder.glob("*.safetensors")):
-            return f"the folder has no .safetensors weights, and Tunesmith loads no others. Convert it with save_pretrained ({first})"
+            return (
+                f"the folder has no .safetensors weights, and Tunesmith loads no others ({first})\n"
+                "    → Convert them: load the model once with Transformers and save_pretrained it"
+            )
         return first
     if "offline" in str(error).lower() or "connect" in str(error).lower():
-        return "it is not on this machine and the Hub cannot be reached. Name a local folder, or download the model first"
+        return (
+            "it is not on this machine and the Hub cannot be reached\n"
+            f"    → Name a local folder, or download it first where there is a network: hf download {source}"
+        )
     return f"{first} (no local folder of that name exists either)"
 
 
@@ -206,13 +217,13 @@ def quiet() -> Iterator[None]:
     logger = logging.getLogger("transformers")
     before, bars = logger.level, their_logging.is_progress_bar_enabled()
     logger.setLevel(logging.ERROR)
-    their_logging.disable_progress_bar()
+    their_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         logger.setLevel(before)
         if bars:
-            their_logging.enable_progress_bar()
+            their_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _some(labels: list[str], most: int = 6) -> str:

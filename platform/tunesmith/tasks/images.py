@@ -71,7 +71,9 @@ def freeze(processor: Any) -> dict[str, Any]:
     sample = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     whole = np.asarray(processor(images=[sample], return_tensors="np")["pixel_values"])[0]
     try:
-        raw = np.asarray(processor(images=[sample], do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"])[0]
+        raw = np.asarray(processor(images=[sample], do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"])[
+            0
+        ]
     except (TypeError, ValueError):
         return {"pixels": "float32"}
     finish = {
@@ -80,7 +82,11 @@ def freeze(processor: Any) -> dict[str, Any]:
         "mean": [float(m) for m in processor.image_mean] if getattr(processor, "do_normalize", False) else None,
         "std": [float(s) for s in processor.image_std] if getattr(processor, "do_normalize", False) else None,
     }
-    same = raw.dtype == np.uint8 and raw.shape == whole.shape and np.allclose(_finish(raw[None], finish).numpy()[0], whole, atol=1e-5)
+    same = (
+        raw.dtype == np.uint8
+        and raw.shape == whole.shape
+        and np.allclose(_finish(raw[None], finish).numpy()[0], whole, atol=1e-5)
+    )
     return finish if same else {"pixels": "float32"}
 
 

@@ -53,13 +53,12 @@ def label_names(value: Any) -> list[str] | None:
 def words(value: Any) -> list[str] | None:
     """A list of words: a list, a JSON list, or text split at white space; None where it is none of these."""
     if isinstance(value, str):
-        if value.lstrip().startswith("["):
-            try:
-                value = json.loads(value)
-            except json.JSONDecodeError:
-                return value.split()
-        else:
+        if not value.lstrip().startswith("["):
             return value.split()
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            return str(value).split()
     if isinstance(value, list | tuple) or hasattr(value, "tolist"):
         return [str(item) for item in value]
     return None

@@ -70,7 +70,9 @@ class TextClassification:
         several, found = False, []
         for example in examples:
             value = example.get(self.target)
-            several = several or (isinstance(value, list | tuple) or (isinstance(value, str) and value.lstrip().startswith("[")))
+            several = several or (
+                isinstance(value, list | tuple) or (isinstance(value, str) and value.lstrip().startswith("["))
+            )
             found.extend(labels.label_names(value) or [])
         return {"labels": labels.count(found), "multi_label": several}
 

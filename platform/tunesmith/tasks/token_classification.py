@@ -134,7 +134,7 @@ class TokenClassification:
         if "tags" in features[0].values:
             target = np.full(batch["input_ids"].shape, IGNORED, dtype=np.int64)
             for row, feature in enumerate(features):
-                target[row, feature.values["starts"]] = feature.values["tags"]
+                target[row, np.asarray(feature.values["starts"])] = feature.values["tags"]
             batch["labels"] = torch.from_numpy(target)
         return batch
 
@@ -200,11 +200,9 @@ class TokenClassification:
 
     def aggregate(self, records: pa.Table, state: State, weights: np.ndarray | None = None) -> Metrics:
         """Precision, recall and F1 of entities (seqeval's), or of tags where no tag begins with B- or I-; token accuracy."""
-        found = metrics.tagging(records["reference"].to_pylist(), records["prediction"].to_pylist(), state["labels"], weights)
-        ones = np.ones(len(records)) if weights is None else weights
-        words = np.asarray([len(row) for row in records["reference"].to_pylist()])
-        total = float((words * ones).sum())
-        return {"loss": float((records["loss"].to_numpy() * ones).sum()) / total if total else float("nan"), **found}
+        reference, said = records["reference"].to_pylist(), records["prediction"].to_pylist()
+        loss = metrics.weighted_mean(records["loss"].to_numpy(), weights, per=[len(row) for row in reference])
+        return {"loss": loss, **metrics.tagging(reference, said, state["labels"], weights)}
 
     def majority(self, train: Iterable[Example], state: State) -> Answer | None:
         """None: the most frequent tag is O, and its entity F1 is 0 by definition."""
@@ -224,7 +222,11 @@ class TokenClassification:
         """Words in, padded to the longest; tags and scores out, with their number."""
         return Signature(
             inputs=(TensorSpec("tokens", "BYTES", (-1, -1)),),
-            outputs=(TensorSpec("tags", "BYTES", (-1, -1)), TensorSpec("scores", "FP32", (-1, -1)), TensorSpec("num_tags", "INT64", (-1,))),
+            outputs=(
+                TensorSpec("tags", "BYTES", (-1, -1)),
+                TensorSpec("scores", "FP32", (-1, -1)),
+                TensorSpec("num_tags", "INT64", (-1,)),
+            ),
         )
 
     def _tags(self, example: Example) -> list[str] | None:

@@ -25,7 +25,9 @@ def make_accelerator(settings: TrainingSection) -> Accelerator:
 
     on_gpu = torch.cuda.is_available() and settings.use_gpu is not False
     if settings.fp16 and not on_gpu:
-        raise UserError("training.fp16: float16 needs a GPU, and this worker has none. Use training.bf16: true, or leave both out")
+        raise UserError(
+            "training.fp16: float16 needs a GPU, and this worker has none. Use training.bf16: true, or leave both out"
+        )
     if settings.fsdp and not on_gpu:
         raise UserError("training.fsdp: sharding needs GPUs, and this worker has none. Leave training.fsdp out")
     # The state is a singleton: a second fit in this process may want another precision.

@@ -85,8 +85,8 @@ def plan(
     updates = updates_per_epoch(len(lengths), settings)
     if len(lengths) // updates < parts:
         raise ValueError(
-            f"{len(lengths)} examples in {updates} updates of {settings.examples_per_update} cannot fill {world_size} workers × "
-            f"{accumulation} accumulation steps"
+            f"{len(lengths)} examples in {updates} updates of {settings.examples_per_update} cannot fill {world_size} workers "
+            f"× {accumulation} accumulation steps"
         )
     rng = np.random.default_rng((seed, epoch))
     shuffled = rng.permutation(len(lengths)).astype(np.int64)
@@ -128,7 +128,7 @@ def cut_evenly(
 
 
 def _fill(running: npt.NDArray[np.int64], budget: int, parts: int, least: int, most: int) -> list[int] | None:
-    """Sizes of ``parts`` runs, each of at most ``budget`` padded tokens where ``least`` allows it, or None if they do not fit."""
+    """Sizes of ``parts`` runs, each of at most ``budget`` padded tokens where ``least`` allows, or None if they do not fit."""
     sizes: list[int] = []
     start, total = 0, len(running)
     for part in range(parts):

@@ -23,6 +23,7 @@ import torch
 from tunesmith import storage
 from tunesmith.runs.artefact import Artefact
 from tunesmith.tasks import hub
+from tunesmith.training.optim import wind_forward
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -118,8 +119,7 @@ def load_progress(
         return place
     for group, values in zip(optimizer.param_groups, wanted, strict=True):
         group.update(values)
-    for _ in range(place.step):
-        schedule.step()
+    wind_forward(schedule, place.step)
     return place
 
 
@@ -127,7 +127,7 @@ def seed_update(seed: int, step: int, rank: int) -> None:
     """Seed every generator for one update of one rank: dropout and masks depend on nothing that came before."""
     drawn = int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
     random.seed(drawn)
-    np.random.seed(drawn)
+    np.random.seed(drawn)  # noqa: NPY002 (models in Transformers draw from the global generator)
     torch.manual_seed(drawn)
 
 
@@ -139,7 +139,9 @@ def _optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer, a
     return get_optimizer_state_dict(model, _inner(optimizer), options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
 
-def _load_optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: Any, accelerator: Accelerator) -> None:
+def _load_optimizer_state(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: Any, accelerator: Accelerator
+) -> None:
     if not accelerator.is_fsdp2:
         _inner(optimizer).load_state_dict(state)
         return

@@ -20,7 +20,7 @@ def sum_over_ranks(values: Sequence[float], device: torch.device) -> list[float]
         return list(values)
     tensor = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(tensor)
-    return tensor.tolist()  # type: ignore[no-any-return]  # torch's tolist is untyped
+    return [float(value) for value in tensor]
 
 
 def gather(rows: list[Any]) -> list[Any]:

@@ -45,8 +45,13 @@ Planner = Callable[[int], list[list[MicroBatches]]]
 class Examples(Protocol):
     """A split of the prepared data, as far as the loop is concerned."""
 
-    lengths: npt.NDArray[np.int32]
-    counts: npt.NDArray[np.int32]
+    @property
+    def lengths(self) -> npt.NDArray[np.int32]:
+        """What each example costs."""
+
+    @property
+    def counts(self) -> npt.NDArray[np.int32]:
+        """The units of loss of each."""
 
     def __len__(self) -> int:
         """Examples in it."""
@@ -162,7 +167,8 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
     tell({"kind": "start", "step": place.step, "steps": total, "steps_per_epoch": per_epoch, "epoch": place.step / per_epoch})
     tally, begun, seen = Tally(), time.perf_counter(), 0
     trainee.model.train()
-    while place.step < last and not place.stopped_early:
+    stop = place.stopped_early
+    while place.step < last and not stop:
         updates = planner(place.epoch)[place.update : place.update + last - place.step]
         for batches in _batches(updates, context.rank, data.train, spec):
             checkpoint.seed_update(settings.seed, place.step, context.rank)
@@ -176,10 +182,10 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
             if place.update == per_epoch:
                 place.epoch, place.update = place.epoch + 1, 0
             paused = time.perf_counter()
-            _judge_and_save(spec, data, context, trainee, place, last, epoch, tell)
+            stop = _judge_and_save(spec, data, context, trainee, place, last, epoch, tell)
             paused = time.perf_counter() - paused
             tally.since, begun = tally.since + paused, begun + paused
-            if place.stopped_early:
+            if stop:
                 break
     seconds = time.perf_counter() - begun
     tell({"kind": "done", "step": place.step, "steps": total, "best_step": place.best_step, "best": place.best})
@@ -305,13 +311,16 @@ def _judge_and_save(
     last: int,
     epoch: float,
     tell: Callable[[Event], None],
-) -> None:
-    """At their cadence: judge the validation split, remember the best, write and report a checkpoint."""
+) -> bool:
+    """At their cadence: judge the validation split, remember the best, write and report a checkpoint.
+
+    Returns whether patience has run out.
+    """
     settings = spec.recipe.training
     at_end = place.step == last
     judge = data.validation is not None and settings.eval_strategy != "no" and (at_end or _due(settings, place))
     if not (judge or at_end or (settings.save_steps and place.step % settings.save_steps == 0)):
-        return
+        return False
     collective.same_buffers(trainee.model)
     metrics: Metrics = {}
     if judge and data.validation is not None:
@@ -320,9 +329,11 @@ def _judge_and_save(
         _remember(spec, place, value)
         if on_plateau(trainee.schedule):
             trainee.schedule.step(value)
-        tell({"kind": "eval", "split": "validation", "step": place.step, "epoch": epoch, **metrics, "best_step": place.best_step})
+        tell(
+            {"kind": "eval", "split": "validation", "step": place.step, "epoch": epoch, **metrics, "best_step": place.best_step}
+        )
     if context.report is None:
-        return
+        return place.stopped_early
     with tempfile.TemporaryDirectory(prefix="tunesmith-checkpoint-") as folder:
         checkpoint.save(
             Path(folder),
@@ -337,6 +348,7 @@ def _judge_and_save(
         score = {"score": _choosing_value(spec, metrics) * (1 if _more_is_better(spec) else -1)} if metrics else {}
         context.report({"step": place.step, **_plain(metrics), **score}, Path(folder) if context.rank == 0 else None)
     tell({"kind": "checkpoint", "step": place.step})
+    return place.stopped_early
 
 
 def _due(settings: Any, place: checkpoint.Place) -> bool:

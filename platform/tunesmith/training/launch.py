@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith import storage
 from tunesmith.errors import TrainingFailed
-from tunesmith.training.mailbox import open_mailbox
+from tunesmith.training.mailbox import Stopped, open_mailbox
 from tunesmith.training.worker import WorkerConfig, train_worker
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def launch(recipe: Recipe, data: str, run: Run, resources: dict[str, float], on_
     asked = settings.resources_per_worker.get("CPU")
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"worker": WorkerConfig(recipe, data, name, asked)},
+        train_loop_config={"worker": WorkerConfig(recipe, data, run.path, name, asked)},
         torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=settings.num_workers, use_gpu="GPU" in resources, resources_per_worker=resources
@@ -86,7 +86,10 @@ def launch(recipe: Recipe, data: str, run: Run, resources: dict[str, float], on_
 
 
 def _follow(trainer: Any, mailbox: Any, on_event: Callable[[Event], None]) -> Any:
-    """Run the trainer beside this thread, which hands on events meanwhile and can be interrupted."""
+    """Run the trainer beside this thread, which hands on events meanwhile and can be interrupted.
+
+    Workers are told of an interruption: they live on where Ray was there before, and must not train on behind the user's back.
+    """
     import ray
 
     outcome: dict[str, Any] = {}
@@ -100,16 +103,20 @@ def _follow(trainer: Any, mailbox: Any, on_event: Callable[[Event], None]) -> An
     # Not in the main thread: there Ray takes over Ctrl-C, and a run could not be left in order.
     thread = threading.Thread(target=work, name="ray-train", daemon=True)
     thread.start()
-    while thread.is_alive():
-        thread.join(POLL)
-        for event in ray.get(mailbox.take.remote()):
-            on_event(event)
-    for event in ray.get(mailbox.take.remote()):
-        on_event(event)
-    failure = ray.get(mailbox.failure.remote())
+    ending = False
+    try:
+        while not ending:
+            thread.join(POLL)
+            ending = not thread.is_alive()
+            events, failure = ray.get(mailbox.take.remote())
+            for event in events:
+                on_event(event)
+            if failure is not None:
+                raise failure  # at once: Ray Train is about to restart the workers, which will find nothing to do
+    except BaseException:
+        mailbox.fail.remote(Stopped())
+        raise
     ray.kill(mailbox)
-    if failure is not None:
-        raise failure
     if "error" in outcome:
         raise TrainingFailed(_what_failed(outcome["error"])) from outcome["error"]
     return outcome["result"]

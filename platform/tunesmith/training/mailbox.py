@@ -1,7 +1,7 @@
 """How workers talk to the driver: one small Ray actor beside it, which the driver empties.
 
-It also remembers an error that no restart can mend (a user's mistake, out of memory), so that Ray Train's restarts after it do
-nothing, and the driver raises what the worker raised.
+It also remembers what ends training for good: an error that no restart can mend (a user's mistake, out of memory), which the
+driver raises, or the driver's word to stop. Workers that Ray Train restarts after it do nothing.
 """
 
 from __future__ import annotations
@@ -21,22 +21,54 @@ class Mailbox:
         self._events: list[Event] = []
         self._failure: BaseException | None = None
 
-    def put(self, event: Event) -> None:
-        """Add an event."""
+    def put(self, event: Event) -> bool:
+        """Add an event; returns whether the sender may go on."""
         self._events.append(event)
+        return self._failure is None
 
-    def take(self) -> list[Event]:
-        """The events since the last call."""
+    def take(self) -> tuple[list[Event], BaseException | None]:
+        """The events since the last call, and the error that ended training, if one did."""
         events, self._events = self._events, []
-        return events
+        return events, self._failure
 
     def fail(self, error: BaseException) -> None:
-        """Remember the first error that no restart can mend."""
+        """End training for good; the first reason is kept."""
         self._failure = self._failure or error
 
-    def failure(self) -> BaseException | None:
-        """That error."""
-        return self._failure
+    def ended(self) -> bool:
+        """Whether it has ended for good."""
+        return self._failure is not None
+
+
+class Stopped(Exception):  # noqa: N818 (not a failure)
+    """Training was ended elsewhere: by the user, or by another worker's error."""
+
+
+class Sender:
+    """Sends events without waiting for the driver. Raises :class:`Stopped` soon after training has ended for good."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+        self._under_way: list[Any] = []
+
+    def __call__(self, event: Event) -> None:
+        """Send an event."""
+        import ray
+
+        self._under_way.append(self._mailbox.put.remote(event))
+        there, self._under_way = ray.wait(self._under_way, num_returns=len(self._under_way), timeout=0)
+        self._check(there)
+
+    def flush(self) -> None:
+        """Wait until everything sent has arrived."""
+        there, self._under_way = self._under_way, []
+        self._check(there)
+
+    def _check(self, answers: list[Any]) -> None:
+        import ray
+
+        if not all(ray.get(answers)):
+            raise Stopped
 
 
 def open_mailbox(name: str) -> Any:

@@ -25,7 +25,11 @@ def make_optimizer(model: torch.nn.Module, settings: TrainingSection, device: to
     if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.Optimizer)):
         known = [*NAMED, *(n for n in dir(torch.optim) if n[0].isupper() and n not in ("Optimizer", *NAMED.values()))]
         near = nearest(settings.optim, known)
-        raise UserError(f"training.optim: {settings.optim!r} is no optimizer. " + (f"Did you mean {near!r}? " if near else "") + f"There are: {', '.join(known)}")
+        raise UserError(
+            f"training.optim: {settings.optim!r} is no optimizer. "
+            + (f"Did you mean {near!r}? " if near else "")
+            + f"There are: {', '.join(known)}"
+        )
     arguments: dict[str, Any] = {"lr": settings.learning_rate}
     if name in ("AdamW", "Adam", "NAdam", "RAdam", "Adamax"):
         arguments |= {"betas": (settings.adam_beta1, settings.adam_beta2), "eps": settings.adam_epsilon}
@@ -74,12 +78,19 @@ def make_schedule(optimizer: torch.optim.Optimizer, settings: TrainingSection, s
         raise UserError(
             f"training.lr_scheduler_type: {settings.lr_scheduler_type!r} says: {error}. Give it in training.lr_scheduler_kwargs"
         ) from error
-    with warnings.catch_warnings():
-        # Winding forward steps the schedule before the optimizer, which is what torch warns of.
-        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
-        for _ in range(offset):
-            schedule.step()
+    wind_forward(schedule, offset)
     return schedule
+
+
+def wind_forward(schedule: Any, steps: int) -> None:
+    """Bring a fresh schedule to where it stands after so many updates; one that waits for a metric stays."""
+    if on_plateau(schedule):
+        return
+    with warnings.catch_warnings():
+        # torch warns of a schedule that is stepped before its optimizer, which is the point here.
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
+        for _ in range(steps):
+            schedule.step()
 
 
 def on_plateau(schedule: Any) -> bool:

@@ -4,7 +4,7 @@ It is fed with events, mappings with a ``kind``:
 
 ==============  ======================================================================================================
 ``phase``       ``message``: something that takes a while begins (``Starting 2 workers``)
-``prepare``     ``message``, ``done``, ``total``: rows prepared
+``prepare``     ``message``, ``done``, ``total`` (0: not known): rows prepared
 ``start``       ``step``, ``steps``, ``epoch``: the first update is next; a step above 0 resumes
 ``step``        ``step``, ``steps``, ``epoch``, ``loss``, ``learning_rate``, ``examples_per_second``
 ``eval``        ``step``, ``epoch``, metrics by name, ``best_step``
@@ -40,6 +40,9 @@ STILL_SECONDS = 10.0
 """A log says so often that a phase still lasts."""
 RATE_WINDOW_SECONDS = 60.0
 """The remaining time is reckoned from the updates of the last minute."""
+
+STAGES = {"read": "Reading rows", "encode": "Encoding rows", "predict": "Judging the model"}
+"""What ``data.prepare`` and ``evaluate`` call what they do, in words."""
 
 _PLACE_KEYS = frozenset({"kind", "split", "step", "steps", "epoch", "best_step", "time", "seconds"})
 
@@ -87,8 +90,8 @@ class Progress:
         self.handle({"kind": "phase", "message": message})
 
     def prepared(self, message: str, done: int, total: int) -> None:
-        """The callback of ``data.prepare``: rows done of how many."""
-        self.handle({"kind": "prepare", "message": message, "done": done, "total": total})
+        """The callback of ``data.prepare`` and of ``evaluate``: rows done of how many."""
+        self.handle({"kind": "prepare", "message": STAGES.get(message, message), "done": done, "total": total})
 
     def handle(self, event: Event) -> None:
         """Show one event."""
@@ -203,8 +206,8 @@ class LiveView:
         self._begin(message, None)
 
     def advance(self, message: str, done: int, total: int) -> None:
-        """A bar of rows."""
-        self._show(message, done, total, f"{done:,}/{total:,}")
+        """A bar of rows; a count where nobody knows how many there are."""
+        self._show(message, done, total or None, _of(done, total))
 
     def steps(self, step: int, total: int, facts: str) -> None:
         """The bar of training."""
@@ -218,7 +221,7 @@ class LiveView:
         """The live line goes away."""
         self._bars.stop()
 
-    def _show(self, message: str, done: int, total: int, facts: str) -> None:
+    def _show(self, message: str, done: int, total: int | None, facts: str) -> None:
         if self._bars.tasks[0].description != message:
             self._begin(message, total)
         self._bars.update(self._row, completed=done, total=total, facts=facts)
@@ -251,9 +254,9 @@ class LogView:
     def advance(self, message: str, done: int, total: int) -> None:
         """A line at the beginning, at the end, and every few seconds."""
         with self._lock:
-            if self._phase != message or done >= total or self._clock() >= self._line_due:
+            if self._phase != message or 0 < total <= done or self._clock() >= self._line_due:
                 self._begin(message)
-                self._print(f"{message} {done:,}/{total:,}")
+                self._print(f"{message} {_of(done, total)}")
                 self._line_due = self._clock() + LINE_SECONDS
 
     def steps(self, step: int, total: int, facts: str) -> None:
@@ -304,6 +307,10 @@ def metrics_of(event: Event) -> dict[str, str]:
     plain = {k: v for k, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
     loss = {"loss": plain.pop("loss")} if "loss" in plain else {}
     return {name: number(value) for name, value in {**dict(list(plain.items())[:5]), **loss}.items()}
+
+
+def _of(done: int, total: int) -> str:
+    return f"{done:,}/{total:,}" if total else f"{done:,}"
 
 
 def number(value: float) -> str:

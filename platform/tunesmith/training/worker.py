@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import gc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith import storage
 from tunesmith.errors import UserError
 
 if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
     from tunesmith.tasks.base import Metrics
+
+UNMENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Why a checkpoint cannot be written, where trying again would not help."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,8 @@ class WorkerConfig:
     recipe: Recipe
     data: str
     """Where the prepared data is: a path or URI that every node reaches."""
+    run: str
+    """The run's folder or URI."""
     mailbox: str
     """The name of the driver's mailbox."""
     cpus: float | None
@@ -36,8 +44,8 @@ def train_worker(config: dict[str, Any]) -> None:
 
     told: WorkerConfig = config["worker"]
     mailbox = find_mailbox(told.mailbox)
-    if ray.get(mailbox.failure.remote()) is not None:
-        return  # a restart after an error that it cannot mend: the driver raises it once this run has ended
+    if ray.get(mailbox.ended.remote()):
+        return  # Ray Train restarts workers after every error, also where the driver has long given up
     try:
         _train(told, mailbox)
     except UserError as error:
@@ -46,7 +54,6 @@ def train_worker(config: dict[str, Any]) -> None:
 
 
 def _train(told: WorkerConfig, mailbox: Any) -> None:
-    import ray
     import ray.train
 
     from tunesmith.data import PreparedData
@@ -55,7 +62,9 @@ def _train(told: WorkerConfig, mailbox: Any) -> None:
     from tunesmith.training.acceleration import use_cores
     from tunesmith.training.checkpoint import Start
     from tunesmith.training.fit import FitContext, FitData, FitSpec, fit
+    from tunesmith.training.mailbox import Sender
 
+    send = Sender(mailbox)
     where = ray.train.get_context()
     use_cores(where.get_local_world_size(), told.cpus)
     task = load_task(told.recipe.task)
@@ -76,17 +85,22 @@ def _train(told: WorkerConfig, mailbox: Any) -> None:
                 rank=where.get_world_rank(),
                 world_size=where.get_world_size(),
                 start=start,
-                report=_report,
-                event=mailbox.put.remote,
+                report=functools.partial(_report, told.run),
+                event=send,
             ),
         )
-    ray.get(mailbox.put.remote({"kind": "left", "rank": where.get_world_rank()}))  # everything sent before has arrived, too
+    send.flush()
 
 
-def _report(metrics: Metrics, folder: Path | None) -> None:
-    """Every rank calls it equally often; the folder is rank 0's alone."""
+def _report(run: str, metrics: Metrics, folder: Path | None) -> None:
+    """Every rank calls it equally often; the folder is rank 0's alone. Raises :class:`UserError` where the disk is full."""
     import ray.train
 
     name = f"step-{int(metrics['step']):08d}"
     kept = ray.train.Checkpoint.from_directory(str(folder)) if folder is not None else None
-    ray.train.report(dict(metrics), checkpoint=kept, checkpoint_dir_name=name)
+    try:
+        ray.train.report(dict(metrics), checkpoint=kept, checkpoint_dir_name=name)
+    except OSError as error:
+        if error.errno not in UNMENDABLE:
+            raise
+        raise UserError(storage.explain(error, run)) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -52,16 +52,20 @@ def evaluate(
     split: str | None = None,
     prepared: PreparedData | None = None,
     predictor: Predictor | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
-    """Judge the run, and write the report and (for the run's own verdict) the model card. The end of ``train`` too."""
+    """Judge the run, and write the report and (for the run's own verdict) the model card. The end of ``train`` too.
+
+    ``progress`` is told what is done, how far, of how much; without it a bar shows that.
+    """
     from tunesmith.evaluation.evaluate import evaluate_run
     from tunesmith.report.card import write_card
     from tunesmith.report.html import write_report
     from tunesmith.tasks import load_task
     from tunesmith.verbs.console import err
 
-    with _progress(err()) as progress:
-        found = evaluate_run(run, data=data, split=split, prepared=prepared, predictor=predictor, progress=progress)
+    with nullcontext(progress) if progress else _progress(err()) as tell:
+        found = evaluate_run(run, data=data, split=split, prepared=prepared, predictor=predictor, progress=tell)
     write_report(run, found)
     if found.folder == run.path.rstrip("/"):
         write_card(run, found, load_task(found.task).pipeline)

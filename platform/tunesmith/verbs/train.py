@@ -1,17 +1,17 @@
 """Fine-tune a pre-trained model on labelled data, judge it, and keep the record.
 
-:func:`train` is the whole story, top to bottom: prepare the data, start or join Ray, run ``fit`` on every worker, bring home the
-best checkpoint, judge it, write the report. The loop itself is ``tunesmith/training/fit.py``.
+:func:`train` is the whole story, top to bottom: prepare the data, start or join Ray, run ``fit`` on every worker, bring home
+the best checkpoint, judge it, write the report. The loop itself is ``tunesmith/training/fit.py``.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import click
 
@@ -66,54 +66,72 @@ def train(
         recipe = RecipeClass.load(recipe, overrides)
     recipe = recipe.resolved()
     task = load_task(recipe.task)
-    record = _record(recipe, run, force, resume, command or [Path(sys.argv[0]).name, *sys.argv[1:]])
     with ExitStack() as stack:
-        stack.enter_context(record.lock())
         progress = stack.enter_context(Progress(console.err()))
-        stack.enter_context(_standing(record, console.err().print))
+        if force and not _needs_ray_first(recipe, on):
+            _prepare(recipe, task, progress)  # a mistake in the data must not cost the run that is to be started over
+        record, new = _record(recipe, run, force, resume, command or [Path(sys.argv[0]).name, *sys.argv[1:]])
+        if not (new or force):
+            console.err().print(f"Going on with {record.path}")
+        stack.enter_context(_standing(record, new, console.err().print))
         if not _is_trained(record):
             prepared, trained = _fine_tune(recipe, task, record, on, progress)
             _keep_model(recipe, task, prepared, record, trained)
-        progress.close()
-        evaluate(record, prepared=PreparedData.open(record.manifest["prepared"]))
+        progress.phase("Judging the model")
+        evaluate(record, prepared=PreparedData.open(record.manifest["prepared"]), progress=progress.prepared)
     return record
 
 
-def _record(recipe: Recipe, folder: str | None, force: bool, resume: bool, command: Sequence[str]) -> Run:
-    """The run to write to: the one named, an unfinished one of the same recipe, or a new one."""
+def _record(recipe: Recipe, folder: str | None, force: bool, resume: bool, command: Sequence[str]) -> tuple[Run, bool]:
+    """The run to write to: the one named, an unfinished one of the same recipe, or a new one; and whether it is new."""
     from tunesmith import storage
     from tunesmith.runs import Run, find_resumable
 
     if folder is not None and storage.exists(storage.join(folder, "manifest.json")):
         run = Run.open(folder)
-        if force and run.manifest.get("recipe_fingerprint") != recipe.fingerprint():
+        if force:
             run.start_over(recipe, command)
         run.check_recipe(recipe)
-        if run.status == "done" and not force:
-            raise RunError(f"{folder} is a finished run of this recipe\n    → Name another folder, or add --force to train it again")
-        return run
+        if run.status == "done":
+            raise RunError(
+                f"{folder} is a finished run of this recipe\n    → Name another folder, or add --force to train it again"
+            )
+        return run, False
     if folder is None and resume and (unfinished := find_resumable(recipe)) is not None:
-        return unfinished
-    return Run.create(recipe, command, folder)
+        return unfinished, False
+    return Run.create(recipe, command, folder), True
 
 
-class _standing:  # noqa: N801 (a context manager, used as a function)
-    """Keeps the run's status true, however the block ends, and says how to go on."""
+@contextmanager
+def _standing(run: Run, new: bool, say: Callable[[str], None]) -> Iterator[None]:
+    """Locks the run and keeps its status true, however the block ends; says how to go on.
 
-    def __init__(self, run: Run, say: Callable[[str], None]) -> None:
-        self.run, self.say = run, say
-
-    def __enter__(self) -> None:
-        self.run.set_status("running")
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if kind is None:
-            self.run.set_status("done")
-        elif issubclass(kind, KeyboardInterrupt | SystemExit):
-            self.run.set_status("interrupted")
-            self.say(f"Interrupted. The same command goes on with {self.run.path}")
+    A new run that a user's mistake ended before its first update leaves nothing behind.
+    """
+    kept = True
+    with run.lock():
+        run.set_status("running")
+        try:
+            yield
+        except BaseException as error:
+            kept = not (new and isinstance(error, UserError)) or bool(run.history)
+            if kept:
+                run.set_status(outcome(type(error)))
+            if outcome(type(error)) == "interrupted":
+                say(f"Interrupted. The same command goes on with {run.path}")
+            raise
         else:
-            self.run.set_status("failed")
+            run.set_status("done")
+        finally:
+            if not kept:
+                run.remove()
+
+
+def outcome(kind: type[BaseException] | None) -> Literal["done", "interrupted", "failed"]:
+    """How a run that ended with this exception stands."""
+    if kind is None:
+        return "done"
+    return "interrupted" if issubclass(kind, KeyboardInterrupt | SystemExit) else "failed"
 
 
 def _is_trained(run: Run) -> bool:
@@ -127,34 +145,44 @@ def _fine_tune(recipe: Recipe, task: Task, run: Run, on: str | None, progress: P
     """Prepare the data, then train on Ray."""
     from tunesmith.cluster.connect import connect
     from tunesmith.cluster.preflight import detect_gpus, preflight
-    from tunesmith.data.prepare import prepare
     from tunesmith.training.launch import demand, launch
 
     begun = time.perf_counter()
     with ExitStack() as stack:
-        # Bad data shows before Ray starts, except where Ray is to prepare it.
-        if on or recipe.data.engine == "ray":
+        if _needs_ray_first(recipe, on):
             progress.phase("Joining the cluster" if on else "Starting Ray")
             stack.enter_context(connect(on, log_file=_log_file(run)))
-        progress.phase("Preparing data")
-        prepared = prepare(recipe, task, output_dir=recipe.training.output_dir, progress=progress.prepared)
+        prepared = _prepare(recipe, task, progress)
         _record_data(run, prepared)
         run.update(durations={"prepare": round(time.perf_counter() - begun, 1)})
-        if not (on or recipe.data.engine == "ray"):
+        if not _needs_ray_first(recipe, on):
             progress.phase("Starting Ray")
             stack.enter_context(connect(None, log_file=_log_file(run)))
         resources = demand(recipe, detect_gpus())
         preflight(recipe.training.num_workers, resources, storage=recipe.training.output_dir)
         progress.phase(f"Starting {recipe.training.num_workers} worker{'s' * (recipe.training.num_workers > 1)}")
         listener = stack.enter_context(_Listener(recipe, run, progress))
+        chosen_by = recipe.training.metric_for_best_model or task.metric
         begun = time.perf_counter()
         trained = launch(recipe, prepared.path, run, resources, listener.hear)
         run.update(
             durations={"train": round(time.perf_counter() - begun, 1)},
             steps=listener.step,
-            best={"step": trained.step, "metric": recipe.training.metric_for_best_model or task.metric, "metrics": trained.metrics},
+            best={"step": trained.step, "metric": chosen_by, "value": trained.metrics.get(chosen_by)},
         )
     return prepared, trained
+
+
+def _needs_ray_first(recipe: Recipe, on: str | None) -> bool:
+    """Whether Ray must be there before the data is prepared; else bad data shows before Ray starts."""
+    return bool(on) or recipe.data.engine == "ray"
+
+
+def _prepare(recipe: Recipe, task: Task, progress: Progress) -> PreparedData:
+    from tunesmith.data.prepare import prepare
+
+    progress.phase("Preparing data")
+    return prepare(recipe, task, output_dir=recipe.training.output_dir, progress=progress.prepared)
 
 
 class _Listener:
@@ -167,7 +195,7 @@ class _Listener:
         self._recipe = recipe
         self._tracker: Tracker | None = None
 
-    def __enter__(self) -> _Listener:
+    def __enter__(self) -> Self:
         from tunesmith.runs.compare import flattened
         from tunesmith.training.trackers import open_trackers
 
@@ -175,10 +203,10 @@ class _Listener:
         self._tracker = open_trackers(self._recipe.training.report_to, self.run.name, self.run.path, params)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.run.flush()
         if self._tracker is not None:
-            self._tracker.close()
+            self._tracker.close(outcome(kind))
 
     def hear(self, event: dict[str, Any]) -> None:
         """Take one event."""
@@ -188,8 +216,9 @@ class _Listener:
             self.run.truncate_history(event["step"])  # what was logged beyond the checkpoint is done again
             if self._starts > 1:
                 self.progress.handle({"kind": "restart", "message": "A worker died; training goes on from its last checkpoint"})
-        if kind in ("step", "eval"):
+        if kind in ("start", "step", "eval"):
             self.step = max(self.step, event["step"])
+        if kind in ("step", "eval"):
             line = {name: value for name, value in event.items() if name not in ("kind", "steps", "best_step")}
             self.run.log_metrics(line)
             if self._tracker is not None:
@@ -214,7 +243,7 @@ def _record_data(run: Run, prepared: PreparedData) -> None:
 
 
 def _keep_model(recipe: Recipe, task: Task, prepared: PreparedData, run: Run, trained: Trained) -> None:
-    """The chosen checkpoint's model becomes the run's, with its lineage; ``tunesmith.json`` last, as the mark that it is whole."""
+    """The chosen checkpoint's model becomes the run's, with its lineage; ``tunesmith.json`` last: it says that all is there."""
     import tempfile
 
     from tunesmith import __version__, storage

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunesmith.verbs.options import on_option
+
 if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
 
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--resolved", is_flag=True, help="Print every value, the derived ones too, with where it comes from.")
-def command(recipe: str, overrides: tuple[str, ...], resolved: bool) -> None:
+@on_option
+def command(recipe: str, overrides: tuple[str, ...], resolved: bool, on: str | None) -> None:
     """Check RECIPE, with KEY=VALUE in place of what it says.
 
     Lists all mistakes at once, each with its line and what to write instead, and loads neither model nor data.

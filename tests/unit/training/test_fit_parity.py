@@ -50,8 +50,12 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
     alone, shared = [], []
     for name in TASKS:
         base, rows = case(name, tmp_path / name)
-        alone.append((recipe_for(name, base, tmp_path / name / "a", per_device_train_batch_size=16, num_train_epochs=2, **SHARED), rows))
-        shared.append((recipe_for(name, base, tmp_path / name / "b", per_device_train_batch_size=8, num_train_epochs=2, **SHARED), rows))
+        alone.append(
+            (recipe_for(name, base, tmp_path / name / "a", per_device_train_batch_size=16, num_train_epochs=2, **SHARED), rows)
+        )
+        shared.append(
+            (recipe_for(name, base, tmp_path / name / "b", per_device_train_batch_size=8, num_train_epochs=2, **SHARED), rows)
+        )
     first, second = on_ranks(2, fitted_each, shared)
     for (recipe, rows), zero, one in zip(alone, first, second, strict=True):
         assert_same(fitted(FitContext(), recipe, rows), zero)
@@ -148,7 +152,14 @@ def test_a_run_resumed_within_an_epoch_equals_an_uninterrupted_one(batching: str
     base = tiny_bert(tmp_path / "base", dropout=0.1)
     rows = texts(80)
     recipe = recipe_for(
-        "text-classification", base, tmp_path / "a", per_device_train_batch_size=8, num_train_epochs=3, batching=batching, save_steps=3, **SHARED
+        "text-classification",
+        base,
+        tmp_path / "a",
+        per_device_train_batch_size=8,
+        num_train_epochs=3,
+        batching=batching,
+        save_steps=3,
+        **SHARED,
     )
     kept = tmp_path / "kept"
 
@@ -169,12 +180,20 @@ def test_a_run_resumed_within_an_epoch_equals_an_uninterrupted_one(batching: str
 def test_a_perturbed_start_keeps_moments_and_takes_the_new_learning_rate(tmp_path: Path) -> None:
     base, rows = case("text-classification", tmp_path)
     settings = {**SHARED, "lr_scheduler_type": "constant", "warmup_ratio": 0.0}
-    recipe = recipe_for("text-classification", base, tmp_path / "a", max_steps=4, eval_strategy="no", load_best_model_at_end=False, **settings)
+    recipe = recipe_for(
+        "text-classification", base, tmp_path / "a", max_steps=4, eval_strategy="no", load_best_model_at_end=False, **settings
+    )
     kept = tmp_path / "kept"
     spec, data = prepare_in_memory(recipe, rows)
     fit(spec, data, FitContext(report=lambda _, folder: shutil.copytree(folder, kept)))  # type: ignore[arg-type, func-returns-value]
     other = recipe_for(
-        "text-classification", base, tmp_path / "b", max_steps=6, eval_strategy="no", load_best_model_at_end=False, **{**settings, "learning_rate": 5e-4}
+        "text-classification",
+        base,
+        tmp_path / "b",
+        max_steps=6,
+        eval_strategy="no",
+        load_best_model_at_end=False,
+        **{**settings, "learning_rate": 5e-4},
     )
     spec, data = prepare_in_memory(other, rows)
     result = fit(spec, data, FitContext(start=Start(kept, mode="perturbed")))

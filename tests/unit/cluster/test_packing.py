@@ -1,0 +1,87 @@
+"""A command's small local files travel with it; what cannot travel is refused before anything is sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tunesmith.cluster import packing
+from tunesmith.cluster.packing import pack
+from tunesmith.errors import ClusterError, RecipeError
+
+RECIPE = """
+task: text-classification
+model: {model_name_or_path: google-bert/bert-base-uncased}
+data: {train: ../data/*.csv}
+training: {output_dir: s3://bucket/runs}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").write_text("text,label\na,b\n")
+    (tmp_path / "data" / "b.csv").write_text("text,label\nc,d\n")
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "recipes" / "notes.txt").write_text("not named by the recipe")
+    monkeypatch.chdir(tmp_path / "recipes")
+    return tmp_path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_files_lie_to_each_other_as_they_do_here(project: Path, tmp_path: Path) -> None:
+    package = pack(["train", "recipe.yaml"], tmp_path / "out")
+    assert names(package.folder) == ["data/a.csv", "data/b.csv", "recipes/recipe.yaml"]
+    assert package.start_in == "recipes"
+    assert package.arguments == ["train", "recipe.yaml"]
+
+
+def test_a_recipe_named_absolutely_is_found_in_the_job(project: Path, tmp_path: Path) -> None:
+    package = pack(["train", str(project / "recipes" / "recipe.yaml")], tmp_path / "out")
+    assert package.arguments == ["train", "recipe.yaml"]
+
+
+def test_an_override_replaces_the_file_that_travels(project: Path, tmp_path: Path) -> None:
+    package = pack(["train", "recipe.yaml", "data.train=../data/a.csv"], tmp_path / "out")
+    assert names(package.folder) == ["data/a.csv", "recipes/recipe.yaml"]
+
+
+def test_absolute_inputs_and_uris_stay_where_they_are(project: Path, tmp_path: Path) -> None:
+    (project / "big.csv").write_text("text,label\n")
+    for source in (f"{project}/big.csv", "s3://bucket/x.csv"):
+        package = pack(["train", "recipe.yaml", f"data.train={source}"], tmp_path / "out")
+        assert names(package.folder) == ["recipe.yaml"]
+
+
+def test_a_file_of_another_option_travels(project: Path, tmp_path: Path) -> None:
+    (project / "recipes" / "test.csv").write_text("text,label\n")
+    package = pack(["evaluate", "s3://bucket/runs/x", "--data=test.csv"], tmp_path / "out")
+    assert names(package.folder) == ["test.csv"]
+
+
+def test_too_much_data_is_sent_to_shared_storage(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "LIMIT", 10)
+    with pytest.raises(ClusterError, match=r"recipe\.yaml; at most .* travel with a job\n.*data\.train=s3://"):
+        pack(["train", "recipe.yaml"], tmp_path / "out")
+
+
+def test_a_run_that_would_be_lost_is_refused(project: Path, tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=r"output_dir is runs.*\n.*output_dir=s3://"):
+        pack(["train", "recipe.yaml", "training.output_dir=runs"], tmp_path / "out")
+    pack(["validate", "recipe.yaml", "training.output_dir=runs"], tmp_path / "out")
+
+
+def test_a_run_of_this_machine_is_refused(project: Path, tmp_path: Path) -> None:
+    (project / "recipes" / "run").mkdir()
+    (project / "recipes" / "run" / "manifest.json").write_text("{}")
+    with pytest.raises(ClusterError, match="the run run is on this machine"):
+        pack(["show", "run"], tmp_path / "out")
+
+
+def test_a_wrong_recipe_is_not_sent(project: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="learning_rate"):
+        pack(["train", "recipe.yaml", "training.lerning_rate=1"], tmp_path / "out")

@@ -1,0 +1,37 @@
+"""``--on`` decides where a command runs."""
+
+from __future__ import annotations
+
+import click
+import pytest
+from click.testing import CliRunner
+from tunesmith.verbs.options import dispatch, on_option, without_on
+
+
+@click.command()
+@on_option
+def verb(on: str | None) -> None:
+    """A verb."""
+    click.echo(f"on {on}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "expected"),
+    [([], {}, "on None"), (["--on", "h:1"], {}, "on h:1"), ([], {"RAY_ADDRESS": "e:2"}, "on e:2")],
+)
+def test_an_address_reaches_the_verb(arguments: list[str], environment: dict[str, str], expected: str) -> None:
+    assert CliRunner().invoke(verb, arguments, env=environment).output.strip() == expected
+
+
+def test_the_option_wins_over_the_environment() -> None:
+    assert CliRunner().invoke(verb, ["--on=h:1"], env={"RAY_ADDRESS": "e:2"}).output.strip() == "on h:1"
+
+
+def test_a_cluster_to_join_is_no_job() -> None:
+    dispatch("head:6379", ["train"])
+    dispatch(None, ["train"])
+
+
+@pytest.mark.parametrize("given", [["--on", "http://h", "train", "r.yaml"], ["train", "--on=http://h", "r.yaml"]])
+def test_the_job_is_the_same_command_without_the_address(given: list[str]) -> None:
+    assert without_on(given) == ["train", "r.yaml"]
