@@ -25,10 +25,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from support.fits import prepare_in_memory, recipe_for  # noqa: E402
-from support.models import WORDS, tiny_tokenizer  # noqa: E402
-
-from tunesmith.training.fit import FitContext, FitData, FitSpec, fit, validate  # noqa: E402
+from support.fits import prepare_in_memory, recipe_for
+from support.models import WORDS, tiny_tokenizer
+from tunesmith.training.fit import FitContext, FitData, FitSpec, fit, validate
 
 BATCH = 32
 
@@ -65,13 +64,21 @@ def mixed_texts(n: int, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def ours(folder: Path, base: Path, rows: list[dict[str, Any]], held_out: int, seed: int = 42, **settings: Any) -> tuple[float, float]:
+def ours(
+    folder: Path, base: Path, rows: list[dict[str, Any]], held_out: int, seed: int = 42, **settings: Any
+) -> tuple[float, float]:
     """Examples/s and validation F1 of the loop."""
     recipe = recipe_for(
         "text-classification",
         base,
         folder,
-        **{"per_device_train_batch_size": BATCH, "num_train_epochs": 1, "logging_steps": 1000, "eval_strategy": "no", "seed": seed}
+        **{
+            "per_device_train_batch_size": BATCH,
+            "num_train_epochs": 1,
+            "logging_steps": 1000,
+            "eval_strategy": "no",
+            "seed": seed,
+        }
         | {"load_best_model_at_end": False}
         | settings,
     )
@@ -82,7 +89,9 @@ def ours(folder: Path, base: Path, rows: list[dict[str, Any]], held_out: int, se
     return result.examples_per_second, f1(spec, result.model, data)
 
 
-def theirs(folder: Path, base: Path, rows: list[dict[str, Any]], held_out: int, seed: int = 42, **settings: Any) -> tuple[float, float]:
+def theirs(
+    folder: Path, base: Path, rows: list[dict[str, Any]], held_out: int, seed: int = 42, **settings: Any
+) -> tuple[float, float]:
     """Examples/s and validation F1 of plain ``Trainer``."""
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
@@ -112,7 +121,9 @@ def theirs(folder: Path, base: Path, rows: list[dict[str, Any]], held_out: int, 
             **settings,
         ),
         train_dataset=plain,
-        data_collator=DataCollatorWithPadding(tokenizer, padding="max_length" if fixed else True, max_length=256 if fixed else None),
+        data_collator=DataCollatorWithPadding(
+            tokenizer, padding="max_length" if fixed else True, max_length=256 if fixed else None
+        ),
     )
     begun = time.perf_counter()
     trainer.train()
@@ -142,7 +153,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=0, help="compare the F1 after 3 epochs over so many seeds")
-    parser.add_argument("--ways", nargs="*", default=list(WAYS)[1:], help="padding to 256 takes minutes")
+    parser.add_argument("--ways", nargs="*", default=list(WAYS)[1:], help="padding to 256 takes minutes and is left out")
     options = parser.parse_args()
     torch.set_num_threads(2)
     with tempfile.TemporaryDirectory() as folder:
@@ -160,11 +171,21 @@ def main() -> None:
         quality: dict[str, list[float]] = {}
         for seed in range(options.seeds):
             for name in ("Trainer, dynamic padding", "Tunesmith"):
-                _, score = WAYS[name](Path(folder, "work"), base, mixed_texts(2048 + 512, seed), 512, seed, num_train_epochs=2, learning_rate=2e-4)
+                _, score = WAYS[name](
+                    Path(folder, "work"), base, mixed_texts(2048 + 512, seed), 512, seed, num_train_epochs=2, learning_rate=2e-4
+                )
                 quality.setdefault(name, []).append(round(score, 4))
                 print(f"  seed {seed} {name:28s} F1 {score:.4f}", flush=True)
     plain = medians.get("Trainer, dynamic padding", float("nan"))
-    print(json.dumps({"examples_per_second": medians, "over_dynamic": {k: round(v / plain, 2) for k, v in medians.items()}, "f1": quality}))
+    print(
+        json.dumps(
+            {
+                "examples_per_second": medians,
+                "over_dynamic": {k: round(v / plain, 2) for k, v in medians.items()},
+                "f1": quality,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.bench_text import bert, mixed_texts  # noqa: E402
-from support.data import MemorySplit, pictures, sentences, texts  # noqa: E402
-from support.fits import prepare_in_memory, recipe_for  # noqa: E402
-from support.models import tiny_bert, tiny_vit  # noqa: E402
+from support.data import MemorySplit, pictures, sentences, texts
+from support.fits import prepare_in_memory, recipe_for
+from support.models import tiny_bert, tiny_vit
+from tunesmith.training.fit import FitContext, FitData, fit
 
-from tunesmith.training.fit import FitContext, FitData, fit  # noqa: E402
+from benchmarks.bench_text import bert, mixed_texts
 
 TOLERANCE = 2e-4
 """Largest difference of a parameter after one update in float32; kernels sum in another order."""
@@ -93,7 +93,9 @@ def main() -> int:
             print(f"| {name}: CPU and GPU after one update differ by at most | {worst:.2e} (≤ {TOLERANCE:.0e}) |")
         base = bert(Path(scratch, "bert"))
         for bf16 in (False, True):
-            print(f"| text, 6-layer BERT, {'bf16' if bf16 else 'fp32'}, examples/s | {speed(Path(scratch, 's'), base, bf16):,.0f} |")
+            print(
+                f"| text, 6-layer BERT, {'bf16' if bf16 else 'fp32'}, examples/s | {speed(Path(scratch, 's'), base, bf16):,.0f} |"
+            )
     return int(failed)
 
 

@@ -13,7 +13,7 @@ from tunesmith.cluster.connect import Cluster, connect
 from tunesmith.cluster.preflight import check_resources, preflight
 from tunesmith.errors import ClusterError
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 START = """
 import sys

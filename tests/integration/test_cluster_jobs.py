@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.commands import tunesmith
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 RECIPE = """
 task: text-classification

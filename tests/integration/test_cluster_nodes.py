@@ -12,7 +12,7 @@ from tunesmith.cluster import preflight
 from tunesmith.cluster.connect import Cluster, connect
 from tunesmith.errors import ClusterError
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

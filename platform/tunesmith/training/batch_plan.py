@@ -47,13 +47,15 @@ class PlanSettings:
     """Batches of equal padded tokens instead of equal numbers of examples."""
 
 
-def updates_per_epoch(examples: int, settings: PlanSettings) -> int:
-    """Updates in every epoch: the same whatever the shuffle; at least one.
+def updates_per_epoch(examples: int, settings: PlanSettings, parts: int = 1) -> int:
+    """Updates in every epoch, the same whatever the shuffle: at least one, and each with something for every micro-batch.
 
     >>> updates_per_epoch(100, PlanSettings(examples_per_update=32, by_tokens=False))
     4
+    >>> updates_per_epoch(9, PlanSettings(examples_per_update=8, by_tokens=False), parts=8)
+    1
     """
-    return max(1, -(-examples // settings.examples_per_update))
+    return max(1, min(-(-examples // settings.examples_per_update), examples // parts))
 
 
 def plan(
@@ -82,7 +84,7 @@ def plan(
         ValueError: an update has fewer examples than there are micro-batches to fill.
     """
     parts = world_size * accumulation
-    updates = updates_per_epoch(len(lengths), settings)
+    updates = updates_per_epoch(len(lengths), settings, parts)
     if len(lengths) // updates < parts:
         raise ValueError(
             f"{len(lengths)} examples in {updates} updates of {settings.examples_per_update} cannot fill {world_size} workers "

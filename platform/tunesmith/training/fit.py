@@ -150,7 +150,7 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
     context = context or FitContext()
     settings = spec.recipe.training
     planner = context.planner or _planner(spec, data, context)
-    per_epoch = len(planner(0)) if context.planner else updates_per_epoch(len(data.train), _plan_settings(spec, context))
+    per_epoch = _updates_per_epoch(spec, data, context)
     total = settings.max_steps if settings.max_steps > 0 else int(np.ceil(settings.num_train_epochs * per_epoch))
     trainee = _build(spec, context, total, float(data.train.counts.sum()) / per_epoch)
     place = _restore(spec, context, trainee)
@@ -278,6 +278,13 @@ def _plan_settings(spec: FitSpec, context: FitContext) -> PlanSettings:
     return PlanSettings(per_update, by_tokens)
 
 
+def _updates_per_epoch(spec: FitSpec, data: FitData, context: FitContext) -> int:
+    if context.planner is not None:
+        return len(context.planner(0))
+    parts = context.world_size * spec.recipe.training.gradient_accumulation_steps
+    return updates_per_epoch(len(data.train), _plan_settings(spec, context), parts)
+
+
 def _planner(spec: FitSpec, data: FitData, context: FitContext) -> Planner:
     """The batch plan as a function of the epoch."""
     training, settings = spec.recipe.training, _plan_settings(spec, context)
@@ -345,8 +352,8 @@ def _judge_and_save(
             spec.task,
             spec.preprocessing,
         )
-        score = {"score": _choosing_value(spec, metrics) * (1 if _more_is_better(spec) else -1)} if metrics else {}
-        context.report({"step": place.step, **_plain(metrics), **score}, Path(folder) if context.rank == 0 else None)
+        scored = {"score": _score(spec, metrics)} if metrics else {}
+        context.report({"step": place.step, **_plain(metrics), **scored}, Path(folder) if context.rank == 0 else None)
     tell({"kind": "checkpoint", "step": place.step})
     return place.stopped_early
 
@@ -360,6 +367,8 @@ def _due(settings: Any, place: checkpoint.Place) -> bool:
 def _remember(spec: FitSpec, place: checkpoint.Place, value: float) -> None:
     """Keep the best value in the place, and stop when patience has run out."""
     settings = spec.recipe.training
+    if np.isnan(value):
+        value = float("-inf") if _more_is_better(spec) else float("inf")
     gain = 0.0 if place.best is None else (value - place.best) * (1 if _more_is_better(spec) else -1)
     if place.best is None or gain > settings.early_stopping_threshold:
         place.best, place.best_step, place.waited = value, place.step, 0
@@ -386,6 +395,12 @@ def _choosing_value(spec: FitSpec, metrics: Mapping[str, float]) -> float:
     return float(metrics[name])
 
 
+def _score(spec: FitSpec, metrics: Mapping[str, float]) -> float:
+    """The choosing metric such that more is better; an undefined one is worse than any."""
+    value = _choosing_value(spec, metrics) * (1 if _more_is_better(spec) else -1)
+    return float("-inf") if np.isnan(value) else value
+
+
 def _more_is_better(spec: FitSpec) -> bool:
     told = spec.recipe.training.greater_is_better
     return greater_is_better(choosing_metric(spec)) if told is None else told
@@ -397,6 +412,12 @@ def _log_line(trainee: Trainee, tally: Tally, step: int, steps: int, epoch: floa
     loss, units, examples = collective.sum_over_ranks(
         [float(tally.loss), float(tally.units), float(tally.examples)], trainee.accelerator.device
     )
+    if not np.isfinite(loss):
+        raise UserError(
+            f"the training loss is {loss} at step {step}: training has diverged (gradient norm {float(norm):.3g})\n"
+            "    → Lower training.learning_rate, or set training.warmup_ratio=0.1 and training.max_grad_norm=1.0; "
+            "with fp16 try bf16"
+        )
     return {
         "kind": "step",
         "split": "train",

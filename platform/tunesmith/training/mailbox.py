@@ -40,7 +40,7 @@ class Mailbox:
         return self._failure is not None
 
 
-class Stopped(Exception):  # noqa: N818 (not a failure)
+class Stopped(Exception):
     """Training was ended elsewhere: by the user, or by another worker's error."""
 
 
