@@ -7,6 +7,7 @@ import json
 import wave
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,15 +96,17 @@ NO_IMAGE = (
     ({"image": "/nowhere/1.png"}, "not there"),
 )
 
+BERT, VIT = partial(tiny_bert, spread=0.2), partial(tiny_vit, spread=0.2)
+
 CASES = {
     case.id: case
     for case in (
-        Case("text", "text-classification", tiny_bert, texts, NO_TEXT, {"label": "hihg"}, "label"),
-        Case("multi-label", "text-classification", tiny_bert, several, NO_TEXT, {"label": ["low", "lnog"]}, "labels"),
+        Case("text", "text-classification", BERT, texts, NO_TEXT, {"label": "hihg"}, "label"),
+        Case("multi-label", "text-classification", BERT, several, NO_TEXT, {"label": ["low", "lnog"]}, "labels"),
         Case(
             "text-pair",
             "text-classification",
-            tiny_bert,
+            BERT,
             pairs,
             (*NO_TEXT, ({"text_pair": ""}, "text_pair is empty")),
             {"label": "middle"},
@@ -112,7 +115,7 @@ CASES = {
         Case(
             "token",
             "token-classification",
-            tiny_bert,
+            BERT,
             sentences,
             (
                 ({"tokens": []}, "tokens are missing or empty"),
@@ -123,7 +126,7 @@ CASES = {
             "tags",
         ),
         Case(
-            "vit", "image-classification", tiny_vit, pictures, (*NO_IMAGE, ({"label": ""}, "label is missing")), {"label": "n"}, "label"
+            "vit", "image-classification", VIT, pictures, (*NO_IMAGE, ({"label": ""}, "label is missing")), {"label": "n"}, "label"
         ),
         Case("resnet", "image-classification", tiny_resnet, pictures, NO_IMAGE, {"label": "n"}, "label", cut_freely=False),
         Case(

@@ -31,9 +31,18 @@ def tiny_tokenizer(folder: Path, words: list[str] = WORDS) -> None:
 
 
 def tiny_bert(
-    folder: Path, *, dropout: float = 0.0, layers: int = 2, hidden: int = 32, labels: list[str] | None = None
+    folder: Path,
+    *,
+    dropout: float = 0.0,
+    layers: int = 2,
+    hidden: int = 32,
+    labels: list[str] | None = None,
+    spread: float = 0.02,
 ) -> Path:
-    """A BERT of a few thousand parameters, with its tokenizer; with a head for ``labels`` where they are given."""
+    """A BERT of a few thousand parameters, with its tokenizer; with a head for ``labels`` where they are given.
+
+    ``spread`` is the standard deviation of its weights: 0.2 lets so small a model learn within a few steps.
+    """
     from transformers import BertConfig, BertForSequenceClassification, BertModel
 
     torch.manual_seed(0)
@@ -46,6 +55,7 @@ def tiny_bert(
         max_position_embeddings=64,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
+        initializer_range=spread,
     )
     if labels is None:
         BertModel(config).save_pretrained(folder)
@@ -56,7 +66,7 @@ def tiny_bert(
     return folder
 
 
-def tiny_vit(folder: Path, *, side: int = 16) -> Path:
+def tiny_vit(folder: Path, *, side: int = 16, spread: float = 0.02) -> Path:
     """A ViT for images of ``side`` × ``side``; it has no batch norm, so that batches may be cut in any way."""
     from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
@@ -70,6 +80,7 @@ def tiny_vit(folder: Path, *, side: int = 16) -> Path:
         patch_size=4,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
+        initializer_range=spread,
     )
     ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
     ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
@@ -104,6 +115,7 @@ def tiny_detr(folder: Path, *, side: int = 24) -> Path:
         num_detection_tokens=5,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
+        initializer_range=0.1,
     )
     YolosForObjectDetection(config).save_pretrained(folder)
     ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)

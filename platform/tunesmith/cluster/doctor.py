@@ -61,12 +61,11 @@ def _packages() -> Finding:
     """What is installed against what the distribution asks for."""
     from packaging.requirements import Requirement
 
-    wrong, count = [], 0
-    for line in importlib.metadata.requires("tunesmith") or ():
-        requirement = Requirement(line)
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        count += 1
+    from tunesmith.cluster.wheel import requirements
+
+    wrong = []
+    asked = [Requirement(line) for line in requirements()]
+    for requirement in asked:
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
@@ -76,7 +75,7 @@ def _packages() -> Finding:
             wrong.append(f"{requirement.name} {version} is not {requirement.specifier}")
     if wrong:
         return Finding("packages", "fail", "; ".join(wrong), "pip install -c constraints.txt tunesmith")
-    return Finding("packages", "ok", f"{count} packages are as asked for")
+    return Finding("packages", "ok", f"{len(asked)} packages are as asked for")
 
 
 def _torch() -> Finding:

@@ -19,6 +19,9 @@ PACKAGES = ("tunesmith", "tunesmith_federated", "tunesmith_serving")
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """Every file's time in the wheel, so that equal code gives equal bytes (Ray caches uploads by content)."""
 
+ASKED_FOR = "asked-for.txt"
+"""The file of the travelling wheel's metadata that keeps the requirements, for ``tunesmith doctor``."""
+
 LEFT_OUT = ("Requires-Dist:", "Provides-Extra:", "Description-Content-Type:", "License-File:")
 """Lines of the installed metadata that the travelling wheel does without."""
 
@@ -47,6 +50,13 @@ def source_hash() -> str:
     for name, path in _files():
         digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def requirements() -> list[str]:
+    """What the distribution asks for without extras, whether it is installed or has travelled here."""
+    distribution = importlib.metadata.distribution("tunesmith")
+    lines = distribution.requires or (distribution.read_text(ASKED_FOR) or "").splitlines()
+    return [line for line in lines if ";" not in line]
 
 
 def nodes_without_this_code(nodes: Sequence[Node], timeout: float = 30.0) -> list[Node]:
@@ -87,9 +97,8 @@ def _metadata(version: str) -> Iterator[tuple[str, bytes]]:
     lines = [f"Version: {version}" if line.startswith("Version:") else line for line in head]
     yield f"{info}/METADATA", "\n".join(lines).encode() + b"\n"
     yield f"{info}/WHEEL", b"Wheel-Version: 1.0\nGenerator: tunesmith\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    # Where pip does not look, but importlib.metadata.requires() does: `tunesmith doctor` compares with it.
-    plain = [line for line in importlib.metadata.requires("tunesmith") or () if ";" not in line]
-    yield f"{info}/requires.txt", "\n".join(plain).encode() + b"\n"
+    # Not requires.txt: pip takes that for requirements as well.
+    yield f"{info}/{ASKED_FOR}", "\n".join(requirements()).encode() + b"\n"
     entry_points = distribution.read_text("entry_points.txt")
     if entry_points:
         yield f"{info}/entry_points.txt", entry_points.encode()

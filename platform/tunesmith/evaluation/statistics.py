@@ -4,8 +4,10 @@ Which interval, chosen by simulated coverage (``tests/unit/evaluation/test_stati
 
 - shares of independent examples (accuracy, a class's recall): Wilson's score interval
 - other rates between 0 and 1 of which more is better (F1, ROC-AUC): Wilson's with the effective number of examples, that at
-  which a share would spread as the metric does over the bootstrap. Percentile intervals of n = 50 cover 55 % near 1, these 95 %
-- losses and all else: bias-corrected and accelerated bootstrap (Efron 1987)
+  which a share would spread as the metric does over the bootstrap. Of n = 50 and values near 1, percentile intervals hold
+  the truth in 55 % of the cases, these in 93 to 98 %
+- losses and all else: bias-corrected and accelerated bootstrap (Efron 1987); of n = 50 it covers 91 %, where a few mistakes
+  make most of the loss 87 %
 - the calibration error, which resampling inflates: the basic bootstrap, which takes that bias off again
 - differences: MOVER (Zou and Donner 2008, doi:10.1002/sim.3095) from the two intervals and their correlation over shared
   resamples

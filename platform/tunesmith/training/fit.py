@@ -12,132 +12,27 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import torch
 
-from tunesmith.errors import DataError, UserError, nearest
-from tunesmith.evaluation.predictor import Predictor, to_device
-from tunesmith.tasks.base import Batch, Example, Features, Metrics, Preprocessing, Task
-from tunesmith.tasks.metrics import greater_is_better
+from tunesmith.errors import DataError, UserError
+from tunesmith.evaluation.predictor import to_device
+from tunesmith.tasks.base import Batch, Metrics
 from tunesmith.training import checkpoint, collective
+from tunesmith.training.acceleration import make_accelerator
 from tunesmith.training.batch_plan import MicroBatches, PlanSettings, plan, updates_per_epoch
 from tunesmith.training.loader import prefetch
 from tunesmith.training.memory import explaining_memory
 from tunesmith.training.optim import make_optimizer, make_schedule, on_plateau
+from tunesmith.training.spec import Event, Examples, FitContext, FitData, FitResult, FitSpec, Planner, Tally, Trainee
+from tunesmith.training.validation import choosing_value, remember, score, validate
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-    from tunesmith.recipe import Recipe
-
-Event = dict[str, Any]
-Planner = Callable[[int], list[list[MicroBatches]]]
-
-
-class Examples(Protocol):
-    """A split of the prepared data, as far as the loop is concerned."""
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int32]:
-        """What each example costs."""
-
-    @property
-    def counts(self) -> npt.NDArray[np.int32]:
-        """The units of loss of each."""
-
-    def __len__(self) -> int:
-        """Examples in it."""
-
-    def features(self, indices: Sequence[int]) -> list[Features]:
-        """The features of these examples."""
-
-    def examples(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The examples themselves, by role."""
-
-
-@dataclass(frozen=True)
-class FitSpec:
-    """What is trained."""
-
-    recipe: Recipe
-    task: Task
-    preprocessing: Preprocessing
-
-
-@dataclass(frozen=True)
-class FitData:
-    """What it is trained and validated on."""
-
-    train: Examples
-    validation: Examples | None = None
-
-
-@dataclass
-class FitContext:
-    """Where the loop runs, and what is done with what it finds."""
-
-    rank: int = 0
-    world_size: int = 1
-    start: checkpoint.Start = field(default_factory=checkpoint.Start)
-    steps: int | None = None
-    """Stop after so many updates (a federated round); the schedule still spans the whole of training."""
-    schedule_steps: int | None = None
-    """Updates that the schedule spans, where that is not this call's own number."""
-    schedule_offset: int = 0
-    """Updates of the schedule that lie behind (earlier federated rounds)."""
-    objective: Callable[[torch.nn.Module], torch.Tensor] | None = None
-    """A term added to each update's loss (FedProx, L2-SP)."""
-    gradient: Callable[[torch.nn.Module], None] | None = None
-    """Changes the accumulated gradient in place, before clipping (SCAFFOLD)."""
-    planner: Planner | None = None
-    """Epoch → updates, instead of the batch plan."""
-    report: Callable[[Metrics, Path | None], None] | None = None
-    """Called by every rank equally often: at each evaluation and checkpoint. The folder is gone afterwards."""
-    event: Callable[[Event], None] = lambda event: None
-    """Called on rank 0 for progress and metrics; see :mod:`tunesmith.training.progress` for the kinds."""
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What came out."""
-
-    model: torch.nn.Module
-    """The trained model (the last state, not the best: that is in the checkpoints)."""
-    place: checkpoint.Place
-    history: list[Event]
-    """What was reported of training and validation, on rank 0."""
-    examples_per_second: float
-
-
-@dataclass
-class Trainee:
-    """The model with all that moves it."""
-
-    accelerator: Accelerator
-    model: torch.nn.Module
-    optimizer: Any
-    schedule: Any
-    units_per_update: float
-    """Loss units of an update on average: what summed losses are divided by."""
-
-
-@dataclass
-class Tally:
-    """Sums since the last line of the log, of this rank."""
-
-    loss: torch.Tensor | float = 0.0
-    """Stays on its device until it is logged: reading it would wait for the device at every step."""
-    units: int = 0
-    examples: int = 0
-    since: float = field(default_factory=time.perf_counter)
+__all__ = ["Event", "FitContext", "FitData", "FitResult", "FitSpec", "fit", "train_step", "validate"]
 
 
 def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitResult:
@@ -219,29 +114,8 @@ def train_step(spec: FitSpec, trainee: Trainee, batches: list[Batch], context: F
     return norm
 
 
-def validate(spec: FitSpec, model: torch.nn.Module, split: Examples, context: FitContext) -> Metrics:
-    """The task's metrics on a split, the same on every rank; each rank answers its share of the batches."""
-    predictor = Predictor(spec.task, model, spec.preprocessing, device=next(model.parameters()).device)
-    size = spec.recipe.training.per_device_eval_batch_size
-    predictor.batch_size = size or 2 * spec.recipe.training.per_device_train_batch_size
-    state = spec.preprocessing.state
-    mine = predictor.batches(split.lengths)[context.rank :: context.world_size]
-    rows: list[tuple[int, dict[str, Any]]] = []
-    for indices, answers in predictor.predict_split(split, mine):
-        examples: list[Example] = list(split.examples(indices.tolist()))
-        rows += [
-            (int(index), spec.task.score(answer, example, state))
-            for index, answer, example in zip(indices, answers, examples, strict=True)
-        ]
-    model.train()
-    rows = sorted(collective.gather(rows), key=lambda row: row[0])
-    return dict(spec.task.aggregate(pa.Table.from_pylist([record for _, record in rows]), state))
-
-
 def _build(spec: FitSpec, context: FitContext, total: int, units_per_update: float) -> Trainee:
     """Model, optimizer and schedule, on their device and prepared for all ranks."""
-    from tunesmith.training.acceleration import make_accelerator
-
     settings = spec.recipe.training
     torch.manual_seed(settings.seed)
     accelerator = make_accelerator(settings)
@@ -332,8 +206,8 @@ def _judge_and_save(
     metrics: Metrics = {}
     if judge and data.validation is not None:
         metrics = validate(spec, trainee.accelerator.unwrap_model(trainee.model), data.validation, context)
-        value = _choosing_value(spec, metrics)
-        _remember(spec, place, value)
+        value = choosing_value(spec, metrics)
+        remember(spec, place, value)
         if on_plateau(trainee.schedule):
             trainee.schedule.step(value)
         tell(
@@ -352,7 +226,7 @@ def _judge_and_save(
             spec.task,
             spec.preprocessing,
         )
-        scored = {"score": _score(spec, metrics)} if metrics else {}
+        scored = {"score": score(spec, metrics)} if metrics else {}
         context.report({"step": place.step, **_plain(metrics), **scored}, Path(folder) if context.rank == 0 else None)
     tell({"kind": "checkpoint", "step": place.step})
     return place.stopped_early
@@ -362,48 +236,6 @@ def _due(settings: Any, place: checkpoint.Place) -> bool:
     if settings.eval_strategy == "steps":
         return bool(place.step % settings.eval_steps == 0)
     return place.update == 0
-
-
-def _remember(spec: FitSpec, place: checkpoint.Place, value: float) -> None:
-    """Keep the best value in the place, and stop when patience has run out."""
-    settings = spec.recipe.training
-    if np.isnan(value):
-        value = float("-inf") if _more_is_better(spec) else float("inf")
-    gain = 0.0 if place.best is None else (value - place.best) * (1 if _more_is_better(spec) else -1)
-    if place.best is None or gain > settings.early_stopping_threshold:
-        place.best, place.best_step, place.waited = value, place.step, 0
-        return
-    place.waited += 1
-    place.stopped_early = settings.early_stopping_patience is not None and place.waited >= settings.early_stopping_patience
-
-
-def choosing_metric(spec: FitSpec) -> str:
-    """The metric that chooses the checkpoint."""
-    return spec.recipe.training.metric_for_best_model or spec.task.metric
-
-
-def _choosing_value(spec: FitSpec, metrics: Mapping[str, float]) -> float:
-    name = choosing_metric(spec)
-    if name not in metrics:
-        near = nearest(name, metrics)
-        shown = ", ".join(key for key in metrics if "/" not in key)
-        raise UserError(
-            f"training.metric_for_best_model: the task has no metric {name!r}. "
-            + (f"Did you mean {near!r}? " if near else "")
-            + f"There are: {shown}"
-        )
-    return float(metrics[name])
-
-
-def _score(spec: FitSpec, metrics: Mapping[str, float]) -> float:
-    """The choosing metric such that more is better; an undefined one is worse than any."""
-    value = _choosing_value(spec, metrics) * (1 if _more_is_better(spec) else -1)
-    return float("-inf") if np.isnan(value) else value
-
-
-def _more_is_better(spec: FitSpec) -> bool:
-    told = spec.recipe.training.greater_is_better
-    return greater_is_better(choosing_metric(spec)) if told is None else told
 
 
 def _log_line(trainee: Trainee, tally: Tally, step: int, steps: int, epoch: float, norm: Any) -> Event:

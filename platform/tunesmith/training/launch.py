@@ -16,7 +16,7 @@ from tunesmith.training.worker import WorkerConfig, train_worker
 if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
     from tunesmith.runs import Run
-    from tunesmith.training.fit import Event
+    from tunesmith.training.spec import Event
 
 POLL = 0.2
 """Seconds between two looks into the mailbox."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunesmith.training.fit import Event
+    from tunesmith.training.spec import Event
 
 NAMESPACE = "tunesmith"
 

@@ -14,7 +14,7 @@ from tunesmith.evaluation.predictor import to_device
 
 if TYPE_CHECKING:
     from tunesmith.tasks.base import Batch
-    from tunesmith.training.fit import FitSpec, Trainee
+    from tunesmith.training.spec import FitSpec, Trainee
 
 
 @contextmanager

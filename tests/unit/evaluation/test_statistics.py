@@ -35,9 +35,10 @@ def test_intervals_cover_the_truth(n: int, rounds: int) -> None:
         for name in names:
             estimate = found.estimate(name)
             held[name] += estimate.low <= truth[name] <= estimate.high
-    assert all(count / rounds >= 0.88 for count in held.values()), held
-    assert 0.91 <= held["accuracy"] / rounds <= 0.995
-    assert 0.91 <= held["f1_macro"] / rounds <= 0.995
+    # Measured over 2,000 rounds of n = 50: 0.94 to 0.97, but 0.92 (ROC-AUC), 0.91 (log loss). The slack is 3 standard errors.
+    slack = 3 * math.sqrt(0.91 * 0.09 / rounds)
+    assert all(held[name] / rounds >= 0.94 - slack for name in ("accuracy", "f1_macro", "mcc")), held
+    assert all(count / rounds >= 0.91 - slack for count in held.values()), held
 
 
 def test_differences_of_two_models_cover_the_truth_and_use_the_pairs() -> None:

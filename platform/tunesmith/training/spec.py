@@ -1,0 +1,123 @@
+"""What the loop is given and gives back: the words that :mod:`tunesmith.training.fit` and its callers share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tunesmith.tasks.base import Features, Metrics, Preprocessing, Task
+from tunesmith.training import checkpoint
+from tunesmith.training.batch_plan import MicroBatches
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from tunesmith.recipe import Recipe
+
+Event = dict[str, Any]
+Planner = Callable[[int], list[list[MicroBatches]]]
+
+
+class Examples(Protocol):
+    """A split of the prepared data, as far as the loop is concerned."""
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int32]:
+        """What each example costs."""
+
+    @property
+    def counts(self) -> npt.NDArray[np.int32]:
+        """The units of loss of each."""
+
+    def __len__(self) -> int:
+        """Examples in it."""
+
+    def features(self, indices: Sequence[int]) -> list[Features]:
+        """The features of these examples."""
+
+    def examples(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The examples themselves, by role."""
+
+
+@dataclass(frozen=True)
+class FitSpec:
+    """What is trained."""
+
+    recipe: Recipe
+    task: Task
+    preprocessing: Preprocessing
+
+
+@dataclass(frozen=True)
+class FitData:
+    """What it is trained and validated on."""
+
+    train: Examples
+    validation: Examples | None = None
+
+
+@dataclass
+class FitContext:
+    """Where the loop runs, and what is done with what it finds."""
+
+    rank: int = 0
+    world_size: int = 1
+    start: checkpoint.Start = field(default_factory=checkpoint.Start)
+    steps: int | None = None
+    """Stop after so many updates (a federated round); the schedule still spans the whole of training."""
+    schedule_steps: int | None = None
+    """Updates that the schedule spans, where that is not this call's own number."""
+    schedule_offset: int = 0
+    """Updates of the schedule that lie behind (earlier federated rounds)."""
+    objective: Callable[[torch.nn.Module], torch.Tensor] | None = None
+    """A term added to each update's loss (FedProx, L2-SP)."""
+    gradient: Callable[[torch.nn.Module], None] | None = None
+    """Changes the accumulated gradient in place, before clipping (SCAFFOLD)."""
+    planner: Planner | None = None
+    """Epoch → updates, instead of the batch plan."""
+    report: Callable[[Metrics, Path | None], None] | None = None
+    """Called by every rank equally often: at each evaluation and checkpoint. The folder is gone afterwards."""
+    event: Callable[[Event], None] = lambda event: None
+    """Called on rank 0 for progress and metrics; see :mod:`tunesmith.training.progress` for the kinds."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What came out."""
+
+    model: torch.nn.Module
+    """The trained model (the last state, not the best: that is in the checkpoints)."""
+    place: checkpoint.Place
+    history: list[Event]
+    """What was reported of training and validation, on rank 0."""
+    examples_per_second: float
+
+
+@dataclass
+class Trainee:
+    """The model with all that moves it."""
+
+    accelerator: Accelerator
+    model: torch.nn.Module
+    optimizer: Any
+    schedule: Any
+    units_per_update: float
+    """Loss units of an update on average: what summed losses are divided by."""
+
+
+@dataclass
+class Tally:
+    """Sums since the last line of the log, of this rank."""
+
+    loss: torch.Tensor | float = 0.0
+    """Stays on its device until it is logged: reading it would wait for the device at every step."""
+    units: int = 0
+    examples: int = 0
+    since: float = field(default_factory=time.perf_counter)
