@@ -114,9 +114,15 @@ def load_local() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def ray_head() -> Iterator[Any]:
+def load_cluster() -> Any:
+    """The class ``LocalCluster`` of ``cluster/local.py``, a context manager."""
+    return load_local().LocalCluster
+
+
+@pytest.fixture(scope="session")
+def ray_head(load_cluster: Any) -> Iterator[Any]:
     """A Ray of one node with two CPUs that lasts for the session. It outlives connections to it, which take a second."""
-    with load_local().LocalCluster(nodes=1, cpus=2) as cluster:
+    with load_cluster(nodes=1, cpus=2) as cluster:
         yield cluster
 
 
@@ -133,7 +139,7 @@ def ray_local(ray_head: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="session")
-def local_cluster() -> Iterator[Any]:
+def local_cluster(load_cluster: Any) -> Iterator[Any]:
     """A Ray cluster of two nodes with one CPU each that takes jobs; nothing is connected to it."""
-    with load_local().LocalCluster(nodes=2, cpus=1, dashboard=True) as cluster:
+    with load_cluster(nodes=2, cpus=1, dashboard=True) as cluster:
         yield cluster

@@ -140,8 +140,8 @@ def _run(group: Verbs, args: Sequence[str] | None, prog_name: str, complete_var:
         return result if isinstance(result, int) else EXIT_OK
     except click.exceptions.Exit as done:
         return int(done.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        _say("interrupted")
+    except (click.Abort, KeyboardInterrupt) as error:
+        _say("\n".join(["interrupted", *getattr(error.__cause__ or error, "__notes__", ())]))
         return EXIT_INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as error:
         _say(error.format_message())

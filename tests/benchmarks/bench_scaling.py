@@ -20,12 +20,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.bench_text import bert, mixed_texts
 from support.data import pictures
 from support.fits import on_ranks, prepare_in_memory, recipe_for
 from tunesmith.recipe import Recipe
 from tunesmith.training.fit import FitContext, FitData, fit
-
-from benchmarks.bench_text import bert, mixed_texts
 
 ROOT = Path(__file__).parents[2]
 

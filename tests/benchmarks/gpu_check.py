@@ -15,12 +15,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.bench_text import bert, mixed_texts
 from support.data import MemorySplit, pictures, sentences, texts
 from support.fits import prepare_in_memory, recipe_for
 from support.models import tiny_bert, tiny_vit
 from tunesmith.training.fit import FitContext, FitData, fit
-
-from benchmarks.bench_text import bert, mixed_texts
 
 TOLERANCE = 2e-4
 """Largest difference of a parameter after one update in float32; kernels sum in another order."""

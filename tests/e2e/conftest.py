@@ -16,6 +16,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 Shell = Callable[..., str]
+STAMPS = (".installed", ".demo-installed")
+"""What the Makefile leaves in an environment that it has filled."""
 
 
 @dataclass(frozen=True)
@@ -49,22 +51,33 @@ def copy_of_the_repository(folder: Path) -> Path:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
+    shadow_of_this_environment(folder.with_name(f"{folder.name}-venv"))
     return folder
 
 
-def run_in(folder: Path, command: list[str], timeout: float) -> str:
-    """Runs a command as a user of the installed environment would, and returns all that it wrote. Fails with it."""
-    binaries = Path(sys.executable).parent
-    venv = binaries.parent
+def shadow_of_this_environment(folder: Path) -> Path:
+    """A virtual environment that `make` takes for installed, made of links to this one.
+
+    `make` in a copy of the repository would otherwise install the copy into this environment.
+    """
+    folder.mkdir(parents=True)
+    for entry in Path(sys.prefix).iterdir():
+        if entry.name not in STAMPS:
+            (folder / entry.name).symlink_to(entry)
+    for stamp in STAMPS:
+        (folder / stamp).touch()
+    return folder
+
+
+def run_in(folder: Path, script: str, timeout: float) -> str:
+    """Runs a bash script as a user of the installed environment would, and returns all that it wrote. Fails with it."""
     environment = {
         **os.environ,
-        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-        "VENV": str(venv),
-        # This environment is taken as it is: installing the copy into it would point it at a folder that goes away.
-        "MAKEFLAGS": f"--old-file={venv}/.installed --old-file={venv}/.demo-installed",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "VENV": str(folder.with_name(f"{folder.name}-venv")),
     }
     process = subprocess.Popen(
-        command,
+        ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -77,8 +90,9 @@ def run_in(folder: Path, command: list[str], timeout: float) -> str:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
-        pytest.fail(f"{command} ran longer than {timeout} s and wrote:\n{output}")
-    assert process.returncode == 0, f"{command} ended with {process.returncode} and wrote:\n{output}"
+        pytest.fail(f"{script}\nran longer than {timeout} s and wrote:\n{output}")
+    assert process.returncode == 0, f"{script}\nended with {process.returncode} and wrote:\n{output}"
+    assert "pip install" not in output, f"{script}\ninstalled something:\n{output}"
     return output
 
 
@@ -93,7 +107,7 @@ def shell() -> Shell:
     """``shell(folder, script, timeout=...)``: what a bash script writes; the test fails where it does."""
 
     def run(folder: Path, script: str, timeout: float = 300) -> str:
-        return run_in(folder, ["bash", "-euo", "pipefail", "-c", script], timeout)
+        return run_in(folder, script, timeout)
 
     return run
 

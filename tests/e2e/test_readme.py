@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,8 +20,9 @@ BLOCKS = [match.groupdict() for match in FENCE.finditer(README.read_text(encodin
 )
 def test_a_command_of_the_readme_works(block: dict[str, str], house: Path, shell: Callable[..., str]) -> None:
     if block["language"] == "python":
-        (house / "readme.py").write_text(block["code"] + "\n", encoding="utf-8")
-        assert shell(house, f"{sys.executable} readme.py", timeout=600)
+        program = house.with_name("readme.py")
+        program.write_text(block["code"] + "\n", encoding="utf-8")
+        assert shell(house, f"python {program}", timeout=600)
     else:
         assert shell(house, block["code"], timeout=600)
 

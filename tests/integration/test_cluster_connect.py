@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from tunesmith.cluster.connect import Cluster, connect
 from tunesmith.cluster.preflight import check_resources, preflight
 from tunesmith.errors import ClusterError

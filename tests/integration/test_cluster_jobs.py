@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import tunesmith
+
+from support.commands import Command
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -26,30 +28,32 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def submit(cluster: Any, folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
+    """The command on the cluster: its exit code, and all that it wrote here."""
+    there = {**cluster.environment, **environment}
+    with Command(*arguments, "--on", cluster.jobs_address, folder=folder, environment=there) as command:
+        code = command.finish(timeout=120)
+        return code, command.output
+
+
 def test_a_sound_recipe_ends_with_0_and_a_broken_one_with_2(local_cluster: Any, project: Path) -> None:
-    command = ("validate", "recipes/recipe.yaml", "--on", local_cluster.jobs_address)
-    good = tunesmith(*command, cwd=project, environment=local_cluster.environment)
-    assert good.returncode == 0, good.stdout + good.stderr
-    assert good.stdout.startswith("✓ recipes/recipe.yaml is sound")
-    assert "raysubmit_" in good.stderr
+    code, output = submit(local_cluster, project, "validate", "recipes/recipe.yaml")
+    assert code == 0, output
+    assert re.match(r"submitted to http://127\.0\.0\.1:\d+ as raysubmit_\w+\n✓ recipes/recipe\.yaml is sound\n", output)
     # It exists on no node, which only the job can know.
-    broken = tunesmith(*command, "data.train=/nowhere/x.csv", cwd=project, environment=local_cluster.environment)
-    assert broken.returncode == 2, broken.stdout + broken.stderr
-    assert "/nowhere/x.csv does not exist" in broken.stdout
+    code, output = submit(local_cluster, project, "validate", "recipes/recipe.yaml", "data.train=/nowhere/x.csv")
+    assert code == 2, output
+    assert "/nowhere/x.csv does not exist" in output
 
 
 def test_what_cannot_run_there_is_refused_before_it_is_sent(local_cluster: Any, project: Path) -> None:
-    refused = tunesmith(
-        "train", "recipes/recipe.yaml", "--on", local_cluster.jobs_address, cwd=project, environment=local_cluster.environment
-    )
-    assert refused.returncode == 2
-    assert "→ training.output_dir=s3://" in refused.stderr
-    assert "raysubmit_" not in refused.stderr
+    code, output = submit(local_cluster, project, "train", "recipes/recipe.yaml")
+    assert code == 2
+    assert "→ training.output_dir=s3://" in output
+    assert "raysubmit_" not in output
 
 
 def test_a_wrong_token_is_told(local_cluster: Any, project: Path) -> None:
-    environment = {**local_cluster.environment, "RAY_AUTH_TOKEN": "0" * 64}
-    environment.pop("RAY_AUTH_TOKEN_PATH", None)
-    refused = tunesmith("doctor", "--on", local_cluster.jobs_address, cwd=project, environment=environment)
-    assert refused.returncode == 2
-    assert "refused this user's token" in refused.stderr
+    code, output = submit(local_cluster, project, "doctor", RAY_AUTH_TOKEN="0" * 64)
+    assert code == 2
+    assert "refused this user's token" in output

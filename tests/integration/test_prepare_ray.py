@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tunesmith.data.features import FeatureFile
 from tunesmith.data.prepare import prepare
 from tunesmith.data.prepared import PreparedData

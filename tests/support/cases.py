@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tunesmith.recipe import Recipe
 
 from support.data import pictures, scenes, sentences, sounds, texts
 from support.models import tiny_bert, tiny_detr, tiny_resnet, tiny_vit, tiny_wav2vec2
+from tunesmith.recipe import Recipe
 
 Rows = list[dict[str, Any]]
 

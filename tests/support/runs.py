@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from support.data import pictures, sentences, texts
+from support.models import tiny_bert, tiny_resnet
 from tunesmith import storage
 from tunesmith.data.prepare import prepare
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Artefact, Run
 from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Preprocessing
-
-from support.data import pictures, sentences, texts
-from support.models import tiny_bert, tiny_resnet
 
 
 def finished_run(

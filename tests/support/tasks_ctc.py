@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from tunesmith.errors import DataError
+
+from tunesmith.errors import DataError, ModelError
 from tunesmith.recipe import Recipe
+from tunesmith.runs.artefact import Artefact
 from tunesmith.tasks import hub, labels
 from tunesmith.tasks.base import (
     Answer,
@@ -140,6 +142,15 @@ class SpeechToText:
         from transformers import AutoModelForCTC
 
         return hub.load_saved(AutoModelForCTC, folder)
+
+    def load_base(self, recipe: Recipe, state: State) -> torch.nn.Module | None:
+        """The base where it was fine-tuned for the same characters."""
+        source = hub.model_source(recipe)
+        try:
+            own = Artefact.read(source).state
+        except ModelError:
+            return None
+        return self.load_model(source) if own["vocabulary"] == state["vocabulary"] else None
 
     def loss(self, model: torch.nn.Module, batch: Batch, label_smoothing: float = 0.0) -> tuple[torch.Tensor, int]:
         """Summed over the texts; the unit is a character."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+
 from tunesmith.errors import DataError
 from tunesmith.recipe import Recipe
 from tunesmith.tasks import hub, images, labels
@@ -125,6 +126,11 @@ class Detection:
         from transformers import AutoModelForObjectDetection
 
         return hub.load_saved(AutoModelForObjectDetection, folder)
+
+    def load_base(self, recipe: Recipe, state: State) -> torch.nn.Module | None:
+        from transformers import AutoModelForObjectDetection
+
+        return hub.load_base(AutoModelForObjectDetection, recipe, state["labels"])
 
     def loss(self, model: torch.nn.Module, batch: Batch, label_smoothing: float = 0.0) -> tuple[torch.Tensor, int]:
         """The model's own loss, which is an average over the batch's boxes."""

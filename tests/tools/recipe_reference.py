@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic.fields import FieldInfo
+
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.base import Section, section_of
 from tunesmith.recipe.keys import wanted

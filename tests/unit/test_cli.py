@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+
 from tunesmith import cli
 
 Invoke = Callable[..., Result]

@@ -5,6 +5,7 @@ import pickle
 import re
 
 import pytest
+
 from tunesmith import errors
 from tunesmith.errors import Mistake, RecipeError, TunesmithError, nearest
 

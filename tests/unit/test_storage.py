@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.fs
 import pytest
+
 from tunesmith import storage
 from tunesmith.errors import UserError
 

@@ -130,7 +130,7 @@ def _start(captured: Any) -> None:
         # The dashboard's processes would double the start (5 s → 11 s on 2 cores) and nothing here asks it.
         with captured():
             ray.init(address="local", include_dashboard=False, **_common(captured))
-    except (OSError, RuntimeError, ConnectionError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray raises a bare Exception where its parts do not answer in time
         raise ClusterError(
             f"Ray could not start on this machine: {_first_line(error)}\n"
             f"    → `tunesmith doctor` tells what is missing (memory, shared memory, a full or foreign {_temp_folder()}; "

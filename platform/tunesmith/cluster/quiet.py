@@ -113,7 +113,9 @@ def _loggers(log: IO[str] | None) -> Iterator[None]:
 @contextlib.contextmanager
 def _workers(log: IO[str] | None) -> Iterator[None]:
     """Writes the workers' prints, which Ray brings to the driver, to ``log`` instead of the screen."""
-    # Ray has no public way to say where worker output goes. `emit` is the one door through which all of it passes.
+    # Ray has no public way to say where worker output goes. `emit` is the one door through which all of it passes, and
+    # `print_to_stdstream` what the raylet's errors (a worker died) are printed with.
+    from ray._private import worker as driver
     from ray._private.ray_logging import global_worker_stdstream_dispatcher as dispatcher
 
     lock = threading.Lock()
@@ -127,9 +129,13 @@ def _workers(log: IO[str] | None) -> Iterator[None]:
             log.writelines(f"({who} pid={data.get('pid')}, {data.get('ip')}) {line}\n" for line in lines)
             log.flush()
 
-    before = dispatcher.emit
+    def write_error(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
+        write(data)
+
+    before = dispatcher.emit, driver.print_to_stdstream
     dispatcher.emit = write  # type: ignore[method-assign]
+    driver.print_to_stdstream = write_error
     try:
         yield
     finally:
-        dispatcher.emit = before  # type: ignore[method-assign]
+        dispatcher.emit, driver.print_to_stdstream = before  # type: ignore[method-assign]

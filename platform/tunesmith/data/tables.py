@@ -24,13 +24,15 @@ def array(values: Sequence[Any]) -> pa.Array:
 
 
 def as_text(value: Any) -> str | None:
-    """A value as text: text as it is, anything else as JSON.
+    """A value as text: text as it is, anything else as JSON; NaN, with which pandas marks what is missing, is none.
 
-    >>> as_text("a"), as_text(1), as_text(True), as_text([1]), as_text(None)
-    ('a', '1', 'true', '[1]', None)
+    >>> as_text("a"), as_text(1), as_text(True), as_text([1]), as_text(None), as_text(float("nan"))
+    ('a', '1', 'true', '[1]', None, None)
     """
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, float) and value != value:
+        return None
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)

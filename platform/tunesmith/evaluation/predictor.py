@@ -13,7 +13,7 @@ import torch
 
 from tunesmith.errors import DataError
 from tunesmith.runs.artefact import Artefact
-from tunesmith.tasks import hub, load_task
+from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Answer, Batch, Example, Features, Preprocessing, State, Task
 
 if TYPE_CHECKING:
@@ -75,11 +75,9 @@ class Predictor:
 
     @classmethod
     def load_base(cls, recipe: Recipe, task: Task, state: State, **options: Any) -> Predictor | None:
-        """The pre-trained model as it is, or None where its head does not answer with the state's labels."""
-        if not hub.same_labels(hub.load_config(recipe), list(state.get("labels", []))):
-            return None
-        preprocessing = Preprocessing(state, task.load_processor(recipe))
-        return cls(task, task.load_model(hub.model_source(recipe)), preprocessing, **options)
+        """The pre-trained model as it is, or None where its own head does not answer in the terms of the state."""
+        model = task.load_base(recipe, state)
+        return None if model is None else cls(task, model, Preprocessing(state, task.load_processor(recipe)), **options)
 
     def predict(self, examples: Sequence[Example | Any]) -> list[Answer]:
         """What the model says of each example, in order.
@@ -97,7 +95,7 @@ class Predictor:
         for index, example in enumerate(given):
             if why := self.task.check(example):
                 raise DataError(f"example {index}: {why}")
-        encoded = self.task.encode(given, self.preprocessing)
+        encoded = self.task.encode(given, self.preprocessing) if given else []
         answers: list[Answer | None] = [None] * len(given)
         lengths = np.asarray([one.length for one in encoded], dtype=np.int32)
         for indices in self.batches(lengths):

@@ -62,7 +62,8 @@ class Features:
     values: dict[str, np.ndarray | int | float]
     """Named arrays of any shape (``uint8`` pixels, ``int32`` token ids) or numbers."""
     length: int = 1
-    """What the example costs in a batch: tokens or samples for ragged inputs, 1 where every example costs the same."""
+    """What the example costs in a batch, in the model's own steps: tokens of a text, frames (not samples) of a sound; 1 where
+    every example costs the same."""
     count: int = 1
     """How many units of loss it brings: 1 for a class, the labelled tokens for tagging."""
 
@@ -148,13 +149,16 @@ class Task(Protocol):
         """Tokenise, decode, resize: once, before training. Examples without the target role are encoded too (prediction)."""
 
     def collate(self, features: Sequence[Features], preprocessing: Preprocessing) -> Batch:
-        """The padded tensors of one batch; includes ``labels`` where the features have them."""
+        """The padded tensors of one batch, each with a row for every example; ``labels`` where the features have them."""
 
     def build_model(self, recipe: Recipe, state: State) -> torch.nn.Module:
         """The pre-trained base with a head for ``state``. Raises :class:`ModelError`."""
 
     def load_model(self, folder: str) -> torch.nn.Module:
         """The model of a saved artefact, as it is."""
+
+    def load_base(self, recipe: Recipe, state: State) -> torch.nn.Module | None:
+        """The pre-trained model as it is, or None where its own head does not answer in the terms of ``state``."""
 
     def loss(self, model: torch.nn.Module, batch: Batch, label_smoothing: float = 0.0) -> tuple[torch.Tensor, int]:
         """The *sum* of the losses over the batch's units, with a graph, and the number of units."""
@@ -163,7 +167,11 @@ class Task(Protocol):
         """One forward pass: what the model says of each example of the batch, in order."""
 
     def score(self, answer: Answer, example: Example, state: State) -> Record:
-        """The flat row that goes into ``predictions.parquet``: the same keys and types for every example."""
+        """The flat row that goes into ``predictions.parquet``: the same keys and types for every example.
+
+        ``loss`` (a float) and ``correct`` (a truth value) are always there; ``reference``, ``prediction`` and ``confidence`` are
+        shown where they are. A list that may be empty is a NumPy array, which knows its type, unless it is one of texts.
+        """
 
     def aggregate(self, records: pa.Table, state: State, weights: np.ndarray | None = None) -> Metrics:
         """All metrics of the records, pure. ``weights`` ``[n]`` counts each record (a bootstrap resample); None is all ones.

@@ -68,7 +68,19 @@ def load_processor(auto_class: Any, recipe: Recipe | None, source: str | None = 
         source = processor_source(recipe)
         kwargs["revision"] = recipe.model.revision
     with explained(source, what="processor"), quiet():
-        return auto_class.from_pretrained(source, trust_remote_code=False, **kwargs)
+        processor = auto_class.from_pretrained(source, trust_remote_code=False, **kwargs)
+    _check_vocabulary(processor, Path(source))
+    return processor
+
+
+def _check_vocabulary(processor: Any, folder: Path) -> None:
+    """Refuse a tokenizer that Transformers made up, without any words, for a folder that has none."""
+    files = getattr(processor, "vocab_files_names", None)
+    if files and folder.is_dir() and not any((folder / name).exists() for name in files.values()):
+        raise ModelError(
+            f"the folder {str(folder)!r} has no tokenizer (none of {', '.join(sorted(files.values()))})\n"
+            "    → Save the tokenizer beside the model, or name where it is in model.processor_name_or_path"
+        )
 
 
 def build_classifier(auto_class: Any, recipe: Recipe, labels: list[str], **config_values: Any) -> torch.nn.Module:
@@ -80,14 +92,8 @@ def build_classifier(auto_class: Any, recipe: Recipe, labels: list[str], **confi
     import torch
 
     config = load_config(recipe)
+    check_labels(recipe, labels)
     keep = same_labels(config, labels)
-    if not keep and not recipe.model.ignore_mismatched_sizes:
-        raise ModelError(
-            f"model {recipe.model.model_name_or_path!r} answers with {_some(own_labels(config))}, "
-            f"the data has {_some(labels)}\n"
-            "    → Set model.ignore_mismatched_sizes: true to replace its head by a fresh one, "
-            "or name its classes in data.labels"
-        )
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
     for key, value in config_values.items():
@@ -114,12 +120,19 @@ def build_classifier(auto_class: Any, recipe: Recipe, labels: list[str], **confi
     return model  # type: ignore[no-any-return]  # transformers' auto classes are untyped
 
 
-def load_saved(auto_class: Any, folder: str) -> torch.nn.Module:
+def load_base(auto_class: Any, recipe: Recipe, labels: list[str]) -> torch.nn.Module | None:
+    """The pre-trained model as it is, or None where it does not answer with exactly these labels, in this order."""
+    if not same_labels(load_config(recipe), labels):
+        return None
+    return load_saved(auto_class, model_source(recipe), revision=recipe.model.revision)
+
+
+def load_saved(auto_class: Any, folder: str, **kwargs: Any) -> torch.nn.Module:
     """The model of an artefact, as it is, in float32."""
     import torch
 
     with explained(folder), quiet():
-        model = auto_class.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32)
+        model = auto_class.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, **kwargs)
     return model  # type: ignore[no-any-return]  # transformers' auto classes are untyped
 
 
@@ -132,6 +145,20 @@ def own_labels(config: Any) -> list[str]:
 def same_labels(config: Any, labels: list[str]) -> bool:
     """Whether the base answers with exactly these labels, in this order."""
     return own_labels(config) == list(labels)
+
+
+def check_labels(recipe: Recipe, labels: list[str]) -> None:
+    """Raises :class:`ModelError` where the base answers with other labels and its head must not be replaced."""
+    if recipe.model.ignore_mismatched_sizes:
+        return
+    config = load_config(recipe)
+    if not same_labels(config, labels):
+        raise ModelError(
+            f"model {recipe.model.model_name_or_path!r} answers with {_some(own_labels(config))}, "
+            f"the data has {_some(labels)}\n"
+            "    → Set model.ignore_mismatched_sizes: true to replace its head by a fresh one, "
+            "or name its classes in data.labels"
+        )
 
 
 def override_dropout(config: Any, value: float) -> None:
@@ -177,11 +204,13 @@ def reset_head(model: Any) -> list[str]:
 @contextmanager
 def explained(source: str, what: str = "model") -> Iterator[None]:
     """Turn whatever loading raises into one ModelError that says what to do."""
+    from safetensors import SafetensorError
+
     try:
         yield
     except ModelError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(f"cannot load the {what} {source!r}: {_why(source, error)}") from error
 
 

@@ -120,6 +120,12 @@ class ImageClassification:
 
         return hub.load_saved(AutoModelForImageClassification, folder)
 
+    def load_base(self, recipe: Recipe, state: State) -> torch.nn.Module | None:
+        """The base with its own head, where that answers with the same labels."""
+        from transformers import AutoModelForImageClassification
+
+        return hub.load_base(AutoModelForImageClassification, recipe, state["labels"])
+
     def loss(self, model: torch.nn.Module, batch: Batch, label_smoothing: float = 0.0) -> tuple[torch.Tensor, int]:
         """Summed cross-entropy over the examples."""
         logits = model(pixel_values=batch["pixel_values"]).logits

@@ -32,12 +32,12 @@ def open_image(value: Any) -> Image:
         image = _open(value)
         if image.width * image.height > LARGEST_PIXELS:
             raise DataError(f"image has {image.width}×{image.height} pixels, more than {LARGEST_PIXELS:,}")
-        return ImageOps.exif_transpose(image).convert("RGB")
+        return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
     except UnidentifiedImageError as error:
         raise DataError("image is unreadable: not a known image format") from error
     except FileNotFoundError as error:
         raise DataError(f"image is not there: {error.filename or value}") from error
-    except (OSError, SyntaxError, ValueError, images.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, TypeError, images.DecompressionBombError) as error:
         raise DataError(f"image is unreadable: {error}") from error
 
 
@@ -60,6 +60,17 @@ def _open(value: Any) -> Image:
             raise DataError("image is empty (0 bytes)")
         return images.open(io.BytesIO(value))
     raise DataError(f"image is {type(value).__name__}, not a path, bytes or an image")
+
+
+def _eight_bits(image: Image) -> Image:
+    """A greyscale of 16 bits scaled down to 8: Pillow's own conversion to RGB makes everything above 255 white."""
+    from PIL import Image as images
+
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image)
+    deep = image.mode != "I" or int(values.max(initial=0)) > 255
+    return images.fromarray((values >> 8 if deep else values).clip(0, 255).astype(np.uint8))
 
 
 def freeze(processor: Any) -> dict[str, Any]:

@@ -81,7 +81,8 @@ def freeze(counts: dict[str, int], recipe: Recipe, what: str = "class") -> list[
     """The labels in the order of the model's outputs.
 
     Those of ``data.labels`` if given; else the base model's own order where it has exactly these labels; else sorted, numbers
-    by value. Raises :class:`DataError` for a label that ``data.labels`` lacks and for fewer than two labels.
+    by value. Raises :class:`DataError` for a label that ``data.labels`` lacks and for fewer than two labels, and
+    :class:`ModelError` where the base model has other labels and must keep them.
     """
     found = sorted(counts, key=_order)
     declared = recipe.data.labels
@@ -94,12 +95,15 @@ def freeze(counts: dict[str, int], recipe: Recipe, what: str = "class") -> list[
                 f"training data has the label {extra[0]!r} ({counts[extra[0]]} rows), which data.labels does not name. "
                 f"{hint}Add it to data.labels, or mend the rows"
             )
+        hub.check_labels(recipe, list(declared))
         return list(declared)
     if len(found) < 2:
         only = f"only the {what} {found[0]!r} ({counts[found[0]]} rows)" if found else f"no {what} at all"
         raise DataError(f"training data has {only}; there is nothing to tell apart. At least two are needed")
     own = hub.own_labels(hub.load_config(recipe))
-    return own if sorted(own) == sorted(found) else found
+    chosen = own if sorted(own) == sorted(found) else found
+    hub.check_labels(recipe, chosen)
+    return chosen
 
 
 def unknown(names: Iterable[str], state: State) -> str | None:

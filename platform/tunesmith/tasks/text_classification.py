@@ -139,6 +139,12 @@ class TextClassification:
 
         return hub.load_saved(AutoModelForSequenceClassification, folder)
 
+    def load_base(self, recipe: Recipe, state: State) -> torch.nn.Module | None:
+        """The base with its own head, where that answers with the same labels."""
+        from transformers import AutoModelForSequenceClassification
+
+        return hub.load_base(AutoModelForSequenceClassification, recipe, state["labels"])
+
     def loss(self, model: torch.nn.Module, batch: Batch, label_smoothing: float = 0.0) -> tuple[torch.Tensor, int]:
         """Summed cross-entropy over the examples."""
         logits = model(**classes.inputs_of(batch)).logits

@@ -150,6 +150,12 @@ class TokenClassification:
 
         return hub.load_saved(AutoModelForTokenClassification, folder)
 
+    def load_base(self, recipe: Recipe, state: State) -> torch.nn.Module | None:
+        """The base with its own head, where that answers with the same labels."""
+        from transformers import AutoModelForTokenClassification
+
+        return hub.load_base(AutoModelForTokenClassification, recipe, state["labels"])
+
     def loss(self, model: torch.nn.Module, batch: Batch, label_smoothing: float = 0.0) -> tuple[torch.Tensor, int]:
         """Cross-entropy summed over the words."""
         from torch.nn import functional

@@ -30,7 +30,7 @@ from tunesmith.training.loader import prefetch
 from tunesmith.training.memory import explaining_memory
 from tunesmith.training.optim import make_optimizer, make_schedule, on_plateau
 from tunesmith.training.spec import Event, Examples, FitContext, FitData, FitResult, FitSpec, Planner, Tally, Trainee
-from tunesmith.training.validation import choosing_value, remember, score, validate
+from tunesmith.training.validation import choosing_value, more_is_better, remember, score, validate
 
 __all__ = ["Event", "FitContext", "FitData", "FitResult", "FitSpec", "fit", "train_step", "validate"]
 
@@ -131,7 +131,8 @@ def _build(spec: FitSpec, context: FitContext, total: int, units_per_update: flo
     model.to(accelerator.device)
     optimizer = make_optimizer(model, settings, accelerator.device)
     model, prepared = accelerator.prepare(model, optimizer)
-    schedule = make_schedule(optimizer, settings, context.schedule_steps or total, context.schedule_offset)
+    steps = context.schedule_steps or total
+    schedule = make_schedule(optimizer, settings, steps, context.schedule_offset, more_is_better=more_is_better(spec))
     return Trainee(accelerator, model, prepared, schedule, units_per_update)
 
 

@@ -26,7 +26,7 @@ def explaining_memory(spec: FitSpec, trainee: Trainee, batch: Batch) -> Iterator
         if not is_out_of_memory(error):
             raise
         error.__traceback__ = None  # it holds the tensors that fill the memory
-        message = str(error).splitlines()[0]
+        message = (str(error) or type(error).__name__).splitlines()[0]  # Python's own MemoryError says nothing
     else:
         return
     raise UserError(_advice(spec, trainee, batch, message))

@@ -8,10 +8,17 @@ from typing import Any
 import torch
 
 from tunesmith.errors import UserError, nearest
+from tunesmith.recipe.hf_names import UNUSABLE_OPTIMIZERS
 from tunesmith.recipe.training import TrainingSection
 
 NAMED = {"adamw_torch": "AdamW", "adamw_torch_fused": "AdamW", "adam": "Adam", "sgd": "SGD", "adafactor": "Adafactor"}
 """Hugging Face's short names → the class in ``torch.optim``; any other class of ``torch.optim`` goes by its own name."""
+
+BY_METRIC = ("reduce_lr_on_plateau", "greedy")
+"""Schedules that are stepped by the validation metric."""
+
+WITHOUT_ARGUMENTS = ("constant", "constant_with_warmup")
+"""Schedules to which ``get_scheduler`` passes none of the arguments it is given."""
 
 
 def make_optimizer(model: torch.nn.Module, settings: TrainingSection, device: torch.device) -> torch.optim.Optimizer:
@@ -21,6 +28,8 @@ def make_optimizer(model: torch.nn.Module, settings: TrainingSection, device: to
         UserError: no such optimizer, or it does not take these arguments.
     """
     name = NAMED.get(settings.optim, settings.optim)
+    if name in UNUSABLE_OPTIMIZERS:
+        raise UserError(f"training.optim: {name} cannot be used: {UNUSABLE_OPTIMIZERS[name]}. Take adamw_torch_fused")
     optimizer_class = getattr(torch.optim, name, None)
     if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.Optimizer)):
         known = [*NAMED, *(n for n in dir(torch.optim) if n[0].isupper() and n not in ("Optimizer", *NAMED.values()))]
@@ -57,26 +66,41 @@ def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[s
     return [group for group in groups if group["params"]]
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, settings: TrainingSection, steps: int, offset: int = 0) -> Any:
+def make_schedule(
+    optimizer: torch.optim.Optimizer,
+    settings: TrainingSection,
+    steps: int,
+    offset: int = 0,
+    *,
+    more_is_better: bool = False,
+) -> Any:
     """Transformers' schedule over ``steps`` updates, wound forward by ``offset``.
 
+    ``more_is_better`` is of the metric by which :data:`BY_METRIC` schedules are stepped, unless their ``mode`` says otherwise.
+
     Raises:
-        UserError: the schedule does not take these arguments.
+        UserError: there is no such schedule, or it does not take these arguments.
     """
     from transformers import get_scheduler
 
+    name, arguments = settings.lr_scheduler_type, dict(settings.lr_scheduler_kwargs)
+    if name in BY_METRIC:
+        arguments = {"mode": "max" if more_is_better else "min", **arguments}
     warmup = settings.warmup_steps or round(settings.warmup_ratio * steps)
     try:
+        if name in WITHOUT_ARGUMENTS and arguments:
+            raise TypeError(f"it takes no arguments, not {', '.join(arguments)}")
         schedule = get_scheduler(
-            settings.lr_scheduler_type,
+            name,
             optimizer,
             num_warmup_steps=warmup,
             num_training_steps=steps,
-            scheduler_specific_kwargs=dict(settings.lr_scheduler_kwargs) or None,
+            scheduler_specific_kwargs=arguments or None,
         )
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"training.lr_scheduler_type: {settings.lr_scheduler_type!r} says: {error}. Give it in training.lr_scheduler_kwargs"
+            f"training.lr_scheduler_type: {name!r} says: {error}. Its arguments stand in training.lr_scheduler_kwargs, "
+            f"which now has {settings.lr_scheduler_kwargs or 'none'}"
         ) from error
     wind_forward(schedule, offset)
     return schedule
@@ -95,4 +119,7 @@ def wind_forward(schedule: Any, steps: int) -> None:
 
 def on_plateau(schedule: Any) -> bool:
     """Whether the schedule is stepped by the validation metric, not by the update."""
-    return isinstance(getattr(schedule, "scheduler", schedule), torch.optim.lr_scheduler.ReduceLROnPlateau)
+    from transformers.optimization import GreedyLR
+
+    kinds = (torch.optim.lr_scheduler.ReduceLROnPlateau, GreedyLR)
+    return isinstance(getattr(schedule, "scheduler", schedule), kinds)

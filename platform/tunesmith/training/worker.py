@@ -40,7 +40,7 @@ def train_worker(config: dict[str, Any]) -> None:
     """The entry point on each worker. An error that no restart can mend goes to the mailbox first."""
     import ray
 
-    from tunesmith.training.mailbox import find_mailbox
+    from tunesmith.training.mailbox import Stopped, find_mailbox
 
     told: WorkerConfig = config["worker"]
     mailbox = find_mailbox(told.mailbox)
@@ -50,6 +50,11 @@ def train_worker(config: dict[str, Any]) -> None:
         _train(told, mailbox)
     except UserError as error:
         ray.get(mailbox.fail.remote(error))
+        raise
+    except Stopped:
+        raise
+    except Exception:  # this worker's own, or that it lost another one: it takes Ray Train a while to notice
+        mailbox.put.remote({"kind": "died"})
         raise
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -73,7 +73,7 @@ def train(
         record, new = _record(recipe, run, force, resume, command or [Path(sys.argv[0]).name, *sys.argv[1:]])
         if not (new or force):
             console.err().print(f"Going on with {record.path}")
-        stack.enter_context(_standing(record, new, console.err().print))
+        stack.enter_context(_standing(record, new))
         if not _is_trained(record):
             prepared, trained = _fine_tune(recipe, task, record, on, progress)
             _keep_model(recipe, task, prepared, record, trained)
@@ -103,8 +103,8 @@ def _record(recipe: Recipe, folder: str | None, force: bool, resume: bool, comma
 
 
 @contextmanager
-def _standing(run: Run, new: bool, say: Callable[[str], None]) -> Iterator[None]:
-    """Locks the run and keeps its status true, however the block ends; says how to go on.
+def _standing(run: Run, new: bool) -> Iterator[None]:
+    """Locks the run and keeps its status true, however the block ends; an interruption is told how to go on.
 
     A new run that a user's mistake ended before its first update leaves nothing behind.
     """
@@ -118,7 +118,7 @@ def _standing(run: Run, new: bool, say: Callable[[str], None]) -> Iterator[None]
             if kept:
                 run.set_status(outcome(type(error)))
             if outcome(type(error)) == "interrupted":
-                say(f"Interrupted. The same command goes on with {run.path}")
+                error.add_note(f"The same command goes on with {run.path}")
             raise
         else:
             run.set_status("done")
@@ -191,7 +191,7 @@ class _Listener:
     def __init__(self, recipe: Recipe, run: Run, progress: Progress) -> None:
         self.run, self.progress = run, progress
         self.step = 0
-        self._starts = 0
+        self._lost = self._started = False
         self._recipe = recipe
         self._tracker: Tracker | None = None
 
@@ -211,11 +211,11 @@ class _Listener:
     def hear(self, event: dict[str, Any]) -> None:
         """Take one event."""
         kind = event["kind"]
+        if kind == "died" or (kind == "start" and self._started):
+            self._say_lost()
         if kind == "start":
-            self._starts += 1
+            self._started, self._lost = True, False
             self.run.truncate_history(event["step"])  # what was logged beyond the checkpoint is done again
-            if self._starts > 1:
-                self.progress.handle({"kind": "restart", "message": "A worker died; training goes on from its last checkpoint"})
         if kind in ("start", "step", "eval"):
             self.step = max(self.step, event["step"])
         if kind in ("step", "eval"):
@@ -226,6 +226,12 @@ class _Listener:
                 numbers = {f"{split}/{k}": v for k, v in line.items() if k != "step" and isinstance(v, int | float)}
                 self._tracker.log(numbers, event["step"])
         self.progress.handle(event)
+
+    def _say_lost(self) -> None:
+        """Once for each restart, whoever notices first."""
+        if not self._lost:
+            self.progress.handle({"kind": "restart", "message": "A worker died; training goes on from its last checkpoint"})
+        self._lost = True
 
 
 def _record_data(run: Run, prepared: PreparedData) -> None:

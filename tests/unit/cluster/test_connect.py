@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from tunesmith.cluster import connect
 from tunesmith.errors import ClusterError
 

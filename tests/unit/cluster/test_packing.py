@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tunesmith.cluster import packing
 from tunesmith.cluster.packing import pack
 from tunesmith.errors import ClusterError, RecipeError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tunesmith.cluster import preflight
 from tunesmith.cluster.nodes import Node
 

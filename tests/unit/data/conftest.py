@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tunesmith.errors import DataError
 from tunesmith.recipe import Recipe
 from tunesmith.tasks.base import Column, Example, Features, Preprocessing, State, Stats

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from tunesmith.data.features import FeatureFile, to_table
 from tunesmith.data.tables import TableWriter
 from tunesmith.tasks.base import Features

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from tunesmith.data.prepare import prepare, prepare_test
 from tunesmith.data.prepared import PreparedData
 from tunesmith.errors import DataError, UserError

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
 from tunesmith.data.prepare import prepare
 from tunesmith.data.prepared import PreparedData
 from tunesmith.errors import DataError

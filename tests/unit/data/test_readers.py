@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+
 from tunesmith.data import readers
 from tunesmith.data.readers import BadRow, Chunk, read_arrow, read_csv, read_json, read_parquet
 from tunesmith.errors import DataError

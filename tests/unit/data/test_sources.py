@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+
 from tunesmith.data.hub import HubId, is_hub, parse
 from tunesmith.data.sources import Source, resolve, resolve_splits
 from tunesmith.errors import DataError

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from support.runs import finished_run
 from tunesmith.evaluation.evaluate import evaluate_run
 from tunesmith.evaluation.results import Evaluation

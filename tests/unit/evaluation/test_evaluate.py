@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+
 from support.runs import finished_run
 from tunesmith.errors import DataError, UserError
 from tunesmith.evaluation.evaluate import BASE_MODEL, MAJORITY, evaluate_run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+
 from tunesmith.errors import DataError
 from tunesmith.evaluation.slices import MOST_VALUES, slice_columns, slices_of
 

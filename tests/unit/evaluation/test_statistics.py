@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+
 from tunesmith.evaluation.statistics import Bootstrap, bootstrap, difference, wilson
 from tunesmith.tasks import metrics
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tunesmith.errors import RecipeError
 from tunesmith.recipe import Recipe
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tunesmith.errors import EXIT_USER, RecipeError, UserError
 from tunesmith.recipe import Recipe
 

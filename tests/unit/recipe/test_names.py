@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 from tunesmith.errors import UserError
 from tunesmith.recipe import Recipe, hf_names
 from tunesmith.recipe.keys import leaves, sections

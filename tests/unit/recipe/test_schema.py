@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
+
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.keys import leaves
 from tunesmith.recipe.schema import json_schema

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.keys import leaves
 from tunesmith.recipe.task_names import KNOWN

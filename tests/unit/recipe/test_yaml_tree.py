@@ -6,6 +6,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tunesmith.recipe.yaml_tree import dump, parse, parse_value
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+
 from tunesmith.evaluation.results import ClassResult, Evaluation
 from tunesmith.report.card import card, write_card
 from tunesmith.runs import Run

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+
 from tunesmith.evaluation.results import ClassResult, Evaluation, ShownExample, ShownInput, SliceResult
 from tunesmith.evaluation.statistics import Estimate
 from tunesmith.report.html import render, write_report

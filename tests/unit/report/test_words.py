@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tunesmith.evaluation.results import Baseline, Evaluation
 from tunesmith.evaluation.statistics import Estimate
 from tunesmith.report.words import tone_of, verdict

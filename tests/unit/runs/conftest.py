@@ -4,6 +4,7 @@ import secrets
 from pathlib import Path
 
 import pytest
+
 from tunesmith.recipe import Recipe
 
 

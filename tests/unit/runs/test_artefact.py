@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tunesmith import storage
 from tunesmith.errors import ModelError
 from tunesmith.runs.artefact import Artefact, base_model_record, weights_hash

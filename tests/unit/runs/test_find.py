@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from tunesmith import storage
 from tunesmith.errors import RunError, UserError
 from tunesmith.recipe import Recipe

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tunesmith import storage
 from tunesmith.runs.history import History
 

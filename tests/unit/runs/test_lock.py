@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tunesmith import storage
 from tunesmith.errors import RunError
 from tunesmith.runs.lock import STALE_SECONDS, RunLock

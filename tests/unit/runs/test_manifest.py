@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from tunesmith.recipe import Recipe
 from tunesmith.runs import manifest
 

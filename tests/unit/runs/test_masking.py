@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tunesmith.runs.masking import masked, masked_command, masked_values
 
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tunesmith import storage
 from tunesmith.errors import RunError
 from tunesmith.recipe import Recipe

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+
 from support.cases import CASES, Case
 from support.fits import fitted_prepared, losses, on_ranks
 from tunesmith.data.prepare import prepare
@@ -237,10 +238,13 @@ def test_training_lowers_the_loss(made: Made) -> None:
 
 
 def test_fitting_on_two_ranks_equals_one(tmp_path: Path) -> None:
-    """All tasks in one group of processes, which costs more to start than they take."""
+    """All tasks in one group of processes, which costs more to start than they take.
+
+    By plain descent: Adam turns the rounding errors of gradients that are zero (an attention key's bias) into steps.
+    """
     shared = {}
     for name, case in CASES.items():
-        recipe = case.recipe(tmp_path / name, per_device_train_batch_size=4, num_train_epochs=2)
+        recipe = case.recipe(tmp_path / name, per_device_train_batch_size=4, num_train_epochs=1, optim="sgd", learning_rate=0.03)
         prepare(recipe, load_task(recipe.task), output_dir=recipe.training.output_dir)
         shared[name] = recipe
     zero, one = on_ranks(2, fitted_prepared, list(shared.values()))
@@ -254,7 +258,7 @@ def test_fitting_on_two_ranks_equals_one(tmp_path: Path) -> None:
             ((curve, single, judged),) = fitted_prepared(FitContext(), [alone])
             np.testing.assert_allclose(losses_of_zero, curve, atol=5e-5, rtol=1e-4, err_msg=name)
             for key, tensor in single.items():
-                np.testing.assert_allclose(tensors[key], tensor, atol=1e-3, rtol=0, err_msg=f"{name}: {key}")
+                np.testing.assert_allclose(tensors[key], tensor, atol=1e-5, rtol=1e-4, err_msg=f"{name}: {key}")
             assert judged["loss"] == pytest.approx(metrics["loss"], rel=1e-3), name
 
 
@@ -268,6 +272,19 @@ def test_what_is_saved_answers_as_what_was_in_memory(made: Made) -> None:
     loaded = Predictor.load(folder, device="cpu")
     assert loaded.preprocessing.state == made.data.state
     close(loaded.predict(inputs), made.predictor.predict(inputs), 1e-6)
+
+
+def test_a_base_that_answers_in_the_same_terms_is_judged_as_it_is_and_keeps_its_head(made: Made) -> None:
+    assert Predictor.load_base(made.recipe, made.task, made.data.state) is None
+    folder = made.folder / "base-of-the-next"
+    save_model(folder, made.fitted.model, made.task, made.preprocessing)
+    further = made.recipe.override(f"model.model_name_or_path={folder}")
+    base = Predictor.load_base(further, made.task, made.data.state, device="cpu")
+    assert base is not None
+    inputs = inputs_only(made.task, made.examples)
+    close(base.predict(inputs), made.predictor.predict(inputs), 1e-6)
+    built = made.task.build_model(further, made.data.state)
+    close(Predictor(made.task, built, made.preprocessing, device="cpu").predict(inputs), made.predictor.predict(inputs), 1e-6)
 
 
 def test_answers_do_not_depend_on_the_batch(made: Made) -> None:

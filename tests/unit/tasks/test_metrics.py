@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
+
 from tunesmith.tasks import metrics
 
 LABELS = ["cat", "dog", "eel", "fox"]

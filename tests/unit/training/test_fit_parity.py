@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from support.data import pictures, sentences, texts
 from support.fits import Fitted, fitted, fitted_each, losses, on_ranks, prepare_in_memory, recipe_for
 from support.models import tiny_bert, tiny_vit
-
 from tunesmith.training.checkpoint import Start
 from tunesmith.training.fit import FitContext, fit
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
+
 from tunesmith.training import progress
 from tunesmith.training.progress import LogView, Pace, Progress
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tunesmith.errors import UserError
 from tunesmith.training.trackers import MLflow, Outcome, TensorBoard, Tracker, open_trackers
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tunesmith import storage
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run

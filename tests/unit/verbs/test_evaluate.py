@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+
 from support.runs import finished_run
 from tunesmith.errors import RunError
 from tunesmith.runs import Run

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+
 from tunesmith.cli import main
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.task_names import KNOWN

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 from click.testing import CliRunner
+
 from tunesmith.verbs.options import dispatch, on_option, without_on
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+
 from tunesmith import storage
 from tunesmith.errors import RunError
 from tunesmith.recipe import Recipe

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+
 from tunesmith.errors import UserError
 from tunesmith.verbs.runs import best_first, command
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from click.testing import CliRunner
+
 from tunesmith.cli import main
 from tunesmith.recipe.schema import json_schema
 

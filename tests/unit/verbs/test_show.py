@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from click.testing import CliRunner
+
 from tunesmith import storage
 from tunesmith.runs import Run
 from tunesmith.verbs.show import command, page

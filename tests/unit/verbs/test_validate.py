@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+
 from tunesmith.cli import main
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.keys import leaves

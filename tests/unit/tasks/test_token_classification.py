@@ -1,0 +1,111 @@
+"""What is particular to tags: words of several tokens, words that do not fit, and the pipeline of Transformers as a peer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.cases import CASES
+from support.saved import saved
+from transformers import pipeline
+from tunesmith.errors import ModelError
+from tunesmith.evaluation.predictor import Predictor
+from tunesmith.recipe import Recipe
+from tunesmith.tasks.base import Preprocessing
+from tunesmith.tasks.token_classification import IGNORED, TokenClassification
+
+pytestmark = pytest.mark.unit
+
+TASK = TokenClassification()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Predictor, str]:
+    return saved(CASES["token"], tmp_path_factory.mktemp("token"))
+
+
+def test_the_pipeline_of_transformers_agrees(made: tuple[Predictor, str]) -> None:
+    predictor, folder = made
+    rows = CASES["token"].rows(10)
+    theirs = pipeline(TASK.pipeline, model=folder, device="cpu", ignore_labels=[])
+    for answer, row in zip(predictor.predict([{"tokens": row["tokens"]} for row in rows]), rows, strict=True):
+        said = theirs(" ".join(row["tokens"]))
+        assert answer["tags"] == [one["entity"] for one in said]
+        np.testing.assert_allclose(answer["scores"], [one["score"] for one in said], atol=1e-4)
+
+
+def pieces(made: tuple[Predictor, str], **state: object) -> Preprocessing:
+    """A tokenizer that parts words at hyphens: ``word1-word2`` is three tokens."""
+    old = made[0].preprocessing
+    return Preprocessing({**old.state, **state}, old.processor)
+
+
+def test_a_word_is_tagged_by_its_first_token(made: tuple[Predictor, str]) -> None:
+    preprocessing = pieces(made)
+    example = {"tokens": ["word1", "word2-word3", "word4"], "tags": ["O", "B-X", "B-Y"]}
+    (features,) = TASK.encode([example], preprocessing)
+    assert (features.length, features.count) == (7, 3)
+    assert np.asarray(features.values["starts"]).tolist() == [1, 2, 5]
+    batch = TASK.collate([features], preprocessing)
+    index = {label: i for i, label in enumerate(preprocessing.state["labels"])}
+    assert batch["labels"].tolist() == [[IGNORED, index["O"], index["B-X"], IGNORED, IGNORED, index["B-Y"], IGNORED]]
+
+
+def test_words_that_do_not_fit_bring_no_loss_and_count_as_wrong(made: tuple[Predictor, str]) -> None:
+    preprocessing = pieces(made, max_length=4)
+    example = {"tokens": ["word1", "word2", "word3", "word4"], "tags": ["O", "B-X", "B-Y", "O"]}
+    (features,) = TASK.encode([example], preprocessing)
+    assert features.count == 2
+    predictor = Predictor(TASK, made[0].model, preprocessing, device="cpu")
+    (answer,) = predictor.forward([features])
+    assert len(answer["tags"]) == len(answer["scores"]) == len(answer["losses"]) == 2
+    record = TASK.score(answer, example, preprocessing.state)
+    assert record["truncated"] == 2
+    assert record["prediction"] == [*answer["tags"], "O", "O"]
+    assert record["loss"] == pytest.approx(sum(answer["losses"]))
+
+
+def test_the_loss_is_torchs_over_first_tokens(made: tuple[Predictor, str]) -> None:
+    predictor, _ = made
+    rows = CASES["token"].rows(5)
+    batch = TASK.collate(TASK.encode(rows, predictor.preprocessing), predictor.preprocessing)
+    with torch.no_grad():
+        loss, count = TASK.loss(predictor.model, batch)
+        logits = predictor.model(**{k: v for k, v in batch.items() if k not in ("labels", "starts")}).logits
+        answers = TASK.answers(predictor.model, batch, predictor.preprocessing)
+    wanted = torch.nn.CrossEntropyLoss()(logits.flatten(0, 1), batch["labels"].flatten())
+    assert float(loss) / count == pytest.approx(float(wanted), rel=1e-5)
+    assert count == sum(len(row["tokens"]) for row in rows)
+    assert sum(sum(answer["losses"]) for answer in answers) == pytest.approx(float(loss), rel=1e-4)
+
+
+def test_text_is_split_at_spaces_and_lists_may_be_json() -> None:
+    assert TASK.check({"tokens": "a b", "tags": "O O"}) is None
+    assert TASK.check({"tokens": '["a", "b"]', "tags": '["O", "O"]'}) is None
+    assert TASK.check({"tokens": "a b", "tags": "O"}) == "2 words but 1 tags"
+
+
+def test_a_tokenizer_that_does_not_know_words_is_refused(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer, CanineTokenizer
+
+    CanineTokenizer().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "canine"}')
+    assert not AutoTokenizer.from_pretrained(tmp_path).is_fast
+    values = {"task": TASK.name, "model": {"model_name_or_path": str(tmp_path)}, "data": {"train": "a.jsonl"}}
+    with pytest.raises(ModelError, match="CanineTokenizer .* does not tell which word a token is of"):
+        TASK.load_processor(Recipe.from_dict(values, check_paths=False))
+
+
+def test_tags_without_entities_are_judged_one_by_one(made: tuple[Predictor, str]) -> None:
+    import pyarrow as pa
+
+    state = {"labels": ["NOUN", "VERB"], "max_length": 64}
+    example = {"tokens": ["a", "b"], "tags": ["NOUN", "VERB"]}
+    answers = [{"tags": ["NOUN", "NOUN"], "scores": [0.5, 0.5], "losses": [0.1, 0.2]}] * 2
+    records = pa.Table.from_pylist([TASK.score(answer, example, state) for answer in answers])
+    metrics = TASK.aggregate(records, state)
+    assert metrics["token_accuracy"] == 0.5
+    assert metrics["f1"] == pytest.approx(0.5)
+    assert metrics["loss"] == pytest.approx(0.15)

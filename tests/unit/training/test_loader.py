@@ -1,0 +1,62 @@
+"""The loader: in order, ahead but not far, and gone with its consumer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tunesmith.training.loader import prefetch
+
+pytestmark = pytest.mark.unit
+
+
+def until(done: Callable[[], bool], seconds: float = 5.0) -> bool:
+    end = time.monotonic() + seconds
+    while not done() and time.monotonic() < end:
+        time.sleep(0.01)
+    return done()
+
+
+def alive() -> bool:
+    return any(thread.name == "tunesmith-loader" for thread in threading.enumerate())
+
+
+def test_items_come_in_order_from_another_thread() -> None:
+    made = list(prefetch(lambda i: (i, threading.current_thread().name), range(50)))
+    assert [i for i, _ in made] == list(range(50))
+    assert {name for _, name in made} == {"tunesmith-loader"}
+    assert list(prefetch(str, [])) == []
+
+
+def test_no_more_than_a_few_are_made_ahead() -> None:
+    made: list[int] = []
+    items = prefetch(lambda i: made.append(i) or i, range(100), ahead=3)  # type: ignore[func-returns-value]
+    assert next(items) == 0
+    assert until(lambda: len(made) >= 5)
+    time.sleep(0.2)
+    assert len(made) == 5, "one used, three waiting, one in hand"
+    items.close()  # type: ignore[attr-defined]
+
+
+def test_an_error_comes_out_where_the_item_would() -> None:
+    def make(i: int) -> int:
+        if i == 3:
+            raise OSError("the disk is gone")
+        return i
+
+    items = prefetch(make, range(10))
+    assert [next(items) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(items)
+    assert until(lambda: not alive())
+
+
+def test_the_thread_ends_with_its_consumer() -> None:
+    items = prefetch(lambda i: i, iter(range(1000)), ahead=1)
+    next(items)
+    assert alive()
+    items.close()  # type: ignore[attr-defined]
+    assert until(lambda: not alive())
