@@ -126,7 +126,13 @@ CASES = {
             "tags",
         ),
         Case(
-            "vit", "image-classification", VIT, pictures, (*NO_IMAGE, ({"label": ""}, "label is missing")), {"label": "n"}, "label"
+            "vit",
+            "image-classification",
+            VIT,
+            pictures,
+            (*NO_IMAGE, ({"label": ""}, "label is missing")),
+            {"label": "n"},
+            "label",
         ),
         Case("resnet", "image-classification", tiny_resnet, pictures, NO_IMAGE, {"label": "n"}, "label", cut_freely=False),
         Case(

@@ -110,7 +110,9 @@ def fitted_each(context: FitContext, cases: list[tuple[Recipe, list[dict[str, An
     return [fitted(context, recipe, rows) for recipe, rows in cases]
 
 
-def fitted_prepared(context: FitContext, recipes: list[Recipe]) -> list[tuple[list[float], dict[str, npt.NDArray[Any]], Metrics]]:
+def fitted_prepared(
+    context: FitContext, recipes: list[Recipe]
+) -> list[tuple[list[float], dict[str, npt.NDArray[Any]], Metrics]]:
     """Losses, parameters and verdict on the validation split of one fit for each recipe, whose data is prepared on disk."""
     return [_fitted_prepared(context, recipe) for recipe in recipes]
 

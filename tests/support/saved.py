@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+
+from support.cases import Case
 from tunesmith.evaluation.predictor import Predictor
 from tunesmith.recipe import Recipe
 from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Preprocessing
 from tunesmith.training.checkpoint import save_model
-
-from support.cases import Case
 
 
 def saved(case: Case, folder: Path, **data: object) -> tuple[Predictor, str]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from support.cases import CASES
 from support.data import MemorySplit, texts
 from support.saved import saved

@@ -82,7 +82,9 @@ class Made:
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
-        answers = dict(pair for indices, said in self.predictor.predict_split(self.test) for pair in zip(indices, said, strict=True))
+        answers = dict(
+            pair for indices, said in self.predictor.predict_split(self.test) for pair in zip(indices, said, strict=True)
+        )
         return [self.task.score(answers[i], example, self.data.state) for i, example in enumerate(self.examples)]
 
     @cached_property
@@ -244,11 +246,15 @@ def test_fitting_on_two_ranks_equals_one(tmp_path: Path) -> None:
     """
     shared = {}
     for name, case in CASES.items():
-        recipe = case.recipe(tmp_path / name, per_device_train_batch_size=4, num_train_epochs=1, optim="sgd", learning_rate=0.03)
+        recipe = case.recipe(
+            tmp_path / name, per_device_train_batch_size=4, num_train_epochs=1, optim="sgd", learning_rate=0.03
+        )
         prepare(recipe, load_task(recipe.task), output_dir=recipe.training.output_dir)
         shared[name] = recipe
     zero, one = on_ranks(2, fitted_prepared, list(shared.values()))
-    for (name, recipe), (losses_of_zero, tensors, metrics), (_, others, other_metrics) in zip(shared.items(), zero, one, strict=True):
+    for (name, recipe), (losses_of_zero, tensors, metrics), (_, others, other_metrics) in zip(
+        shared.items(), zero, one, strict=True
+    ):
         for key, tensor in tensors.items():
             np.testing.assert_array_equal(tensor, others[key], err_msg=f"{name}: {key} differs between ranks")
         assert metrics == other_metrics, f"{name}: both ranks judge alike"

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from support.models import tiny_bert, tiny_resnet, tiny_vit
 from transformers import AutoImageProcessor, AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer
+
+from support.models import tiny_bert, tiny_resnet, tiny_vit
 from tunesmith.errors import ModelError
 from tunesmith.recipe import Recipe
 from tunesmith.tasks import hub
@@ -100,9 +101,7 @@ def test_dropout_is_replaced_everywhere(base: Path, tmp_path: Path) -> None:
     assert found == {0.3}
     assert model.config.attention_probs_dropout_prob == 0.3
     with pytest.raises(ModelError, match="model.dropout: ResNetConfig has no dropout to set. Leave model.dropout out"):
-        hub.build_classifier(
-            AutoModelForImageClassification, recipe(tiny_resnet(tmp_path / "resnet"), dropout=0.3), ["a", "b"]
-        )
+        hub.build_classifier(AutoModelForImageClassification, recipe(tiny_resnet(tmp_path / "resnet"), dropout=0.3), ["a", "b"])
 
 
 def test_a_base_with_the_same_labels_is_loaded_as_it_is(base: Path) -> None:

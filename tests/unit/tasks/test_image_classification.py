@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import pipeline
+
 from support.cases import CASES, png
 from support.saved import saved
-from transformers import pipeline
 from tunesmith.tasks.image_classification import ImageClassification
 
 pytestmark = pytest.mark.unit

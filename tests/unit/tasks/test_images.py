@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
 from tunesmith.errors import DataError
 from tunesmith.tasks import images
 
@@ -55,7 +56,12 @@ def test_palettes_and_transparency_become_plain_colours() -> None:
     image = Image.new("RGB", (2, 1), RED)
     image.putpixel((1, 0), BLUE)
     palette = image.convert("P", palette=Image.Palette.ADAPTIVE)
-    for form in (saved(palette), saved(palette, transparency=bytes([0, 255])), saved(palette, transparency=1), saved(image, "GIF")):
+    for form in (
+        saved(palette),
+        saved(palette, transparency=bytes([0, 255])),
+        saved(palette, transparency=1),
+        saved(image, "GIF"),
+    ):
         opened = images.open_image(form)
         assert [opened.getpixel((x, 0)) for x in (0, 1)] == [RED, BLUE]
     clear = image.convert("RGBA")
@@ -66,7 +72,12 @@ def test_palettes_and_transparency_become_plain_colours() -> None:
 def test_greyscale_keeps_its_greys_in_8_and_in_16_bits() -> None:
     greys = np.array([[0, 64, 128, 255]], dtype=np.uint8)
     deep = (greys.astype(np.uint16) << 8) + 7
-    for image in (Image.fromarray(greys), Image.fromarray(deep), Image.fromarray(greys.astype(np.int32)), Image.fromarray(greys > 99)):
+    for image in (
+        Image.fromarray(greys),
+        Image.fromarray(deep),
+        Image.fromarray(greys.astype(np.int32)),
+        Image.fromarray(greys > 99),
+    ):
         wanted = np.where(greys > 99, 255, 0) if image.mode == "1" else greys
         for form in (image, saved(image, "TIFF")):
             opened = np.asarray(images.open_image(form))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from support.models import tiny_bert
 from tunesmith.errors import DataError
 from tunesmith.recipe import Recipe

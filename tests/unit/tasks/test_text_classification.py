@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import pipeline
+
 from support.cases import CASES
 from support.saved import saved
-from transformers import pipeline
 from tunesmith.tasks.base import Preprocessing
 from tunesmith.tasks.text_classification import TextClassification
 

@@ -66,7 +66,8 @@ def test_updates_are_as_many_in_every_epoch_and_for_every_seed(
     lengths, plan_settings, first_seed, first_epoch, world, accumulation = problem
     made = plan(lengths, plan_settings, first_seed, first_epoch, world, accumulation)
     assert len(plan(lengths, plan_settings, seed, epoch, world, accumulation)) == len(made)
-    assert same(plan(lengths, plan_settings, first_seed, first_epoch, world, accumulation), made), "the same call, the same plan"
+    again = plan(lengths, plan_settings, first_seed, first_epoch, world, accumulation)
+    assert same(again, made), "the same call, the same plan"
 
 
 @settings(deadline=None, max_examples=60)

@@ -24,7 +24,9 @@ pytestmark = pytest.mark.unit
 class Hungry(TextClassification):
     """Text classification on a device that holds so many examples and no more."""
 
-    def __init__(self, holds: int, error: type[Exception] = torch.OutOfMemoryError, message: str = "CUDA out of memory. Tried") -> None:
+    def __init__(
+        self, holds: int, error: type[Exception] = torch.OutOfMemoryError, message: str = "CUDA out of memory"
+    ) -> None:
         self.holds, self.error, self.message = holds, error, message
 
     def loss(self, model: torch.nn.Module, batch: Batch, label_smoothing: float = 0.0) -> tuple[torch.Tensor, int]:
