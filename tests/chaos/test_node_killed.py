@@ -67,7 +67,7 @@ def test_a_killed_node_costs_time_and_nothing_else(three_nodes: Any, project: Pa
         assert len(used) == 2, "two workers of one CPU each are on two nodes"
         three_nodes.kill_node(max(used))
         assert training.finish() == 0, training.output
-    assert nodes_of_workers(three_nodes, killed / "train.log").isdisjoint({max(used)})
+        assert "Resuming after step" in training.output
     expected, found = Run.open(project / "runs" / "whole"), Run.open(killed)
     assert found.status == "done"
     assert found.metrics == pytest.approx(expected.metrics, rel=1e-6)

@@ -1,9 +1,8 @@
-"""Every mistake that a user can make is told with what was found, where, and the fix; exit code 2, and nothing is left behind."""
+"""Every mistake a user can make is told with what was found, where, and the fix; exit code 2, and nothing is left behind."""
 
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import os
 import re
@@ -17,12 +16,15 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
+
 from support.data import pictures, texts
 from support.models import tiny_bert, tiny_resnet
 from tunesmith import storage
 from tunesmith.cli import main
+from tunesmith.data.prepare import prepare
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
+from tunesmith.tasks import load_task
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -242,22 +244,37 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     if os.getuid() or not shutil.which("mount"):
         pytest.skip("only root may mount a small disk")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)], capture_output=True, text=True)
+    command = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)]
+    mounted = subprocess.run(command, check=False, capture_output=True, text=True)
     if mounted.returncode:
         pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
     yield place
-    subprocess.run(["umount", str(place)], check=True)
+    subprocess.run(["umount", "--lazy", str(place)], check=True)  # prepared data is still mapped
 
 
 def test_a_full_disk(tiny_disk: Path, refused: Refused) -> None:
-    (tiny_disk / "other").write_bytes(b"x" * 170_000)
+    (tiny_disk / "other").write_bytes(b"x" * 260_000)
 
     said = refused(f"training.output_dir={tiny_disk / 'runs'}")
 
-    assert f"{tiny_disk}/runs" in said
-    assert "the disk is full" in said
-    assert "→ Free some space, or choose another place" in said
+    assert_full(said, tiny_disk)
     assert run_folders(tiny_disk / "runs") == []
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_disk_that_fills_up_in_training(tiny_disk: Path, refused: Refused) -> None:
+    (tiny_disk / "other").write_bytes(b"x" * 170_000)
+
+    said = refused(f"training.output_dir={tiny_disk / 'runs'}", with_ray=True)
+
+    assert_full(said, tiny_disk)
+
+
+def assert_full(said: str, disk: Path) -> None:
+    assert f"{disk}/runs" in said
+    assert "cannot be written: the disk is full (" in said
+    assert "MiB are free" in said
+    assert "→ Free some space, or choose another place" in said
 
 
 def test_a_run_folder_of_another_recipe(project: Path, refused: Refused) -> None:
@@ -311,11 +328,8 @@ def test_more_than_the_cluster_has(refused: Refused, arguments: list[str], asked
     assert fix in said
 
 
-def test_bad_rows_are_dropped_or_kept_aside_where_that_is_wanted(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_rows_are_dropped_or_kept_aside_where_that_is_wanted(project: Path) -> None:
     write_csv(project / "reviews.csv", changed(7, text=""))
-    from tunesmith.data.prepare import prepare
-    from tunesmith.tasks import load_task
-
     for policy, expected in (("drop", None), ("quarantine", 9)):
         recipe = Recipe.load("recipe.yaml", [f"data.on_bad_row={policy}"]).resolved()
         prepared = prepare(recipe, load_task(recipe.task), output_dir="runs")
@@ -324,5 +338,5 @@ def test_bad_rows_are_dropped_or_kept_aside_where_that_is_wanted(project: Path, 
         written = prepared.quarantine
         assert (written is None) == (expected is None)
         if written is not None:
-            (line,) = map(json.loads, itertools.islice(written.open(), 5))
+            (line,) = map(json.loads, written.read_text().splitlines())
             assert (line["row"], line["reason"]) == (expected, "text is missing")

@@ -58,7 +58,8 @@ def on_ranks(world_size: int, work: Callable[..., Any], *arguments: Any) -> list
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    ranks = torch.multiprocessing.spawn(_rank, (world_size, port, queue, work, arguments), nprocs=world_size, join=False)
+    spawn: Any = torch.multiprocessing.spawn  # type: ignore[attr-defined]  # untyped
+    ranks = spawn(_rank, (world_size, port, queue, work, arguments), nprocs=world_size, join=False)
     results: dict[int, Any] = {}
     deadline = time.monotonic() + TIMEOUT
     while len(results) < world_size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,7 +21,8 @@ def tiny_tokenizer(folder: Path, words: list[str] = WORDS) -> None:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    PreTrainedTokenizerFast(
+    make: Any = PreTrainedTokenizerFast  # untyped
+    make(
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
         unk_token="[UNK]",
@@ -127,7 +129,9 @@ def tiny_wav2vec2(folder: Path) -> Path:
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
     torch.manual_seed(0)
-    none = ("hidden", "attention", "activation", "feat_proj", "final")
+    none: dict[str, Any] = dict.fromkeys(
+        ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout", "layerdrop"), 0.0
+    )
     config = Wav2Vec2Config(
         hidden_size=32,
         num_hidden_layers=1,
@@ -141,9 +145,9 @@ def tiny_wav2vec2(folder: Path) -> Path:
         feat_extract_norm="layer",
         do_stable_layer_norm=True,
         mask_time_prob=0.0,
-        layerdrop=0.0,
-        **{name + "_dropout": 0.0 for name in none},
+        **none,
     )
     Wav2Vec2Model(config).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+    extractor: Any = Wav2Vec2FeatureExtractor  # untyped
+    extractor(return_attention_mask=True).save_pretrained(folder)
     return folder

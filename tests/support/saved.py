@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 
 from support.cases import Case
 from tunesmith.evaluation.predictor import Predictor
@@ -14,7 +16,13 @@ from tunesmith.tasks.base import Preprocessing
 from tunesmith.training.checkpoint import save_model
 
 
-def saved(case: Case, folder: Path, **data: object) -> tuple[Predictor, str]:
+def peer(task: str, folder: str, **options: Any) -> Any:
+    """The pipeline of Transformers over a model folder, on the CPU."""
+    make: Any = transformers.pipeline  # its type is one overload for each of their tasks
+    return make(task, model=folder, device="cpu", **options)
+
+
+def saved(case: Case, folder: Path, **data: Any) -> tuple[Predictor, str]:
     """An untrained model with a spread-out head for the case's data: its answers differ from example to example."""
     recipe = Recipe.from_dict(
         {

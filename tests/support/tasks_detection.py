@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +36,7 @@ OVERLAP = 0.5
 
 
 class Detection:
-    """Whatever ``AutoModelForObjectDetection`` loads. ``objects`` is ``{"bbox": [[x, y, w, h]], "category": [...]}``, in pixels."""
+    """Whatever ``AutoModelForObjectDetection`` loads. ``objects`` is ``{"bbox": [[x, y, w, h], …], "category": […]}``."""
 
     name = "support.tasks_detection:Detection"
     pipeline = "object-detection"
@@ -83,7 +83,7 @@ class Detection:
         return labels.unknown([str(name) for name in example[self.target]["category"]], state)
 
     def encode(self, examples: Sequence[Example], preprocessing: Preprocessing) -> list[Features]:
-        """``pixel_values``, ``size`` (height and width in pixels), ``boxes`` ``[k, 4]`` (middle and size, in shares), ``labels``."""
+        """``pixel_values``, ``size`` (height, width), ``boxes`` ``[k, 4]`` (middle and size, in shares of it), ``labels``."""
         opened = [images.open_image(example["image"]) for example in examples]
         pixels = images.encode(opened, preprocessing.processor, preprocessing.state)
         encoded = []
@@ -225,13 +225,14 @@ def _targets(batch: Batch) -> list[dict[str, torch.Tensor]]:
 
 def _loss_of_one(model: Any, logits: torch.Tensor, boxes: torch.Tensor, target: dict[str, torch.Tensor]) -> float:
     """The loss of one image alone. (The model's own would wait for the other ranks, which may have fewer batches.)"""
-    from transformers.loss.loss_for_object_detection import HungarianMatcher, ImageLoss
+    from transformers.loss import loss_for_object_detection as theirs
 
-    config = model.config
-    matcher = HungarianMatcher(class_cost=config.class_cost, bbox_cost=config.bbox_cost, giou_cost=config.giou_cost)
-    criterion = ImageLoss(matcher, config.num_labels, config.eos_coefficient, ["labels", "boxes"]).to(logits.device)
+    config, make_criterion = model.config, cast(Any, theirs.ImageLoss)  # untyped
+    matcher = theirs.HungarianMatcher(class_cost=config.class_cost, bbox_cost=config.bbox_cost, giou_cost=config.giou_cost)
+    criterion = make_criterion(matcher, config.num_labels, config.eos_coefficient, ["labels", "boxes"]).to(logits.device)
     outputs = {"logits": logits[None].float(), "pred_boxes": boxes[None].float()}
-    indices, parts = matcher(outputs, [target]), {}
+    indices = matcher(outputs, [target])
+    parts: dict[str, torch.Tensor] = {}
     for name in ("labels", "boxes"):
         parts |= criterion.get_loss(name, outputs, [target], indices, max(1, len(target["boxes"])))
     total = parts["loss_ce"] + config.bbox_loss_coefficient * parts["loss_bbox"]

@@ -93,12 +93,8 @@ def _inputs(recipe: Recipe, arguments: Sequence[str]) -> Iterator[str]:
         for source in [value] if isinstance(value, str) else value or []:
             relative = not os.path.isabs(written or source) and not (written or source).startswith("~")
             path = absolute(source, recipe.base_dir)
-            if relative and not is_uri(path) and next(_matches(path), None) is not None:
-                yield from _matches(path)
-
-
-def _matches(path: str) -> Iterator[str]:
-    return iter([path]) if os.path.exists(path) else glob.iglob(path, recursive=True)
+            if relative and not is_uri(path):
+                yield from [path] if os.path.exists(path) else glob.glob(path, recursive=True)
 
 
 def _files(path: str) -> Iterator[str]:

@@ -169,8 +169,8 @@ class Task(Protocol):
     def score(self, answer: Answer, example: Example, state: State) -> Record:
         """The flat row that goes into ``predictions.parquet``: the same keys and types for every example.
 
-        ``loss`` (a float) and ``correct`` (a truth value) are always there; ``reference``, ``prediction`` and ``confidence`` are
-        shown where they are. A list that may be empty is a NumPy array, which knows its type, unless it is one of texts.
+        ``loss`` (a float) and ``correct`` (a truth value) are always there; ``reference``, ``prediction`` and ``confidence``
+        are shown where they are. A list that may be empty is a NumPy array, which knows its type, unless it is one of texts.
         """
 
     def aggregate(self, records: pa.Table, state: State, weights: np.ndarray | None = None) -> Metrics:

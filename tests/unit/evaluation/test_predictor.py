@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,9 +62,9 @@ def test_the_target_is_not_looked_at(made: tuple[Predictor, str]) -> None:
 
 
 def test_an_example_that_cannot_be_used_is_counted_from_zero(made: tuple[Predictor, str]) -> None:
-    with pytest.raises(DataError, match="^example 2: text is empty$"):
+    with pytest.raises(DataError, match=r"^example 2: text is empty$"):
         made[0].predict(["word1", "word2", " "])
-    with pytest.raises(DataError, match="^example 0: text is missing$"):
+    with pytest.raises(DataError, match=r"^example 0: text is missing$"):
         made[0].predict([{"txet": "word1"}])
 
 
@@ -71,7 +72,7 @@ def test_a_split_is_answered_batch_by_batch(made: tuple[Predictor, str]) -> None
     predictor, _ = made
     rows = texts(50)
     split = MemorySplit(predictor.task, rows, predictor.preprocessing)
-    found = {}
+    found: dict[int, dict[str, Any]] = {}
     for indices, answers in predictor.predict_split(split):
         assert len(indices) == len(answers)
         found.update(zip(indices.tolist(), answers, strict=True))

@@ -25,9 +25,12 @@ from support.fits import fitted_prepared, losses, on_ranks
 from tunesmith.data.prepare import prepare
 from tunesmith.data.prepared import PreparedData, Split
 from tunesmith.errors import DataError
+from tunesmith.evaluation.evaluate import evaluate_run
 from tunesmith.evaluation.predictor import Predictor
 from tunesmith.evaluation.statistics import bootstrap
 from tunesmith.recipe import Recipe
+from tunesmith.report.html import write_report
+from tunesmith.runs import Run
 from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Batch, Features, Preprocessing, Task
 from tunesmith.training.checkpoint import save_model
@@ -239,6 +242,7 @@ def test_training_lowers_the_loss(made: Made) -> None:
     assert np.mean(told[-4:]) < 0.8 * np.mean(told[:4])
 
 
+@pytest.mark.timeout(300)
 def test_fitting_on_two_ranks_equals_one(tmp_path: Path) -> None:
     """All tasks in one group of processes, which costs more to start than they take.
 
@@ -361,6 +365,22 @@ def test_every_metric_gets_an_interval(made: Made) -> None:
         found = sure.estimate(name, 0.95)
         assert found.low <= found.value <= found.high
         assert found.low < found.high or name != "loss"
+
+
+def test_a_run_of_it_is_judged_and_shown(made: Made) -> None:
+    run = Run.create(made.recipe.override("evaluation.bootstrap_samples=100"), ["tunesmith", "train", "recipe.yaml"])
+    try:
+        save_model(Path(run.file("model")), made.fitted.model, made.task, made.preprocessing)
+        verdict = evaluate_run(run, prepared=made.data)
+        page = write_report(run, verdict)
+    finally:
+        run.lock().release()
+    metric = made.task.metric
+    assert (verdict.n, verdict.headline) == (len(made.test), metric)
+    assert verdict.metrics[metric].value == pytest.approx(made.task.aggregate(made.table, made.data.state)[metric])
+    assert pq.read_table(run.file("predictions.parquet")).num_rows == len(made.test)
+    assert verdict.worst
+    assert Path(page).stat().st_size > 1000
 
 
 def test_the_majority_answer_can_be_scored_or_is_none(made: Made) -> None:

@@ -100,7 +100,7 @@ def test_dropout_is_replaced_everywhere(base: Path, tmp_path: Path) -> None:
     found = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
     assert found == {0.3}
     assert model.config.attention_probs_dropout_prob == 0.3
-    with pytest.raises(ModelError, match="model.dropout: ResNetConfig has no dropout to set. Leave model.dropout out"):
+    with pytest.raises(ModelError, match=r"model.dropout: ResNetConfig has no dropout to set. Leave model.dropout out"):
         hub.build_classifier(AutoModelForImageClassification, recipe(tiny_resnet(tmp_path / "resnet"), dropout=0.3), ["a", "b"])
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import pipeline
 
 from support.cases import CASES, png
-from support.saved import saved
+from support.saved import peer, saved
 from tunesmith.tasks.image_classification import ImageClassification
 
 pytestmark = pytest.mark.unit
@@ -21,7 +20,7 @@ TASK = ImageClassification()
 @pytest.mark.parametrize("name", ["vit", "resnet"])
 def test_the_pipeline_of_transformers_agrees(name: str, tmp_path: Path) -> None:
     predictor, folder = saved(CASES[name], tmp_path)
-    theirs = pipeline(TASK.pipeline, model=folder, device="cpu", top_k=4)
+    theirs = peer(TASK.pipeline, folder, top_k=4)
     given = [row["image"] for row in CASES[name].rows(8)]
     given.append(np.random.default_rng(0).integers(0, 256, (33, 50, 3), dtype=np.uint8))
     answers = predictor.predict([{"image": pixels} for pixels in given])
@@ -38,7 +37,7 @@ def test_the_recipes_size_is_that_of_the_pixels_and_stays_in_the_artefact(tmp_pa
     predictor, folder = saved(CASES["resnet"], tmp_path, image_size=24)
     (features,) = TASK.encode([{"image": CASES["resnet"].rows(1)[0]["image"]}], predictor.preprocessing)
     assert np.shape(features.values["pixel_values"]) == (3, 24, 24)
-    theirs = pipeline(TASK.pipeline, model=folder, device="cpu")
+    theirs = peer(TASK.pipeline, folder)
     assert dict(theirs.image_processor.size) == {"height": 24, "width": 24}
 
 

@@ -90,7 +90,7 @@ def test_greyscale_keeps_its_greys_in_8_and_in_16_bits() -> None:
 @pytest.mark.parametrize("share", [0.3, 0.7])
 def test_a_file_that_was_cut_short_is_unreadable(kind: str, share: float) -> None:
     raw = saved(Image.fromarray(noise(40, 40)), kind)
-    with pytest.raises(DataError, match="^image is unreadable: "):
+    with pytest.raises(DataError, match=r"^image is unreadable: "):
         images.open_image(raw[: int(len(raw) * share)])
 
 

@@ -30,8 +30,22 @@ def recipe(tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize(
     ("value", "name"),
-    [("a", "a"), (" a ", "a"), ("", None), ("  ", None), (None, None), (float("nan"), None), (0, "0"), (2.0, "2"), (2.5, "2.5")]
-    + [(False, "false"), (np.int64(3), "3"), (np.float64(3), "3"), (np.str_("x"), "x"), (float("inf"), "inf")],
+    [
+        ("a", "a"),
+        (" a ", "a"),
+        ("", None),
+        ("  ", None),
+        (None, None),
+        (float("nan"), None),
+        (0, "0"),
+        (2.0, "2"),
+        (2.5, "2.5"),
+        (False, "false"),
+        (np.int64(3), "3"),
+        (np.float64(3), "3"),
+        (np.str_("x"), "x"),
+        (float("inf"), "inf"),
+    ],
 )
 def test_a_label_is_text_whatever_its_type(value: Any, name: str | None) -> None:
     assert labels.label_name(value) == name
@@ -39,8 +53,18 @@ def test_a_label_is_text_whatever_its_type(value: Any, name: str | None) -> None
 
 @pytest.mark.parametrize(
     ("value", "names"),
-    [(["a", 1], ["a", "1"]), ((), []), ('["a", "b"]', ["a", "b"]), ("[a", ["[a"]), ("a, b", ["a, b"]), (None, None)]
-    + [(["a", None], None), (np.array([1, 2]), ["1", "2"]), (3, ["3"]), ("", None)],
+    [
+        (["a", 1], ["a", "1"]),
+        ((), []),
+        ('["a", "b"]', ["a", "b"]),
+        ("[a", ["[a"]),
+        ("a, b", ["a, b"]),
+        (None, None),
+        (["a", None], None),
+        (np.array([1, 2]), ["1", "2"]),
+        (3, ["3"]),
+        ("", None),
+    ],
 )
 def test_several_labels_are_a_list_of_texts(value: Any, names: list[str] | None) -> None:
     assert labels.label_names(value) == names
@@ -48,8 +72,15 @@ def test_several_labels_are_a_list_of_texts(value: Any, names: list[str] | None)
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [("a b  c", ["a", "b", "c"]), ('["a b", "c"]', ["a b", "c"]), ("[sic] yes", ["[sic]", "yes"]), (["a", 1], ["a", "1"])]
-    + [(None, None), (7, None), (np.array(["x"]), ["x"])],
+    [
+        ("a b  c", ["a", "b", "c"]),
+        ('["a b", "c"]', ["a b", "c"]),
+        ("[sic] yes", ["[sic]", "yes"]),
+        (["a", 1], ["a", "1"]),
+        (None, None),
+        (7, None),
+        (np.array(["x"]), ["x"]),
+    ],
 )
 def test_words_are_a_list_or_split_at_spaces(value: Any, words: list[str] | None) -> None:
     assert labels.words(value) == words

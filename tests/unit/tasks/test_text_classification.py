@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import pipeline
 
 from support.cases import CASES
-from support.saved import saved
+from support.saved import peer, saved
 from tunesmith.tasks.base import Preprocessing
 from tunesmith.tasks.text_classification import TextClassification
 
@@ -31,7 +30,7 @@ def test_the_pipeline_of_transformers_agrees(name: str, tmp_path: Path) -> None:
     predictor, folder = saved(CASES[name], tmp_path)
     rows = CASES[name].rows(12)
     inputs = [{key: row[key] for key in ("text", "text_pair") if key in row} for row in rows]
-    theirs = pipeline(TASK.pipeline, model=folder, device="cpu", top_k=None)
+    theirs = peer(TASK.pipeline, folder, top_k=None)
     labels = predictor.preprocessing.state["labels"]
     answers = predictor.predict(inputs)
     for answer, given in zip(answers, inputs, strict=True):

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import pipeline
 
 from support.cases import CASES
-from support.saved import saved
+from support.saved import peer, saved
 from tunesmith.errors import ModelError
 from tunesmith.evaluation.predictor import Predictor
 from tunesmith.recipe import Recipe
@@ -30,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Predictor, str]:
 def test_the_pipeline_of_transformers_agrees(made: tuple[Predictor, str]) -> None:
     predictor, folder = made
     rows = CASES["token"].rows(10)
-    theirs = pipeline(TASK.pipeline, model=folder, device="cpu", ignore_labels=[])
+    theirs = peer(TASK.pipeline, folder, ignore_labels=[])
     for answer, row in zip(predictor.predict([{"tokens": row["tokens"]} for row in rows]), rows, strict=True):
         said = theirs(" ".join(row["tokens"]))
         assert answer["tags"] == [one["entity"] for one in said]

@@ -33,7 +33,12 @@ def test_items_come_in_order_from_another_thread() -> None:
 
 def test_no_more_than_a_few_are_made_ahead() -> None:
     made: list[int] = []
-    items = prefetch(lambda i: made.append(i) or i, range(100), ahead=3)  # type: ignore[func-returns-value]
+
+    def make(i: int) -> int:
+        made.append(i)
+        return i
+
+    items = prefetch(make, range(100), ahead=3)
     assert next(items) == 0
     assert until(lambda: len(made) >= 5)
     time.sleep(0.2)

@@ -82,7 +82,7 @@ UNFIT = {"LBFGS", "SparseAdam", "Muon"}
 @pytest.mark.parametrize("name", [*NAMED, *(name for name in CLASSES if name not in UNFIT)])
 def test_every_optimizer_of_torch_moves_the_parameters(name: str) -> None:
     model = layer()
-    before = model.weight.detach().clone()  # type: ignore[operator, union-attr]
+    before = model.weight.detach().clone()  # type: ignore[operator]
     one_step(model, make_optimizer(model, settings(optim=name), CPU))
     assert not torch.equal(before, model.weight)  # type: ignore[arg-type]
 

@@ -1,15 +1,9 @@
-"""Files at any place: a local path, ``file://``, ``s3://``, ``gs://``, ``hdfs://``, and whatever fsspec knows (``memory://``).
-
-A *place* is a local path or a URI. Reading goes through ``pyarrow.fs`` everywhere. Writing never leaves half a file behind: on
-disks a temporary file in the same folder is flushed and renamed; object stores show an object only once it is whole; other
-stores (HDFS) get a temporary file and a move. What the user can fix (permission, full disk) is raised as :class:`UserError`.
-"""
+"""Reading, writing, listing and copying files at any place."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import hashlib
 import json
 import math
@@ -21,105 +15,17 @@ import tempfile
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from tunesmith.errors import UserError
+from tunesmith.storage.places import filesystem, is_local, join, local_path, name, scheme, split_query
+from tunesmith.storage.problems import explaining
 
-if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
-
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
-_QUERY = re.compile(r"\?(?=[\w.\-]+=)")  # ``?region=…``, but not the ``?`` of a glob
 _GLOB = re.compile(r"[*?\[]")
-_ARROW_SCHEMES = frozenset({"s3", "gs", "gcs", "hdfs", "viewfs"})
 _WHOLE_OBJECTS = frozenset(
     {"s3", "gs", "gcs", "abfs", "abfss", "az", "hf", "memory"}
 )  # an object appears only when it is whole
 _CHUNK = 1 << 20  # bytes
-
-
-# Places ----------------------------------------------------------------------------------------------------------------------
-
-
-def scheme(uri: str | os.PathLike[str]) -> str:
-    """The scheme of a URI in lower case, ``""`` for a local path.
-
-    >>> scheme("s3://bucket/a.csv"), scheme("data/a.csv")
-    ('s3', '')
-    """
-    found = _SCHEME.match(os.fspath(uri))
-    return found.group(1).lower() if found else ""
-
-
-def is_local(uri: str | os.PathLike[str]) -> bool:
-    """Whether the place is on a disk of this machine: a path, or a ``file://`` URI."""
-    return scheme(uri) in ("", "file")
-
-
-def local_path(uri: str | os.PathLike[str]) -> Path:
-    """The path of a local place; ``~`` is the home folder. Raises :class:`UserError` for a remote one."""
-    text = os.fspath(uri)
-    if not is_local(text):
-        raise UserError(
-            f"{text} is not on this machine, but a local path is needed here.\n    → Copy it to a local folder first."
-        )
-    if scheme(text):
-        return Path(urllib.parse.unquote(_host_and_path(text)[1]))
-    return Path(text).expanduser()
-
-
-def join(uri: str | os.PathLike[str], *parts: str) -> str:
-    """The place below ``uri``; a query (``?region=…``) stays at the end.
-
-    >>> join("s3://bucket/runs?region=eu-west-1", "a", "model")
-    's3://bucket/runs/a/model?region=eu-west-1'
-    """
-    base, query = _split_query(os.fspath(uri))
-    if not scheme(base):
-        return str(Path(base, *parts))
-    return "/".join([base.rstrip("/"), *(p.strip("/") for p in parts)]) + query
-
-
-def name(uri: str | os.PathLike[str]) -> str:
-    """The last part of the place.
-
-    >>> name("s3://bucket/runs/digits/?region=eu-west-1"), name("runs/digits/")
-    ('digits', 'digits')
-    """
-    return _split_query(os.fspath(uri))[0].rstrip("/").rsplit("/", 1)[-1]
-
-
-def parent(uri: str | os.PathLike[str]) -> str:
-    """The folder that the place is in.
-
-    >>> parent("s3://bucket/runs/digits/?region=eu-west-1"), parent("runs/digits"), parent("runs")
-    ('s3://bucket/runs?region=eu-west-1', 'runs', '.')
-    """
-    base, query = _split_query(os.fspath(uri))
-    return base.rstrip("/").rsplit("/", 1)[0] + query if scheme(base) else str(Path(base).parent)
-
-
-def filesystem(uri: str | os.PathLike[str]) -> tuple[FileSystem, str]:
-    """The file system of a place, and the path in it. Raises :class:`UserError` for a scheme that nothing installed knows."""
-    from pyarrow import fs
-
-    text = os.fspath(uri)
-    if is_local(text):
-        return fs.LocalFileSystem(), str(local_path(text).absolute())
-    kind = scheme(text)
-    base, query = _split_query(text)
-    try:
-        if kind not in _ARROW_SCHEMES:
-            return _through_fsspec(base)
-        host, path = _host_and_path(base)
-        found, root = _connect(kind, host, query)
-        return found, f"{root.rstrip('/')}/{path.lstrip('/')}".rstrip("/") or "/"
-    except (ValueError, ImportError, OSError) as error:
-        # Arrow lists every folder in which it looked for libhdfs; the first line says it all.
-        raise UserError(f"{text}: the storage cannot be opened: {str(error).splitlines()[0]}\n    → {_remedy(kind)}") from error
-
-
-# Reading ---------------------------------------------------------------------------------------------------------------------
 
 
 def exists(uri: str | os.PathLike[str]) -> bool:
@@ -189,7 +95,7 @@ def expand(pattern: str | os.PathLike[str]) -> list[str]:
     A place without wildcards, or a file whose name has one literally, is itself; what is not there gives an empty list.
     """
     text = os.fspath(pattern)
-    base, query = _split_query(text)
+    base, query = split_query(text)
     if not _GLOB.search(base):
         return [text] if exists(text) else []
     if _literally_there(text):
@@ -201,11 +107,8 @@ def expand(pattern: str | os.PathLike[str]) -> list[str]:
     recursive = len(parts) - first > 1 or "**" in parts[first]
     prefix = "" if folder == "." and not base.startswith("./") else f"{folder.rstrip('/')}/"
     start = len(join(folder, "x")) - 1  # the length of the listed places' common head
-    names = [_split_query(place)[0][start:] for place in list_files(folder + query, recursive)]
+    names = [split_query(place)[0][start:] for place in list_files(folder + query, recursive)]
     return [f"{prefix}{name}{query}" for name in names if below.fullmatch(name)]
-
-
-# Writing ---------------------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -340,122 +243,6 @@ def check_writable(uri: str | os.PathLike[str], need: int = 1 << 16) -> None:
     finally:
         with contextlib.suppress(OSError, UserError):
             delete(probe)
-
-
-# Why a place cannot be written -----------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def explaining(uri: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn an OSError that the user can fix (permission, full disk, bad bucket) into a :class:`UserError` that says so."""
-    try:
-        yield
-    except FileExistsError:
-        if not is_local(uri) or local_path(uri).is_dir():
-            raise
-        raise UserError(explain(NotADirectoryError(errno.ENOTDIR, "not a folder"), uri)) from None
-    except OSError as error:
-        raise UserError(explain(error, uri)) from error
-
-
-def explain(error: OSError, uri: str | os.PathLike[str]) -> str:
-    """What is wrong with writing to ``uri``, and what to do about it.
-
-    >>> print(explain(OSError(errno.ENOSPC, "No space left on device"), "s3://bucket/runs"))
-    s3://bucket/runs cannot be written: the disk is full
-        → Free some space, or choose another place.
-    """
-    text = os.fspath(uri)
-    code = error.errno
-    if code in (errno.ENOSPC, errno.EDQUOT):
-        quota = "the quota is used up" if code == errno.EDQUOT else f"the disk is full{_free(uri)}"
-        return f"{text} cannot be written: {quota}\n    → Free some space, or choose another place."
-    if code in (errno.EACCES, errno.EPERM):
-        user = f" for user {_user()}" if is_local(uri) else ""
-        return f"{text} cannot be written: permission denied{user}\n    → Change its owner or mode, or choose another place."
-    if code == errno.EROFS:
-        return f"{text} cannot be written: the file system is read-only\n    → Choose another place."
-    if code in (errno.ENOTDIR, errno.EISDIR):
-        return f"{text} cannot be written: {_in_the_way(uri)}\n    → Remove it, or choose another place."
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"{text} cannot be written: {reason}\n    → {_remedy(scheme(uri))}"
-
-
-def _free(uri: str | os.PathLike[str]) -> str:
-    """How much is free where a local place is, in MiB."""
-    if not is_local(uri):
-        return ""
-    place = local_path(uri).absolute()
-    there = next(p for p in [place, *place.parents] if p.exists())
-    usage = shutil.disk_usage(there)
-    return f" ({usage.free / 2**20:,.1f} MiB of {usage.total / 2**20:,.1f} MiB are free)"
-
-
-def _in_the_way(uri: str | os.PathLike[str]) -> str:
-    """Which part of a local place is a file where a folder is needed, or the other way round."""
-    if not is_local(uri):
-        return "a file is where a folder is needed"
-    place = local_path(uri).absolute()
-    file = next((p for p in [place, *place.parents] if p.exists() and not p.is_dir()), None)
-    return f"{file} is a file, not a folder" if file else f"{place} is a folder, not a file"
-
-
-def _user() -> str:
-    """Who this process runs as."""
-    try:
-        import pwd
-
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except (ImportError, KeyError, AttributeError):
-        return "this user"
-
-
-def _remedy(kind: str) -> str:
-    """What to look at when a kind of storage fails."""
-    return {
-        "s3": "Check the bucket's name, the region (?region=…) and the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE).",
-        "gs": "Check the bucket's name and the credentials (GOOGLE_APPLICATION_CREDENTIALS).",
-        "gcs": "Check the bucket's name and the credentials (GOOGLE_APPLICATION_CREDENTIALS).",
-        "hdfs": "Hadoop's client must be installed: JAVA_HOME, HADOOP_HOME and CLASSPATH=$(hadoop classpath --glob).",
-        "viewfs": "Hadoop's client must be installed: JAVA_HOME, HADOOP_HOME and CLASSPATH=$(hadoop classpath --glob).",
-        "abfs": "Install adlfs (pip install adlfs) and check the credentials.",
-        "az": "Install adlfs (pip install adlfs) and check the credentials.",
-        "": "Check the path.",
-        "file": "Check the path.",
-    }.get(kind, "Use a local path, s3://, gs://, hdfs://, or a scheme of fsspec whose package is installed.")
-
-
-# Leaves ----------------------------------------------------------------------------------------------------------------------
-
-
-def _split_query(uri: str) -> tuple[str, str]:
-    """A URI without its query, and the query with its ``?``; a local path has none."""
-    found = _QUERY.search(uri) if scheme(uri) else None
-    return (uri[: found.start()], uri[found.start() :]) if found else (uri, "")
-
-
-def _host_and_path(uri: str) -> tuple[str, str]:
-    """Bucket or host, and the path with its slash; a ``#`` or ``?`` in a key is part of it, unlike in a web address."""
-    host, _, path = uri.partition("://")[2].partition("/")
-    return host, f"/{path}"
-
-
-@functools.lru_cache(maxsize=32)
-def _connect(kind: str, netloc: str, query: str) -> tuple[FileSystem, str]:
-    """One connection for each bucket or name node, kept; and the path of its root."""
-    from pyarrow import fs
-
-    found, root = fs.FileSystem.from_uri(f"{kind}://{netloc}/{query}")
-    return found, str(root)
-
-
-def _through_fsspec(uri: str) -> tuple[FileSystem, str]:
-    """A file system that Arrow does not know itself."""
-    import fsspec
-    from pyarrow import fs
-
-    found, path = fsspec.core.url_to_fs(uri)
-    return fs.PyFileSystem(fs.FSSpecHandler(found)), str(path).rstrip("/") or "/"
 
 
 def _info(uri: str | os.PathLike[str]) -> Any:
