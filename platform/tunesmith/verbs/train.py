@@ -69,7 +69,9 @@ def train(
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(console.err()))
         if force and not _needs_ray_first(recipe, on):
-            _prepare(recipe, task, progress)  # a mistake in the data must not cost the run that is to be started over
+            _prepare(
+                recipe, task, progress, "Checking the data"
+            )  # a mistake in the data must not cost the run that is to be started over
         record, new = _record(recipe, run, force, resume, command or [Path(sys.argv[0]).name, *sys.argv[1:]])
         if not (new or force):
             console.err().print(f"Going on with {record.path}")
@@ -178,10 +180,10 @@ def _needs_ray_first(recipe: Recipe, on: str | None) -> bool:
     return bool(on) or recipe.data.engine == "ray"
 
 
-def _prepare(recipe: Recipe, task: Task, progress: Progress) -> PreparedData:
+def _prepare(recipe: Recipe, task: Task, progress: Progress, phase: str = "Preparing data") -> PreparedData:
     from tunesmith.data.prepare import prepare
 
-    progress.phase("Preparing data")
+    progress.phase(phase)
     return prepare(recipe, task, output_dir=recipe.training.output_dir, progress=progress.prepared)
 
 

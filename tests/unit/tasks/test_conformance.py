@@ -371,6 +371,16 @@ def test_a_run_of_it_is_judged_and_shown(made: Made) -> None:
     run = Run.create(made.recipe.override("evaluation.bootstrap_samples=100"), ["tunesmith", "train", "recipe.yaml"])
     try:
         save_model(Path(run.file("model")), made.fitted.model, made.task, made.preprocessing)
+        run.update(
+            base_model={"name_or_path": "base", "revision": None, "hash": None},
+            data={
+                name: {"hash": split.hash, "rows": len(split), "source": split.source}
+                for name, split in made.data.splits.items()
+            },
+            split_hash=made.data.manifest["split_hash"],
+            steps=24,
+            durations={"train": 1.0},
+        )
         verdict = evaluate_run(run, prepared=made.data)
         page = write_report(run, verdict)
     finally:

@@ -1,0 +1,166 @@
+"""What ``train`` does around the training: which run it writes to, how the run stands after every ending, what it tells."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from tunesmith import storage
+from tunesmith.errors import DataError, RunError, TrainingFailed, UserError
+from tunesmith.recipe import Recipe
+from tunesmith.runs import Run
+from tunesmith.training.progress import Progress
+from tunesmith.verbs.train import _Listener, _record, _standing, command, outcome, train
+
+COMMAND = ["tunesmith", "train", "recipe.yaml"]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    storage.write_text(tmp_path / "train.csv", "text,label\n")
+    values = {
+        "name": "reviews",
+        "task": "text-classification",
+        "model": {"model_name_or_path": "owner/base"},
+        "data": {"train": str(tmp_path / "train.csv")},
+        "training": {"output_dir": str(tmp_path / "runs")},
+    }
+    return Recipe.from_dict(values)
+
+
+@pytest.fixture
+def run(recipe: Recipe) -> Iterator[Run]:
+    run = Run.create(recipe, COMMAND)
+    yield run
+    run.lock().release()
+
+
+def runs(recipe: Recipe) -> list[str]:
+    return [place for place in storage.list_dirs(recipe.training.output_dir) if not storage.name(place).startswith(".")]
+
+
+def test_bad_data_leaves_no_new_run(recipe: Recipe) -> None:
+    with pytest.raises(DataError, match="has no rows"):
+        train(recipe)
+
+    assert runs(recipe) == []
+
+
+def test_bad_data_leaves_an_unfinished_run_to_go_on_with(recipe: Recipe, run: Run) -> None:
+    run.set_status("interrupted")
+    run.lock().release()
+
+    with pytest.raises(DataError):
+        train(recipe)
+
+    assert runs(recipe) == [run.path]
+    assert Run.open(run.path).status == "failed"
+
+
+def test_bad_data_does_not_cost_the_run_that_force_would_start_over(recipe: Recipe, run: Run) -> None:
+    storage.write_text(run.file("report.html"), "precious")
+    run.lock().release()
+
+    with pytest.raises(DataError):
+        train(recipe, run=run.path, force=True)
+
+    assert storage.read_text(run.file("report.html")) == "precious"
+
+
+def test_force_without_a_run_is_refused(tmp_path: Path) -> None:
+    result = CliRunner().invoke(command, [str(tmp_path / "recipe.yaml"), "--force"])
+
+    assert isinstance(result.exception, UserError)
+    assert "--run DIR" in str(result.exception)
+
+
+def test_an_unfinished_run_is_gone_on_with_unless_a_new_one_is_wanted(recipe: Recipe, run: Run) -> None:
+    run.set_status("interrupted")
+    run.lock().release()
+
+    found, new = _record(recipe.resolved(), None, False, True, COMMAND)
+    assert (found.path, new) == (run.path, False)
+
+    other, new = _record(recipe.resolved(), None, False, False, COMMAND)
+    other.lock().release()
+    assert new
+    assert other.path != run.path
+
+
+def test_a_finished_run_is_refused_and_started_over_by_force(recipe: Recipe, run: Run) -> None:
+    storage.write_text(run.file("report.html"), "old")
+    run.set_status("done")
+    run.lock().release()
+
+    with pytest.raises(RunError, match="is a finished run"):
+        _record(recipe.resolved(), run.path, False, True, COMMAND)
+
+    again, new = _record(recipe.resolved(), run.path, True, True, COMMAND)
+    again.lock().release()
+    assert not new
+    assert not storage.exists(run.file("report.html"))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(None, "done"), (KeyboardInterrupt(), "interrupted"), (SystemExit(), "interrupted"), (TrainingFailed("x"), "failed")],
+)
+def test_the_run_says_how_it_ended(run: Run, error: BaseException | None, status: str) -> None:
+    with contextlib.suppress(KeyboardInterrupt, SystemExit, TrainingFailed), _standing(run, new=True):
+        assert Run(run.path).status == "running"
+        if error is not None:
+            raise error
+
+    assert Run(run.path).status == status == outcome(type(error) if error else None)
+    assert not run.lock().held
+
+
+def test_an_interruption_tells_how_to_go_on(run: Run) -> None:
+    with pytest.raises(KeyboardInterrupt) as raised, _standing(run, new=True):
+        raise KeyboardInterrupt
+
+    assert raised.value.__notes__ == [f"The same command goes on with {run.path}"]
+
+
+def test_a_mistake_that_shows_in_training_leaves_its_record(run: Run) -> None:
+    run.log_metrics({"step": 10, "split": "train", "loss": 1.0})
+
+    with pytest.raises(UserError), _standing(run, new=True):
+        raise UserError("out of memory")
+
+    assert Run(run.path).status == "failed"
+
+
+def test_a_restart_is_told_once_and_what_is_done_again_is_written_once(recipe: Recipe, run: Run) -> None:
+    screen = io.StringIO()
+    with Progress(Console(file=screen, width=160)) as progress, _Listener(recipe, run, progress) as listener:
+        start = {"kind": "start", "steps": 40, "steps_per_epoch": 10, "epoch": 0.0}
+        line = {"kind": "step", "split": "train", "steps": 40, "epoch": 1.0, "learning_rate": 0.1}
+        listener.hear({**start, "step": 0})
+        for step in (10, 20, 30):
+            listener.hear({**line, "step": step, "loss": 1 / step})
+        listener.hear({"kind": "died"})
+        listener.hear({"kind": "died"})
+        listener.hear({**start, "step": 20})
+        listener.hear({**line, "step": 30, "loss": 1 / 30})
+
+    assert [line["step"] for line in run.history] == [10, 20, 30]
+    assert listener.step == 30
+    assert screen.getvalue().count("A worker died") == 1
+    assert "Resuming after step 20 of 40" in screen.getvalue()
+
+
+def test_a_restart_that_nobody_announced_is_told_too(recipe: Recipe, run: Run) -> None:
+    screen = io.StringIO()
+    with Progress(Console(file=screen, width=160)) as progress, _Listener(recipe, run, progress) as listener:
+        for step in (0, 20):
+            listener.hear({"kind": "start", "step": step, "steps": 40, "epoch": 0.0})
+
+    assert screen.getvalue().count("A worker died") == 1
+    assert listener.step == 20, "a run that is resumed at its end has done these steps"
