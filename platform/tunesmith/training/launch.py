@@ -79,13 +79,13 @@ def launch(recipe: Recipe, data: str, run: Run, resources: dict[str, float], on_
             ),
         ),
     )
-    result = _follow(trainer, mailbox, on_event)
+    result = _follow(trainer, mailbox, on_event, run.file("train.log"))
     if result.checkpoint is None:
         raise TrainingFailed(f"training ended without one update. The workers' words are in {run.file('train.log')}")
     return _chosen(result, recipe)
 
 
-def _follow(trainer: Any, mailbox: Any, on_event: Callable[[Event], None]) -> Any:
+def _follow(trainer: Any, mailbox: Any, on_event: Callable[[Event], None], log: str) -> Any:
     """Run the trainer beside this thread, which hands on events meanwhile and can be interrupted.
 
     Workers are told of an interruption: they live on where Ray was there before, and must not train on behind the user's back.
@@ -118,7 +118,10 @@ def _follow(trainer: Any, mailbox: Any, on_event: Callable[[Event], None]) -> An
         raise
     ray.kill(mailbox)
     if "error" in outcome:
-        raise TrainingFailed(_what_failed(outcome["error"])) from outcome["error"]
+        raise TrainingFailed(
+            f"{_what_failed(outcome['error'])}\n"
+            f"    → The workers' words are in {log}. The same command goes on from the last checkpoint"
+        ) from outcome["error"]
     return outcome["result"]
 
 
@@ -132,6 +135,8 @@ def _what_failed(error: BaseException) -> str:
 
 
 def _last_line(error: Any) -> str:
+    if "worker process has died" in str(error):  # Ray tells at length of every way in which a process may end
+        return "its process died: it was killed, ran out of memory, or crashed"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
