@@ -112,6 +112,23 @@ def test_a_killed_worker_changes_nothing(project: Path, uninterrupted: Run) -> N
     assert_same(Run.open(place), uninterrupted)
 
 
+def test_a_worker_that_dies_too_often_ends_the_training_with_its_reason(project: Path) -> None:
+    place = project / "runs" / "failed"
+    arguments = ["train", "recipe.yaml", "training.max_failures=0", "--run", "runs/failed"]
+    with Command(*arguments, folder=project) as command:
+        command.wait_until(lambda: any(place.glob("checkpoints/step-*")), "the first checkpoint")
+        os.kill(worker_pids(place / "train.log")[1], signal.SIGKILL)
+        code = command.finish()
+
+    assert code == 1, command.output
+    said = command.output.partition("error: ")[2]
+    assert said.startswith("training failed: worker 1: its process died")
+    assert "→ The workers' words are in runs/failed/train.log. The same command goes on from the last checkpoint" in said
+    assert "goes on from its last checkpoint" not in command.output.partition("error: ")[0]
+    assert "Traceback" not in command.output
+    assert Run.open(place).status == "failed"
+
+
 def test_the_same_command_goes_on_after_driver_and_ray_were_killed(project: Path, uninterrupted: Run) -> None:
     place = project / "runs" / "driver-killed"
     arguments = ["train", "recipe.yaml", "--run", "runs/driver-killed"]

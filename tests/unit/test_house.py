@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -85,12 +84,14 @@ print(json.dumps([main.list_commands(context), sorted({name.partition('.')[0] fo
 def test_help_answers_in_half_a_second() -> None:
     command = Path(sys.executable).with_name("tunesmith")
     taken = []
-    for _ in range(5):
-        start = time.perf_counter()
+    for _ in range(3):
+        before = os.times()
         subprocess.run([command, "--help"], cwd=ROOT, capture_output=True, timeout=60, check=True)
-        taken.append(time.perf_counter() - start)
+        after = os.times()
+        taken.append(after.children_user + after.children_system - before.children_user - before.children_system)
 
-    assert min(taken) < 0.5, f"the fastest of {len(taken)} took {min(taken):.2f} s"
+    # The processor's time, not the clock's: a busy machine must not fail this.
+    assert min(taken) < 0.5, f"the fastest of {len(taken)} took {min(taken):.2f} s of the processor"
 
 
 def test_every_dependency_says_what_it_is_for() -> None:

@@ -129,6 +129,8 @@ def _what_failed(error: BaseException) -> str:
     """The innermost reason of a failed training, in a few lines."""
     failures = getattr(error, "worker_failures", None) or {}
     reasons = {str(rank): _last_line(reason) for rank, reason in failures.items()}
+    # Ranks that only lost another one say so (gloo, NCCL); what happened to that one is what matters.
+    reasons = {rank: reason for rank, reason in reasons.items() if "by peer" not in reason} or reasons
     if reasons:
         return "training failed: " + "; ".join(f"worker {rank}: {reason}" for rank, reason in sorted(reasons.items()))
     return f"training failed: {_last_line(error)}"

@@ -194,6 +194,7 @@ class _Listener:
         self.run, self.progress = run, progress
         self.step = 0
         self._lost = self._started = False
+        self._restarts = 0
         self._recipe = recipe
         self._tracker: Tracker | None = None
 
@@ -231,9 +232,13 @@ class _Listener:
 
     def _say_lost(self) -> None:
         """Once for each restart, whoever notices first."""
-        if not self._lost:
+        if self._lost:
+            return
+        self._lost, self._restarts = True, self._restarts + 1
+        if 0 <= self._recipe.training.max_failures < self._restarts:
+            self.progress.phase("A worker died")
+        else:
             self.progress.handle({"kind": "restart", "message": "A worker died; training goes on from its last checkpoint"})
-        self._lost = True
 
 
 def _record_data(run: Run, prepared: PreparedData) -> None:

@@ -104,7 +104,7 @@ def endpoint() -> Iterator[str]:
 def fetched(code: str, home: Path, **env: str) -> str:
     """What code prints in a process of its own: Hugging Face's libraries read their environment when they are imported."""
     code = f"from tunesmith.data.sources import resolve_splits\nfrom tunesmith.errors import DataError\n{code}"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     environment = {**kept, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1", **env}
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True, timeout=100, check=False
