@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 from collections.abc import Callable
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 POLL = 0.2
 """Seconds between two looks into the mailbox."""
+
+STOP_TIMEOUT = 10.0
+"""Seconds for each step of ending Ray Train early."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def launch(recipe: Recipe, data: str, run: Run, resources: dict[str, float], on_
         run_config=RunConfig(
             name="checkpoints",
             storage_path=str(storage.local_path(run.path).absolute()) if storage.is_local(run.path) else run.path,
+            callbacks=[_introducing(mailbox)],
             failure_config=FailureConfig(max_failures=settings.max_failures),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=settings.save_total_limit, checkpoint_score_attribute="score", checkpoint_score_order="max"
@@ -86,10 +91,7 @@ def launch(recipe: Recipe, data: str, run: Run, resources: dict[str, float], on_
 
 
 def _follow(trainer: Any, mailbox: Any, on_event: Callable[[Event], None], log: str) -> Any:
-    """Run the trainer beside this thread, which hands on events meanwhile and can be interrupted.
-
-    Workers are told of an interruption: they live on where Ray was there before, and must not train on behind the user's back.
-    """
+    """Run the trainer beside this thread, which hands on events meanwhile and can be interrupted."""
     import ray
 
     outcome: dict[str, Any] = {}
@@ -114,7 +116,7 @@ def _follow(trainer: Any, mailbox: Any, on_event: Callable[[Event], None], log: 
             if failure is not None:
                 raise failure  # at once: Ray Train is about to restart the workers, which will find nothing to do
     except BaseException:
-        mailbox.fail.remote(Stopped())
+        _end(mailbox, thread)
         raise
     ray.kill(mailbox)
     if "error" in outcome:
@@ -123,6 +125,36 @@ def _follow(trainer: Any, mailbox: Any, on_event: Callable[[Event], None], log: 
             f"    → The workers' words are in {log}. The same command goes on from the last checkpoint"
         ) from outcome["error"]
     return outcome["result"]
+
+
+def _introducing(mailbox: Any) -> Any:
+    """A callback by which Ray Train's controller leaves its handle in the mailbox: ``fit`` gives it to nobody."""
+    from ray.train.v2._internal.execution.callback import ControllerCallback
+
+    class Introducing(ControllerCallback):
+        def after_controller_start(self, train_run_context: Any) -> None:
+            import ray
+
+            ray.get(mailbox.introduce.remote(ray.get_runtime_context().current_actor))
+
+    return Introducing()
+
+
+def _end(mailbox: Any, thread: threading.Thread) -> None:
+    """Stop the workers, as Ray Train does at Ctrl-C, and wait until its thread has noticed.
+
+    The workers would live on where Ray was there before, and train on behind the user's back. And no thread may wait for Ray
+    when the connection is closed.
+    """
+    import ray
+
+    with contextlib.suppress(ray.exceptions.RayError):
+        ray.get(mailbox.fail.remote(Stopped()), timeout=STOP_TIMEOUT)
+        controller = ray.get(mailbox.controller.remote(), timeout=STOP_TIMEOUT)
+        if controller is not None:
+            ray.get(controller.abort.remote(), timeout=STOP_TIMEOUT)
+    thread.join(STOP_TIMEOUT)
+    ray.kill(mailbox)
 
 
 def _what_failed(error: BaseException) -> str:

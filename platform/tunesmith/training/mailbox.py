@@ -20,6 +20,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._failure: BaseException | None = None
+        self._controller: Any = None
 
     def put(self, event: Event) -> bool:
         """Add an event; returns whether the sender may go on."""
@@ -34,6 +35,14 @@ class Mailbox:
     def fail(self, error: BaseException) -> None:
         """End training for good; the first reason is kept."""
         self._failure = self._failure or error
+
+    def introduce(self, controller: Any) -> None:
+        """Keep the handle of Ray Train's controller, by which training can be ended at once."""
+        self._controller = controller
+
+    def controller(self) -> Any:
+        """That handle; None before there is one."""
+        return self._controller
 
     def ended(self) -> bool:
         """Whether it has ended for good."""

@@ -68,10 +68,9 @@ def train(
     task = load_task(recipe.task)
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(console.err()))
-        if force and not _needs_ray_first(recipe, on):
-            _prepare(
-                recipe, task, progress, "Checking the data"
-            )  # a mistake in the data must not cost the run that is to be started over
+        if force and recipe.data.engine != "ray":
+            # A mistake in the data must not cost the run that is to be started over.
+            _prepare(recipe, task, progress, "Checking the data")
         record, new = _record(recipe, run, force, resume, command or [Path(sys.argv[0]).name, *sys.argv[1:]])
         if not (new or force):
             console.err().print(f"Going on with {record.path}")
