@@ -18,6 +18,9 @@ from tunesmith.errors import ClusterError
 REACH_TIMEOUT = 5.0
 """Seconds in which a cluster's port must answer."""
 
+START_ATTEMPTS = 2
+"""Ray gives its own processes 30 s to answer, which a loaded machine or a first start after installing may not keep."""
+
 PASSED_ON = (
     "HF_HUB_OFFLINE",
     "HF_DATASETS_OFFLINE",
@@ -126,16 +129,21 @@ def _start(captured: Any) -> None:
     """Starts a Ray of this machine's CPUs and GPUs that ends with this process."""
     import ray
 
-    try:
-        # The dashboard's processes would double the start (5 s → 11 s on 2 cores) and nothing here asks it.
-        with captured():
-            ray.init(address="local", include_dashboard=False, **_common(captured))
-    except Exception as error:  # Ray raises a bare Exception where its parts do not answer in time
-        raise ClusterError(
-            f"Ray could not start on this machine: {_first_line(error)}\n"
-            f"    → `tunesmith doctor` tells what is missing (memory, shared memory, a full or foreign {_temp_folder()}; "
-            f"RAY_TMPDIR moves that folder)"
-        ) from error
+    for attempt in range(START_ATTEMPTS):
+        try:
+            # The dashboard's processes would double the start (5 s → 11 s on 2 cores) and nothing here asks it.
+            with captured():
+                ray.init(address="local", include_dashboard=False, **_common(captured))
+            return
+        except Exception as error:  # Ray raises a bare Exception where its parts do not answer in time
+            ray.shutdown()
+            if attempt + 1 < START_ATTEMPTS and "timed out" in str(error):
+                continue
+            raise ClusterError(
+                f"Ray could not start on this machine: {_first_line(error)}\n"
+                f"    → `tunesmith doctor` tells what is missing (memory, shared memory, a full or foreign {_temp_folder()}; "
+                f"RAY_TMPDIR moves that folder)"
+            ) from error
 
 
 def _join(address: str, captured: Any) -> None:

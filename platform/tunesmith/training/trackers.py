@@ -210,7 +210,7 @@ class WandB:
     def __init__(self, run_name: str, folder: str, params: Mapping[str, Any]) -> None:
         import wandb
 
-        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+        mode: Any = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
         here = str(storage.local_path(folder)) if storage.is_local(folder) else tempfile.gettempdir()
         project = os.environ.get("WANDB_PROJECT", PROJECT)
         # The run's name is its id: the same run resumes, and W&B itself passes over steps that it has.
