@@ -149,7 +149,8 @@ def test_an_error_of_the_user_in_a_worker_reaches_the_caller_at_once(project: Pa
     assert "accuracy" in str(raised.value)
     assert made.stat().st_mtime_ns == before, "the data was ready"
     for left in set((project / "runs").iterdir()) - runs:
-        assert (left / "train.log").read_text().count("Started training worker group") <= 1
+        # Ray Train may begin one restart before it is told to end; it must not go through all that max_failures allows.
+        assert (left / "train.log").read_text().count("Started training worker group") <= 2
         assert Run.open(left).status == "failed"
 
 

@@ -16,6 +16,9 @@ from tunesmith.tasks.metrics import greater_is_better
 from tunesmith.training import checkpoint, collective
 from tunesmith.training.spec import Examples, FitContext, FitSpec
 
+ROUNDING = 1e-9
+"""Gains up to this are no gains: the same right answers, summed in another order."""
+
 
 def validate(spec: FitSpec, model: torch.nn.Module, split: Examples, context: FitContext) -> Metrics:
     """The task's metrics on a split, the same on every rank; each rank answers its share of the batches."""
@@ -42,7 +45,7 @@ def remember(spec: FitSpec, place: checkpoint.Place, value: float) -> None:
     if np.isnan(value):
         value = float("-inf") if more_is_better(spec) else float("inf")
     gain = 0.0 if place.best is None else (value - place.best) * (1 if more_is_better(spec) else -1)
-    if place.best is None or gain > settings.early_stopping_threshold:
+    if place.best is None or gain > settings.early_stopping_threshold + ROUNDING:
         place.best, place.best_step, place.waited = value, place.step, 0
         return
     place.waited += 1
