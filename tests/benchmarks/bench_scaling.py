@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.bench_text import bert, mixed_texts
 from support.data import pictures
+from support import fits
 from support.fits import on_ranks, prepare_in_memory, recipe_for
 from tunesmith.recipe import Recipe
 from tunesmith.training.fit import FitContext, FitData, fit
@@ -62,6 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
+    fits.TIMEOUT = 900
     common = {"num_train_epochs": 1, "eval_strategy": "no", "load_best_model_at_end": False, "logging_steps": 1000}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -28,8 +28,6 @@ class Demo:
     """The copy of the repository in which it ran."""
     output: str
     """What it wrote to the terminal."""
-    seconds: float
-    """How long it took, its environment being installed."""
 
     @property
     def run(self) -> Path:

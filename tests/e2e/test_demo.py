@@ -36,10 +36,6 @@ def test_the_data_is_the_same_every_time(tmp_path: Path, shell: Callable[..., st
     assert len(once) == 539 + 360 + 2
 
 
-def test_the_demo_takes_less_than_four_minutes(demo: Demo) -> None:
-    assert demo.seconds < 240
-
-
 def test_the_base_model_fails_and_the_fine_tuned_one_does_not(demo: Demo) -> None:
     import tunesmith
 

@@ -125,7 +125,7 @@ def _workers(log: IO[str] | None) -> Iterator[None]:
             return
         who = data.get("actor_name") or data.get("task_name") or "ray"
         lines = [line for line in data.get("lines", ()) if NOISE not in line]
-        with lock:
+        with lock, contextlib.suppress(OSError):  # a full disk costs the log its lines, and the user's screen nothing
             log.writelines(f"({who} pid={data.get('pid')}, {data.get('ip')}) {line}\n" for line in lines)
             log.flush()
 

@@ -76,6 +76,9 @@ def cadence(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
         yield Finding(_at("training.eval_steps"), what, "add training.eval_strategy: steps, or remove it", strategy)
     if training.eval_strategy == "no":
         fix = "set training.eval_strategy: epoch, or remove it"
+        if training.lr_scheduler_type in hf_names.SCHEDULES_BY_METRIC:
+            what = f"{training.lr_scheduler_type} is stepped by evaluations, and eval_strategy is no"
+            yield Finding(_at("training.lr_scheduler_type"), what, fix, strategy)
         if training.early_stopping_patience is not None:
             what = "early stopping needs evaluations, and eval_strategy is no"
             yield Finding(_at("training.early_stopping_patience"), what, fix, strategy)

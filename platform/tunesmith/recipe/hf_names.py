@@ -225,6 +225,9 @@ SCHEDULES: tuple[str, ...] = (
 )
 """``transformers.SchedulerType``, in its order."""
 
+SCHEDULES_BY_METRIC = ("reduce_lr_on_plateau", "greedy")
+"""Those that are stepped by the validation metric, not by the update."""
+
 OPTIMIZERS: tuple[str, ...] = ("adamw_torch_fused", "adamw_torch", "adam", "sgd", "adafactor")
 """The optimizers with a name of their own, after ``transformers.training_args.OptimizerNames``."""
 

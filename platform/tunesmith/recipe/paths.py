@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from tunesmith.errors import nearest
@@ -116,11 +117,10 @@ def _fix(name: str, path: str) -> str:
 def _exists(path: str) -> bool:
     if os.path.exists(path):
         return True
-    return glob.has_magic(path) and next(_matches(path), None) is not None
-
-
-def _matches(pattern: str) -> Iterator[str]:
-    return glob.iglob(pattern, recursive=True)
+    if not glob.has_magic(path):
+        return False
+    with contextlib.closing(glob.iglob(path, recursive=True)) as matches:
+        return next(matches, None) is not None
 
 
 def _existing_parent(path: str) -> str:

@@ -30,7 +30,7 @@ from tunesmith.training.loader import prefetch
 from tunesmith.training.memory import explaining_memory
 from tunesmith.training.optim import make_optimizer, make_schedule, on_plateau
 from tunesmith.training.spec import Event, Examples, FitContext, FitData, FitResult, FitSpec, Planner, Tally, Trainee
-from tunesmith.training.validation import choosing_value, more_is_better, remember, score, validate
+from tunesmith.training.validation import choosing_value, more_is_better, rehearse, remember, score, validate
 
 __all__ = ["Event", "FitContext", "FitData", "FitResult", "FitSpec", "fit", "train_step", "validate"]
 
@@ -60,6 +60,8 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
             context.event(event)
 
     tell({"kind": "start", "step": place.step, "steps": total, "steps_per_epoch": per_epoch, "epoch": place.step / per_epoch})
+    if data.validation is not None and settings.eval_strategy != "no" and not place.step:
+        rehearse(spec, trainee.accelerator.unwrap_model(trainee.model), data.validation, context)
     tally, begun, seen = Tally(), time.perf_counter(), 0
     trainee.model.train()
     stop = place.stopped_early

@@ -8,14 +8,11 @@ from typing import Any
 import torch
 
 from tunesmith.errors import UserError, nearest
-from tunesmith.recipe.hf_names import UNUSABLE_OPTIMIZERS
+from tunesmith.recipe.hf_names import SCHEDULES_BY_METRIC, UNUSABLE_OPTIMIZERS
 from tunesmith.recipe.training import TrainingSection
 
 NAMED = {"adamw_torch": "AdamW", "adamw_torch_fused": "AdamW", "adam": "Adam", "sgd": "SGD", "adafactor": "Adafactor"}
 """Hugging Face's short names → the class in ``torch.optim``; any other class of ``torch.optim`` goes by its own name."""
-
-BY_METRIC = ("reduce_lr_on_plateau", "greedy")
-"""Schedules that are stepped by the validation metric."""
 
 WITHOUT_ARGUMENTS = ("constant", "constant_with_warmup")
 """Schedules to which ``get_scheduler`` passes none of the arguments it is given."""
@@ -76,7 +73,7 @@ def make_schedule(
 ) -> Any:
     """Transformers' schedule over ``steps`` updates, wound forward by ``offset``.
 
-    ``more_is_better`` is of the metric by which :data:`BY_METRIC` schedules are stepped, unless their ``mode`` says otherwise.
+    ``more_is_better`` is of the metric by which :data:`SCHEDULES_BY_METRIC` schedules are stepped, unless their ``mode`` says otherwise.
 
     Raises:
         UserError: there is no such schedule, or it does not take these arguments.
@@ -84,7 +81,7 @@ def make_schedule(
     from transformers import get_scheduler
 
     name, arguments = settings.lr_scheduler_type, dict(settings.lr_scheduler_kwargs)
-    if name in BY_METRIC:
+    if name in SCHEDULES_BY_METRIC:
         arguments = {"mode": "max" if more_is_better else "min", **arguments}
     warmup = settings.warmup_steps or round(settings.warmup_ratio * steps)
     try:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 
 from tunesmith.errors import UserError, nearest
 from tunesmith.evaluation.predictor import Predictor
-from tunesmith.tasks.base import Example, Metrics
+from tunesmith.tasks.base import Example, Features, Metrics
 from tunesmith.tasks.metrics import greater_is_better
 from tunesmith.training import checkpoint, collective
 from tunesmith.training.spec import Examples, FitContext, FitSpec
 
 ROUNDING = 1e-9
 """Gains up to this are no gains: the same right answers, summed in another order."""
+
+REHEARSED = 4
+"""Examples of each rank that are judged before training."""
 
 
 def validate(spec: FitSpec, model: torch.nn.Module, split: Examples, context: FitContext) -> Metrics:
@@ -37,6 +42,41 @@ def validate(spec: FitSpec, model: torch.nn.Module, split: Examples, context: Fi
     model.train()
     rows = sorted(collective.gather(rows), key=lambda row: row[0])
     return dict(spec.task.aggregate(pa.Table.from_pylist([record for _, record in rows]), state))
+
+
+def rehearse(spec: FitSpec, model: torch.nn.Module, split: Examples, context: FitContext) -> None:
+    """Judge a few examples before training begins: what would end the first evaluation shows now, not an epoch later.
+
+    Raises:
+        UserError: the metric that chooses the checkpoint does not exist.
+    """
+    few = Few(split, min(REHEARSED * context.world_size, len(split)))
+    choosing_value(spec, validate(spec, model, few, context))
+
+
+@dataclass(frozen=True)
+class Few:
+    """The first ``n`` examples of a split."""
+
+    split: Examples
+    n: int
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int32]:
+        return self.split.lengths[: self.n]
+
+    @property
+    def counts(self) -> npt.NDArray[np.int32]:
+        return self.split.counts[: self.n]
+
+    def __len__(self) -> int:
+        return self.n
+
+    def features(self, indices: Sequence[int]) -> list[Features]:
+        return self.split.features(indices)
+
+    def examples(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        return self.split.examples(indices)
 
 
 def remember(spec: FitSpec, place: checkpoint.Place, value: float) -> None:

@@ -164,14 +164,21 @@ def _fine_tune(recipe: Recipe, task: Task, run: Run, on: str | None, progress: P
         progress.phase(f"Starting {recipe.training.num_workers} worker{'s' * (recipe.training.num_workers > 1)}")
         listener = stack.enter_context(_Listener(recipe, run, progress))
         chosen_by = recipe.training.metric_for_best_model or task.metric
-        begun = time.perf_counter()
-        trained = launch(recipe, prepared.path, run, resources, listener.hear)
-        run.update(
-            durations={"train": round(time.perf_counter() - begun, 1)},
-            steps=listener.step,
-            best={"step": trained.step, "metric": chosen_by, "value": trained.metrics.get(chosen_by)},
-        )
+        with _timed(run, "train"):
+            trained = launch(recipe, prepared.path, run, resources, listener.hear)
+        best = {"step": trained.step, "metric": chosen_by, "value": trained.metrics.get(chosen_by)}
+        run.update(steps=listener.step, best=best)
     return prepared, trained
+
+
+@contextmanager
+def _timed(run: Run, what: str) -> Iterator[None]:
+    """Adds the seconds that the block took, however it ends, to those of earlier sessions in the record."""
+    begun, before = time.perf_counter(), run.manifest.get("durations", {}).get(what, 0.0)
+    try:
+        yield
+    finally:
+        run.update(durations={what: round(before + time.perf_counter() - begun, 1)})
 
 
 def _needs_ray_first(recipe: Recipe, on: str | None) -> bool:
