@@ -93,7 +93,8 @@ def _rank(rank: int, world_size: int, port: int, queue: Any, work: Callable[...,
     try:
         queue.put((rank, work(FitContext(rank=rank, world_size=world_size), *arguments)))
     finally:
-        torch.distributed.destroy_process_group()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 Fitted = tuple[list[float], dict[str, npt.NDArray[Any]]]

@@ -23,6 +23,32 @@ NOISE = "Failed to query Ray Train Controller actor state"
 """What Ray Train says every second where there is no dashboard to ask; harmless."""
 
 
+class LogFile:
+    """A text file to append to. What does not fit on the disk is forgotten: the log must not end, or speak over, the run."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab", buffering=0)  # what waited in a buffer would raise when the file is closed
+        self._lock = threading.Lock()
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._file.closed
+
+    def write(self, text: str) -> None:
+        """Append text, whole."""
+        with self._lock, contextlib.suppress(OSError):
+            self._file.write(text.encode(errors="replace"))
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
 class Said:
     """What was written to the two standard streams' descriptors while they were redirected."""
 
@@ -41,7 +67,7 @@ class Said:
 class Capture:
     """Redirects descriptors 1 and 2 while it is called as a context: Ray's C++ part writes there, past ``sys.stderr``."""
 
-    def __init__(self, log: IO[str] | None) -> None:
+    def __init__(self, log: LogFile | None) -> None:
         self._log = log
 
     @property
@@ -69,7 +95,6 @@ class Capture:
                     text = said.text()
                     if self._log is not None:
                         self._log.write(text)
-                        self._log.flush()
 
 
 @contextlib.contextmanager
@@ -78,10 +103,9 @@ def quiet_ray(log_file: str | None) -> Iterator[Capture]:
     for name, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with contextlib.ExitStack() as stack:
-        log: IO[str] | None = None
+        log: LogFile | None = None
         if log_file is not None:
-            Path(log_file).parent.mkdir(parents=True, exist_ok=True)
-            log = stack.enter_context(open(log_file, "a", encoding="utf-8", errors="replace"))
+            log = stack.enter_context(contextlib.closing(LogFile(Path(log_file))))
         stack.enter_context(_loggers(log))
         stack.enter_context(_workers(log))
         with warnings.catch_warnings():
@@ -90,7 +114,7 @@ def quiet_ray(log_file: str | None) -> Iterator[Capture]:
 
 
 @contextlib.contextmanager
-def _loggers(log: IO[str] | None) -> Iterator[None]:
+def _loggers(log: LogFile | None) -> Iterator[None]:
     """Replaces the handlers of Ray's loggers by one that writes to ``log``."""
     import ray  # noqa: F401  (importing it gives the loggers their own handlers)
 
@@ -111,23 +135,19 @@ def _loggers(log: IO[str] | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _workers(log: IO[str] | None) -> Iterator[None]:
+def _workers(log: LogFile | None) -> Iterator[None]:
     """Writes the workers' prints, which Ray brings to the driver, to ``log`` instead of the screen."""
     # Ray has no public way to say where worker output goes. `emit` is the one door through which all of it passes, and
     # `print_to_stdstream` what the raylet's errors (a worker died) are printed with.
     from ray._private import worker as driver
     from ray._private.ray_logging import global_worker_stdstream_dispatcher as dispatcher
 
-    lock = threading.Lock()
-
     def write(data: Mapping[str, Any]) -> None:
         if log is None or log.closed or data.get("pid") == "autoscaler":  # its status table comes every five seconds
             return
         who = data.get("actor_name") or data.get("task_name") or "ray"
         lines = [line for line in data.get("lines", ()) if NOISE not in line]
-        with lock, contextlib.suppress(OSError):  # a full disk costs the log its lines, and the user's screen nothing
-            log.writelines(f"({who} pid={data.get('pid')}, {data.get('ip')}) {line}\n" for line in lines)
-            log.flush()
+        log.write("".join(f"({who} pid={data.get('pid')}, {data.get('ip')}) {line}\n" for line in lines))
 
     def write_error(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
         write(data)

@@ -110,6 +110,19 @@ def evaluate_run(
     return found
 
 
+def judgement(run: Run, settings: EvaluationSection | None = None) -> Bootstrap:
+    """The run's own verdict over resamples of its test rows, from its predictions; what two runs are compared by.
+
+    ``settings`` are the run's own unless given; two runs of the same test rows under the same settings share their resamples.
+    """
+    from tunesmith.tasks import load_task
+
+    state = Artefact.read(run.file("model")).state
+    return _bootstrap(
+        load_task(run.recipe.task), state, read_predictions(run.file(PREDICTIONS)), settings or run.recipe.evaluation
+    )
+
+
 def _own_data(run: Run, task: Task, progress: Progress | None) -> PreparedData:
     """The data that the run was trained on: where it was left, or prepared again."""
     place = run.manifest.get("prepared")

@@ -55,7 +55,7 @@ def render(run: Run, evaluation: Evaluation) -> str:
     """The page as text."""
     recipe = run.recipe_values
     stored = _stored(run, "data/report.json")
-    page = _environment().get_template("report.html.j2")
+    page = environment().get_template("report.html.j2")
     return page.render(
         run=run,
         manifest=run.manifest,
@@ -75,22 +75,23 @@ def render(run: Run, evaluation: Evaluation) -> str:
         settings=_flat(recipe),
         sections=_sections(run, evaluation),
         durations={name: words.duration(seconds) for name, seconds in run.manifest.get("durations", {}).items()},
-        style=Markup(_resource("report.css")),
+        style=Markup(resource("report.css")),
     )
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """The templates of the report, with the filters that they use."""
     import jinja2
 
-    environment = jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("tunesmith.report", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {
+    made.filters |= {
         "number": words.number,
         "interval": words.interval,
         "metric_title": words.metric_title,
@@ -98,10 +99,11 @@ def _environment() -> jinja2.Environment:
         "shown": _shown,
         "percent": lambda share: f"{100 * share:.1f}\u202f%" if share < 0.995 or share == 1 else f"{100 * share:.2f}\u202f%",
     }
-    return environment
+    return made
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """A file beside the templates, as text."""
     from importlib.resources import files
 
     return files("tunesmith.report").joinpath("templates", name).read_text(encoding="utf-8")

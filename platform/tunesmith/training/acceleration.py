@@ -52,6 +52,18 @@ def precision(settings: TrainingSection, on_gpu: bool) -> str:
     return "bf16" if bf16 else "no"
 
 
+def emulated(accelerator: Accelerator) -> str | None:
+    """What to tell the user of a precision that this machine can only emulate, or None."""
+    if accelerator.mixed_precision != "bf16" or accelerator.device.type != "cpu":
+        return None
+    if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return None
+    return (
+        "This CPU has no bfloat16 instructions (AVX-512 or AMX): training in bf16 is many times slower here. "
+        "Leave training.bf16 out"
+    )
+
+
 def use_cores(workers_here: int, demanded: float | None) -> int:
     """Set PyTorch's threads: the CPUs demanded for each worker, else an equal share of this machine's; returns the number."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -24,7 +24,7 @@ from tunesmith.errors import DataError, UserError
 from tunesmith.evaluation.predictor import to_device
 from tunesmith.tasks.base import Batch, Metrics
 from tunesmith.training import checkpoint, collective
-from tunesmith.training.acceleration import make_accelerator
+from tunesmith.training.acceleration import emulated, make_accelerator
 from tunesmith.training.batch_plan import MicroBatches, PlanSettings, plan, updates_per_epoch
 from tunesmith.training.loader import prefetch
 from tunesmith.training.memory import explaining_memory
@@ -60,6 +60,8 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
             context.event(event)
 
     tell({"kind": "start", "step": place.step, "steps": total, "steps_per_epoch": per_epoch, "epoch": place.step / per_epoch})
+    if note := emulated(trainee.accelerator):
+        tell({"kind": "note", "message": note})
     if data.validation is not None and settings.eval_strategy != "no" and not place.step:
         rehearse(spec, trainee.accelerator.unwrap_model(trainee.model), data.validation, context)
     tally, begun, seen = Tally(), time.perf_counter(), 0

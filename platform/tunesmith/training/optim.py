@@ -73,7 +73,8 @@ def make_schedule(
 ) -> Any:
     """Transformers' schedule over ``steps`` updates, wound forward by ``offset``.
 
-    ``more_is_better`` is of the metric by which :data:`SCHEDULES_BY_METRIC` schedules are stepped, unless their ``mode`` says otherwise.
+    ``more_is_better`` is of the metric by which those of :data:`SCHEDULES_BY_METRIC` are stepped, unless their ``mode`` says
+    otherwise.
 
     Raises:
         UserError: there is no such schedule, or it does not take these arguments.

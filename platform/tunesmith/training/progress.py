@@ -10,6 +10,7 @@ It is fed with events, mappings with a ``kind``:
 ``eval``        ``step``, ``epoch``, metrics by name, ``best_step``
 ``checkpoint``  ``step``: it can be resumed from here
 ``restart``     ``message``: a worker died, training goes on from its last checkpoint
+``note``        ``message``: something that the user should know
 ``done``        ``step``, ``best_step``, ``best``
 ==============  ======================================================================================================
 
@@ -117,6 +118,8 @@ class Progress:
         elif kind == "restart":
             view.say(str(event.get("message") or "A worker died: training restarts from its last checkpoint"))
             view.phase("Restarting workers")
+        elif kind == "note":
+            view.say(str(event["message"]))
         elif kind == "done":
             best = f", best at step {event['best_step']:,}" if event.get("best_step") else ""
             view.say(f"Trained {event['step']:,} steps in {span(self._pace.elapsed)}{best}")

@@ -63,19 +63,23 @@ class Few:
 
     @property
     def lengths(self) -> npt.NDArray[np.int32]:
+        """What each costs."""
         return self.split.lengths[: self.n]
 
     @property
     def counts(self) -> npt.NDArray[np.int32]:
+        """The units of loss of each."""
         return self.split.counts[: self.n]
 
     def __len__(self) -> int:
         return self.n
 
     def features(self, indices: Sequence[int]) -> list[Features]:
+        """As the split has them."""
         return self.split.features(indices)
 
     def examples(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """As the split has them."""
         return self.split.examples(indices)
 
 

@@ -30,6 +30,18 @@ def test_descriptors_loggers_and_workers_go_to_the_log(tmp_path: Path, capfd: py
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk to write to")
+def test_a_full_disk_costs_the_log_its_lines_and_the_screen_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    from ray._private.ray_logging import global_worker_stdstream_dispatcher as dispatcher
+
+    with quiet_ray("/dev/full") as capture:
+        with capture():
+            os.write(2, b"from C++\n")
+        logging.getLogger("ray.somewhere").warning("from a logger")
+        dispatcher.emit({"pid": 7, "ip": "h", "actor_name": "Worker", "is_err": False, "lines": ["from a worker"]})
+    assert capfd.readouterr() == ("", "")
+
+
 def test_without_a_log_it_is_dropped(capfd: pytest.CaptureFixture[str]) -> None:
     with quiet_ray(None) as capture:
         with capture() as said:

@@ -27,6 +27,7 @@ Write = Callable[..., Path]
         (["training={fsdp: true, use_gpu: false}"], "training.fsdp", "GPUs only"),
         (["training.eval_strategy=steps"], "training.eval_strategy", "add training.eval_steps"),
         (["training.eval_steps=5"], "training.eval_steps", "add training.eval_strategy: steps"),
+        (["training={eval_strategy: no, lr_scheduler_type: greedy}"], "training.lr_scheduler_type", "stepped by evaluations"),
         (["training={eval_strategy: no, early_stopping_patience: 2}"], "training.early_stopping_patience", "needs evaluations"),
         (
             ["training={eval_strategy: no, load_best_model_at_end: true}"],

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from tunesmith.training.loader import prefetch
 
@@ -57,6 +58,21 @@ def test_an_error_comes_out_where_the_item_would() -> None:
     with pytest.raises(OSError, match="the disk is gone"):
         next(items)
     assert until(lambda: not alive())
+
+
+def test_the_thread_computes_on_one_core_and_the_model_on_its_own() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert list(prefetch(lambda _: torch.get_num_threads(), range(3))) == [1, 1, 1]
+        assert torch.get_num_threads() == 2
+        later: list[int] = []
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join(5)
+        assert later == [2], "threads that begin later are not held to one core"
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_thread_ends_with_its_consumer() -> None:

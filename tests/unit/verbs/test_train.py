@@ -16,7 +16,7 @@ from tunesmith.errors import DataError, RunError, TrainingFailed, UserError
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.training.progress import Progress
-from tunesmith.verbs.train import _Listener, _record, _standing, command, outcome, train
+from tunesmith.verbs.train import _Listener, _record, _standing, _timed, command, outcome, train
 
 COMMAND = ["tunesmith", "train", "recipe.yaml"]
 
@@ -164,3 +164,13 @@ def test_a_restart_that_nobody_announced_is_told_too(recipe: Recipe, run: Run) -
 
     assert screen.getvalue().count("A worker died") == 1
     assert listener.step == 20, "a run that is resumed at its end has done these steps"
+
+
+def test_the_seconds_of_every_session_are_added_up(run: Run) -> None:
+    run.update(durations={"prepare": 1.5, "train": 100.0})
+
+    with pytest.raises(KeyboardInterrupt), _timed(run, "train"):
+        raise KeyboardInterrupt
+
+    assert 100.0 <= run.manifest["durations"]["train"] < 110
+    assert run.manifest["durations"]["prepare"] == 1.5

@@ -1,0 +1,76 @@
+"""``comparison.html``: several ways of training side by side, in one file that needs no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from tunesmith import storage
+from tunesmith.report import plots, words
+from tunesmith.report.html import REPORT, environment, resource
+from tunesmith.runs.words import span
+from tunesmith.tasks.metrics import greater_is_better
+
+if TYPE_CHECKING:
+    from tunesmith.verbs.compare_recipes import Outcome, RecipeComparison
+
+
+def render(found: RecipeComparison) -> str:
+    """The page as text."""
+    name = found.headline
+    shown = [metric for metric in found.outcomes[0].metrics if not metric.endswith("_weighted") or metric == name]
+    return (
+        environment()
+        .get_template("comparison.html.j2")
+        .render(
+            found=found,
+            sentence=_sentence(found),
+            hero=plots.intervals(
+                name,
+                [plots.Row(one.name, one.metrics[name], "own" if one.differences else "base") for one in found.outcomes],
+            ),
+            metrics=[name, *(metric for metric in shown if metric != name)],
+            rows=[_row(one, found) for one in found.outcomes],
+            style=Markup(resource("report.css")),
+        )
+    )
+
+
+def _sentence(found: RecipeComparison) -> str:
+    """What came out, in one line: the variant that is clearly best, or that none is."""
+    name, first = found.headline, found.outcomes[0]
+    clear = [one for one in found.outcomes[1:] if words.tone_of(name, one.differences[name]) == "better"]
+    if not clear:
+        return f"No variant is clearly better than {first.name} in {words.in_sentence(name)}"
+    sign = 1 if greater_is_better(name) else -1
+    best = max(clear, key=lambda one: sign * one.metrics[name].value)
+    return f"{best.name}: {words.in_sentence(name)} {words.change(name, best.differences[name])} against {first.name}"
+
+
+def _row(one: Outcome, found: RecipeComparison) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "changed": [f"{key}: {json.dumps(value, ensure_ascii=False, default=str)}" for key, value in one.changed.items()],
+        "time": span(one.seconds) if one.seconds is not None else "",
+        "reports": [_beside(path) for path in one.runs],
+        "cells": {metric: _cell(metric, one) for metric in one.metrics},
+    }
+
+
+def _cell(metric: str, one: Outcome) -> Mapping[str, str]:
+    more = one.differences.get(metric)
+    return {
+        "value": words.number(metric, one.metrics[metric].value),
+        "interval": words.interval(metric, one.metrics[metric]),
+        "change": words.change(metric, more) if more else "",
+        "change_interval": words.change_interval(metric, more) if more else "",
+        "tone": words.tone_of(metric, more) if more else "unclear",
+    }
+
+
+def _beside(path: str) -> str:
+    """A run's report as a link from the page, which lies beside the runs."""
+    return f"{storage.name(path)}/{REPORT}"
