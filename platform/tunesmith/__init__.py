@@ -17,15 +17,18 @@ if TYPE_CHECKING:
     from tunesmith.evaluation.evaluate import evaluate_run as evaluate
     from tunesmith.recipe import Recipe
     from tunesmith.runs import Run
+    from tunesmith.verbs.compare_recipes import compare_recipes, repeat
     from tunesmith.verbs.train import train
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Run", "evaluate", "train"]
+__all__ = ["Recipe", "Run", "compare_recipes", "evaluate", "repeat", "train"]
 
 _PLACES = {
     "Recipe": ("tunesmith.recipe", "Recipe"),
     "Run": ("tunesmith.runs", "Run"),
+    "compare_recipes": ("tunesmith.verbs.compare_recipes", "compare_recipes"),
     "evaluate": ("tunesmith.evaluation.evaluate", "evaluate_run"),
+    "repeat": ("tunesmith.verbs.compare_recipes", "repeat"),
     "train": ("tunesmith.verbs.train", "train"),
 }
 

@@ -55,6 +55,28 @@ def products(context: FitContext, seconds: float) -> float:
     return count / seconds
 
 
+def meeting(context: FitContext, base: Path, updates: int, meet: bool) -> float:
+    """Updates per second of the digits' network on the same batch again and again, by itself or with a barrier after each.
+
+    The barrier carries no gradients: what it costs is the price of meeting at all, which no way of sending them can beat.
+    """
+    from transformers import AutoModelForImageClassification
+
+    model = AutoModelForImageClassification.from_pretrained(base).train()
+    pixels, labels = torch.randn(16, 3, 32, 32), torch.randint(0, 10, (16,))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    for update in range(updates + 10):
+        if update == 10:
+            torch.distributed.barrier()
+            begun = time.perf_counter()
+        torch.nn.functional.cross_entropy(model(pixel_values=pixels).logits, labels).backward()
+        if meet:
+            torch.distributed.barrier()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return updates / (time.perf_counter() - begun)
+
+
 def main() -> None:
     """Measure both models and the limit, in turn, and print the ratios as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -64,18 +86,20 @@ def main() -> None:
     common = {"num_train_epochs": 1, "eval_strategy": "no", "load_best_model_at_end": False, "logging_steps": 1000}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        base = bert(folder / "bert")
+        base, digits = bert(folder / "bert"), ROOT / "examples" / "digits" / "base"
         text = recipe_for("text-classification", base, folder / "t", per_device_train_batch_size=16, **common)
         image = recipe_for(
             "image-classification",
-            ROOT / "examples" / "digits" / "base",
+            digits,
             folder / "i",
             per_device_train_batch_size=16,
             **common,
         )
-        cases = {"text, 6-layer BERT": (text, mixed_texts(384 + 16, 0)), "digits": (image, pictures(4096 + 16, side=32))}
+        cases = {"text, 6-layer BERT": (text, mixed_texts(384 + 16, 0)), "digits": (image, pictures(2048 + 16, side=32))}
         alone = on_ranks(1, products, 3.0)[0]
         both = sum(on_ranks(2, products, 3.0))
+        by_itself = sum(on_ranks(2, meeting, digits, 200, False))
+        met = sum(on_ranks(2, meeting, digits, 200, True))
         ratios: dict[str, list[float]] = {name: [] for name in cases}
         for _ in range(options.repeats):
             for name, (recipe, rows) in cases.items():
@@ -87,6 +111,7 @@ def main() -> None:
         json.dumps(
             {
                 "efficiency": {name: round(statistics.median(values), 3) for name, values in ratios.items()},
+                "digits_with_a_barrier_after_each_update": round(met / by_itself, 3),
                 "two_processes_of_matrix_products_over_one": round(both / alone, 2),
             }
         )

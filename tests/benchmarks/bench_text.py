@@ -153,6 +153,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=0, help="compare the F1 after 3 epochs over so many seeds")
+    parser.add_argument("--quality-examples", type=int, default=2048, help="training examples of that comparison")
     parser.add_argument("--ways", nargs="*", default=list(WAYS)[1:], help="padding to 256 takes minutes and is left out")
     options = parser.parse_args()
     torch.set_num_threads(2)
@@ -171,9 +172,8 @@ def main() -> None:
         quality: dict[str, list[float]] = {}
         for seed in range(options.seeds):
             for name in ("Trainer, dynamic padding", "Tunesmith"):
-                _, score = WAYS[name](
-                    Path(folder, "work"), base, mixed_texts(2048 + 512, seed), 512, seed, num_train_epochs=2, learning_rate=2e-4
-                )
+                texts = mixed_texts(options.quality_examples + 512, seed)
+                _, score = WAYS[name](Path(folder, "work"), base, texts, 512, seed, num_train_epochs=2, learning_rate=2e-4)
                 quality.setdefault(name, []).append(round(score, 4))
                 print(f"  seed {seed} {name:28s} F1 {score:.4f}", flush=True)
     plain = medians.get("Trainer, dynamic padding", float("nan"))

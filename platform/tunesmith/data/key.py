@@ -51,6 +51,7 @@ def prepared_key(
     ``state`` is given where it is frozen already.
     """
     wanted = recipe.data.model_dump(mode="json", exclude={"train", "validation", "test", "format", "engine", "cache_dir"})
+    wanted["few_shot"].pop("seeds")  # each repetition has a seed of its own
     if {"validation", "test"} <= set(sources) and recipe.data.max_train_samples is None:
         del wanted["split"]  # nothing is drawn
     media = any(column.kind in rows.MEDIA for column in task.columns.values())

@@ -190,12 +190,32 @@ def _admitted(part: Part, task: Task, state: State, problems: Problems) -> Part:
 
 
 def _limited(part: Part, recipe: Recipe) -> Part:
-    """The training split cut to ``data.max_train_samples``, drawn so that classes keep their shares; others as they are."""
+    """The training split cut to ``data.max_train_samples``, drawn so that classes keep their shares, or to
+    ``data.few_shot.per_class`` rows of each class; others as they are.
+    """
+    if part.name == "train" and recipe.data.few_shot.per_class is not None:
+        return _few(part, recipe.data.few_shot.per_class, recipe.data.few_shot.seed)
     size = recipe.data.max_train_samples
     if part.name != "train" or size is None or size >= len(part.rows):
         return part
     strata = part.data.strata[part.rows] if part.data.strata is not None else None
     return Part(part.name, part.data, part.rows[split.subset(len(part.rows), size, strata, recipe.data.split.seed)])
+
+
+def _few(part: Part, per_class: int, seed: int) -> Part:
+    """So many rows of each class. Raises :class:`DataError` where there are no classes, or too few rows of one."""
+    if part.data.strata is None:
+        raise DataError("data.few_shot: the rows have no class to draw by\n    → Use data.max_train_samples.")
+    strata = part.data.strata[part.rows]
+    counts = np.bincount(strata, minlength=len(part.data.classes))
+    short = [f"{part.data.classes[c]!r} has {counts[c]}" for c in np.flatnonzero((counts > 0) & (counts < per_class))]
+    if short:
+        more = f", and {len(short) - 5} more" if len(short) > 5 else ""
+        raise DataError(
+            f"data.few_shot.per_class is {per_class}, but the training split has fewer rows of some classes: "
+            f"{', '.join(short[:5])}{more}\n    → Lower data.few_shot.per_class to {int(counts[counts > 0].min())}."
+        )
+    return Part(part.name, part.data, part.rows[split.per_class(strata, per_class, seed)])
 
 
 def _write(part: Part, encoder: Encoder, engine: Engine, folder: Path, problems: Problems, progress: Any) -> np.ndarray:

@@ -121,6 +121,18 @@ def subset(n: int, size: int, strata: np.ndarray | None, seed: int) -> np.ndarra
     return np.sort(order[rank < quota[codes[order]]])
 
 
+def per_class(strata: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """``size`` rows of each class of ``strata`` ``[n]``, sorted, drawn at random; all of a class that has fewer.
+
+    >>> strata = np.array([0, 0, 0, 1, 1])
+    >>> np.bincount(strata[per_class(strata, 2, seed=0)]).tolist()
+    [2, 2]
+    """
+    order = np.random.default_rng(seed).permutation(len(strata))
+    rank = rank_within(strata[order])
+    return np.sort(order[rank < size])
+
+
 def indices_hash(splits: Mapping[str, np.ndarray]) -> str:
     """BLAKE2b-128 over the names and the row indices, as hex."""
     digest = hashlib.blake2b(digest_size=16)

@@ -132,6 +132,17 @@ def splits(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
             yield Finding(_at(f"data.split.{way}"), what, f"write data.split.by: {way}, or remove it", ("data.split.by",))
 
 
+def few_shot(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """A drawing that is repeated is one that is made, and the rows are limited once."""
+    drawn = recipe.data.few_shot
+    if drawn.per_class is None and drawn.seeds > 1:
+        what = f"there is nothing to draw {drawn.seeds} times: per_class is not set"
+        yield Finding(_at("data.few_shot.seeds"), what, "add data.few_shot.per_class: 16, or remove it")
+    if drawn.per_class is not None and recipe.data.max_train_samples is not None:
+        what = "the training rows are limited twice, by few_shot.per_class and by max_train_samples"
+        yield Finding(_at("data.max_train_samples"), what, "keep one of them", ("data.few_shot.per_class",))
+
+
 def labels(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
     """No class is named twice."""
     seen: Counter[str] = Counter()
@@ -163,4 +174,4 @@ def paths(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
                 yield Finding(keys, *problem, ("data.format",) if section == "data" else ())
 
 
-CHECKS: tuple[Check, ...] = (known_task, precision, cadence, schedule, splits, labels, output)
+CHECKS: tuple[Check, ...] = (known_task, precision, cadence, schedule, splits, few_shot, labels, output)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunesmith.recipe.base import Section
+from tunesmith.recipe.few_shot import FewShotSection
 
 Source = str | Annotated[list[str], Field(min_length=1)]
 
@@ -73,6 +74,9 @@ class DataSection(Section):
 
     max_train_samples: int | None = Field(default=None, ge=1)
     """Use only the first so many rows of the training split (after the split, seeded); None uses all."""
+
+    few_shot: FewShotSection = Field(default_factory=FewShotSection)
+    """Train on a few rows of each class."""
 
     engine: Literal["auto", "local", "ray"] = "auto"
     """Where rows are prepared: in this process, or by Ray Data over the cluster. ``auto`` is ``ray`` on a cluster of several

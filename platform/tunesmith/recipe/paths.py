@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import os
 from collections.abc import Iterable
@@ -117,10 +116,7 @@ def _fix(name: str, path: str) -> str:
 def _exists(path: str) -> bool:
     if os.path.exists(path):
         return True
-    if not glob.has_magic(path):
-        return False
-    with contextlib.closing(glob.iglob(path, recursive=True)) as matches:
-        return next(matches, None) is not None
+    return glob.has_magic(path) and any(True for _ in glob.iglob(path, recursive=True))
 
 
 def _existing_parent(path: str) -> str:

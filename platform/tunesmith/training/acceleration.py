@@ -20,7 +20,7 @@ def make_accelerator(settings: TrainingSection) -> Accelerator:
     Raises:
         UserError: float16 or sharding without a GPU.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
     on_gpu = torch.cuda.is_available() and settings.use_gpu is not False
@@ -32,7 +32,8 @@ def make_accelerator(settings: TrainingSection) -> Accelerator:
         raise UserError("training.fsdp: sharding needs GPUs, and this worker has none. Leave training.fsdp out")
     # The state is a singleton: a second fit in this process may want another precision.
     AcceleratorState._reset_state(reset_partial_state=True)
-    plugins: dict[str, Any] = {}
+    # Gradients live in DDP's own buckets, which saves a copy of them.
+    plugins: dict[str, Any] = {"kwargs_handlers": [DistributedDataParallelKwargs(gradient_as_bucket_view=True)]}
     if settings.fsdp:
         from accelerate.utils import FullyShardedDataParallelPlugin
 
@@ -56,7 +57,7 @@ def emulated(accelerator: Accelerator) -> str | None:
     """What to tell the user of a precision that this machine can only emulate, or None."""
     if accelerator.mixed_precision != "bf16" or accelerator.device.type != "cpu":
         return None
-    if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return None
     return (
         "This CPU has no bfloat16 instructions (AVX-512 or AMX): training in bf16 is many times slower here. "

@@ -38,3 +38,12 @@ def same_buffers(model: torch.nn.Module) -> None:
         for buffer in model.buffers():
             if buffer.is_floating_point() and not hasattr(buffer, "device_mesh"):
                 dist.broadcast(buffer, 0)
+
+
+def leave_buffers(model: torch.nn.Module) -> None:
+    """Keep DDP from sending rank 0's buffers before every forward pass.
+
+    In training they are only written; :func:`same_buffers` sends them where they are read. A small network ran a fifth slower.
+    """
+    if isinstance(model, torch.nn.parallel.DistributedDataParallel):
+        model.broadcast_buffers = False

@@ -135,6 +135,7 @@ def _build(spec: FitSpec, context: FitContext, total: int, units_per_update: flo
     model.to(accelerator.device)
     optimizer = make_optimizer(model, settings, accelerator.device)
     model, prepared = accelerator.prepare(model, optimizer)
+    collective.leave_buffers(model)
     steps = context.schedule_steps or total
     schedule = make_schedule(optimizer, settings, steps, context.schedule_offset, more_is_better=more_is_better(spec))
     return Trainee(accelerator, model, prepared, schedule, units_per_update)

@@ -18,6 +18,8 @@ from tunesmith.errors import DataError, UserError
 from tunesmith.verbs.options import on_option
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from tunesmith.evaluation.results import Estimates
     from tunesmith.recipe import Recipe
     from tunesmith.runs import Run
@@ -76,16 +78,24 @@ def compare_recipes(
         UserError: fewer than two variants, or two of the same name.
         DataError: something in a variant's data, or the variants have different test rows.
     """
+    _check(variants)
+    return _train_all(variants, seeds, folder, on)
+
+
+def repeat(recipe: Recipe, *, seeds: int, folder: str | None = None, on: str | None = None) -> RecipeComparison:
+    """Train one recipe over several seeds: what it comes to, with the interval over the seeds."""
+    return _train_all([Variant(recipe.name, recipe)], seeds, folder, on)
+
+
+def _train_all(variants: Sequence[Variant], seeds: int, folder: str | None, on: str | None) -> RecipeComparison:
     from tunesmith import storage
     from tunesmith.cluster.connect import connect
     from tunesmith.verbs import console
 
-    _check(variants)
     _check_data(variants)
     first = variants[0].recipe.resolved()
-    place = folder or storage.join(
-        first.training.output_dir, f"compare-{first.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
-    )
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    place = folder or storage.join(first.training.output_dir, f"compare-{first.name}-{stamp}")
     numbers = list(range(first.training.seed, first.training.seed + seeds))
     runs: dict[str, list[Run]] = {variant.name: [] for variant in variants}
     with connect(on):  # one Ray for all of them
@@ -93,7 +103,7 @@ def compare_recipes(
             for variant in variants:
                 done = sum(map(len, runs.values())) + 1
                 console.err().print(f"[bold]{done} of {seeds * len(variants)}[/]: {variant.name}, seed {seed}")
-                runs[variant.name].append(_trained(variant, seed, place))
+                runs[variant.name].append(_trained(variant, seed, numbers[0], place))
     found = _compared(variants, runs, numbers, place)
     _write(found)
     return found
@@ -126,7 +136,7 @@ def parse_variants(recipes: Sequence[str], written: Sequence[str]) -> list[Varia
                 f"--variant {text!r} is not written as NAME: KEY=VALUE …\n"
                 '    → Such as --variant "weighted: training.class_weights=inverse"'
             )
-        variants.append(Variant(name.strip(), loaded[0].override(overrides), overrides))
+        variants.append(Variant(name.strip(), loaded[0].override(*overrides), overrides))
     return variants
 
 
@@ -164,14 +174,16 @@ def _check_data(variants: Sequence[Variant]) -> None:
         )
 
 
-def _trained(variant: Variant, seed: int, place: str) -> Run:
-    """The finished run of a variant: found, gone on with, or trained."""
+def _trained(variant: Variant, seed: int, first: int, place: str) -> Run:
+    """The finished run of a variant: found, gone on with, or trained. A few-shot drawing changes with the seed."""
     from tunesmith import storage
     from tunesmith.recipe.explain import safe_name
     from tunesmith.runs import Run
     from tunesmith.verbs.train import train
 
-    recipe = variant.recipe.override([f"training.seed={seed}"])
+    drawn = variant.recipe.data.few_shot
+    again = [f"data.few_shot={{seeds: 1, seed: {drawn.seed + seed - first}}}"] if drawn.per_class is not None else []
+    recipe = variant.recipe.override(f"training.seed={seed}", *again)
     path = storage.join(place, f"{safe_name(variant.name)}-seed{seed}")
     if storage.exists(storage.join(path, "manifest.json")):
         run = Run.open(path)
@@ -271,6 +283,13 @@ def table(found: RecipeComparison) -> Any:
     return shown
 
 
+def print_comparison(found: RecipeComparison, console: Console) -> None:
+    """The table, what it rests on, and where the page is."""
+    console.print(table(found), soft_wrap=False)
+    pairs = f"{len(found.seeds)} seeds" if len(found.seeds) > 1 else "one seed, paired by test row"
+    console.print(f"{found.n} test rows, {pairs}\n{found.folder}/{PAGE}", markup=False)
+
+
 @click.command("compare-recipes")
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE…")
 @click.option("--variant", "written", multiple=True, metavar="'NAME: KEY=VALUE …'", help="A change of the one RECIPE.")
@@ -285,6 +304,4 @@ def command(recipes: tuple[str, ...], written: tuple[str, ...], seeds: int, fold
     from tunesmith.verbs.console import out
 
     found = compare_recipes(parse_variants(recipes, written), seeds=seeds, folder=folder, on=on)
-    out().print(table(found), soft_wrap=False)
-    pairs = f"{len(found.seeds)} seeds" if len(found.seeds) > 1 else "one seed, paired by test row"
-    out().print(f"{found.n} test rows, {pairs}\n{found.folder}/{PAGE}", markup=False)
+    print_comparison(found, out())

@@ -65,6 +65,8 @@ def train(
     if not isinstance(recipe, RecipeClass):
         recipe = RecipeClass.load(recipe, overrides)
     recipe = recipe.resolved()
+    if recipe.data.few_shot.seeds > 1:
+        raise UserError("data.few_shot.seeds: a run is one training\n    → Call tunesmith.repeat, or set it to 1")
     task = load_task(recipe.task)
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(console.err()))
@@ -310,9 +312,16 @@ def command(recipe: str, overrides: tuple[str, ...], folder: str | None, force: 
     if force and folder is None:
         raise UserError("--force goes with --run DIR, the run to start over")
     from tunesmith.evaluation.results import Evaluation
+    from tunesmith.recipe import Recipe as RecipeClass
     from tunesmith.verbs import console
+    from tunesmith.verbs.compare_recipes import print_comparison, repeat
     from tunesmith.verbs.evaluate import print_verdict
 
+    loaded = RecipeClass.load(recipe, overrides)
+    if loaded.data.few_shot.seeds > 1:
+        found = repeat(loaded, seeds=loaded.data.few_shot.seeds, folder=folder, on=on)
+        print_comparison(found, console.out())
+        return
     run = train(recipe, overrides, on=on, run=folder, force=force, resume=not new)
     print_verdict(Evaluation.from_json(run.verdict), run, console.out())
 

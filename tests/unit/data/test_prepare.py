@@ -212,6 +212,16 @@ def test_max_train_samples_keeps_shares_labels_and_other_splits(run: Any, recipe
     assert few.splits["test"].hash == whole.splits["test"].hash
 
 
+def test_few_shot_draws_so_many_of_each_class_and_leaves_the_other_splits(run: Any, recipe: Make, reviews: Path) -> None:
+    whole = run(recipe(train="reviews.csv"))
+    few, other = (run(recipe(train="reviews.csv", few_shot={"per_class": 5, "seed": seed})) for seed in (1, 2))
+    assert few.manifest["splits"]["train"]["labels"] == {"1": 5, "2": 5}
+    assert few.splits["train"].hash != other.splits["train"].hash
+    assert few.splits["test"].hash == other.splits["test"].hash == whole.splits["test"].hash
+    with pytest.raises(DataError, match=r"per_class is 1000, but .* '1' has \d+, '2' has \d+\n    → Lower"):
+        run(recipe(train="reviews.csv", few_shot={"per_class": 1000}))
+
+
 def test_files_of_different_columns_and_types_are_joined(run: Any, recipe: Make, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label,age\n" + "".join(f"a{i},{i % 2},{i}\n" for i in range(20)))
     (tmp_path / "b.jsonl").write_text(

@@ -45,6 +45,8 @@ Write = Callable[..., Path]
         (["data.split.by=group"], "data.split.by", "add data.split.group"),
         (["data.split.by=time"], "data.split.by", "add data.split.time"),
         (["data.split={by: random, group: patient}"], "data.split.group", "no effect"),
+        (["data.few_shot.seeds=3"], "data.few_shot.seeds", "nothing to draw"),
+        (["data.few_shot.per_class=3", "data.max_train_samples=9"], "data.max_train_samples", "limited twice"),
         (["data.labels=[a, b, a]"], "data.labels[2]", "named twice"),
         (["training.output_dir=train.csv"], "training.output_dir", "is a file"),
     ],

@@ -127,6 +127,6 @@ def test_variants_of_several_recipes_and_lonely_or_equal_names_are_refused(tmp_p
 
 def test_other_test_rows_are_refused_before_anything_is_trained(runs: dict[str, Run]) -> None:
     first = runs["short"].recipe
-    other = first.override(["data.split.seed=7"])
+    other = first.override("data.split.seed=7")
     with pytest.raises(DataError, match="other test rows"):
         compare_recipes([Variant("a", first), Variant("b", other)])
