@@ -154,6 +154,7 @@ def _fine_tune(recipe: Recipe, task: Task, run: Run, on: str | None, progress: P
             progress.phase("Joining the cluster" if on else "Starting Ray")
             stack.enter_context(connect(on, log_file=_log_file(run)))
         prepared = _prepare(recipe, task, progress)
+        _check_objective(recipe, task, prepared)
         _record_data(run, prepared)
         run.update(durations={"prepare": round(time.perf_counter() - begun, 1)})
         if not _needs_ray_first(recipe, on):
@@ -191,6 +192,15 @@ def _prepare(recipe: Recipe, task: Task, progress: Progress, phase: str = "Prepa
 
     progress.phase(phase)
     return prepare(recipe, task, output_dir=recipe.training.output_dir, progress=progress.prepared)
+
+
+def _check_objective(recipe: Recipe, task: Task, prepared: PreparedData) -> None:
+    """A loss, weights or sampling that these classes cannot have. Raises :class:`UserError`, before Ray and workers start."""
+    from tunesmith.tasks.losses import check_criterion
+    from tunesmith.training.sampling import check_sampling
+
+    check_criterion(recipe, prepared.state)
+    check_sampling(recipe, task, prepared.splits["train"], prepared.state)
 
 
 class _Listener:

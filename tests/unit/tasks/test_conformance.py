@@ -33,6 +33,7 @@ from tunesmith.report.html import write_report
 from tunesmith.runs import Run
 from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Batch, Features, Preprocessing, Task
+from tunesmith.tasks.losses import CrossEntropy
 from tunesmith.training.checkpoint import save_model
 from tunesmith.training.fit import FitContext, FitData, FitResult, FitSpec, fit
 
@@ -217,7 +218,7 @@ def test_examples_without_a_target_become_the_same_inputs(made: Made) -> None:
 
 def test_the_loss_is_a_sum_over_units_with_a_graph(made: Made) -> None:
     model, indices = made.fresh(), list(range(8))
-    loss, count = made.task.loss(model, made.batch(indices))
+    loss, count = made.task.loss(model, made.batch(indices), CrossEntropy())
     assert loss.shape == ()
     assert count == int(made.train.counts[indices].sum()) == sum(one.count for one in made.train.features(indices))
     assert 0 < loss.item() < math.inf
@@ -228,8 +229,8 @@ def test_the_loss_is_a_sum_over_units_with_a_graph(made: Made) -> None:
 def test_an_exact_loss_does_not_depend_on_how_a_batch_is_cut(made: Made) -> None:
     model = made.fresh()
     with torch.no_grad():
-        whole = float(made.task.loss(model, made.batch(range(12)))[0])
-        parts = [float(made.task.loss(model, made.batch(part))[0]) for part in (range(5), [5], range(6, 12))]
+        whole = float(made.task.loss(model, made.batch(range(12)), CrossEntropy())[0])
+        parts = [float(made.task.loss(model, made.batch(part), CrossEntropy())[0]) for part in (range(5), [5], range(6, 12))]
     if made.task.exact:
         assert sum(parts) == pytest.approx(whole, rel=1e-4)
     else:
