@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from tunesmith.errors import nearest
@@ -75,9 +76,14 @@ def missing(recipe: Recipe) -> Iterator[Problem]:
     top, *rest = loss.split(".")
     if not all(part.isidentifier() for part in (top, *rest)):
         yield LOSS, f"{loss} is no path to a loss", "write it as package.module.Name", ()
-    elif top not in sys.modules and PathFinder.find_spec(top, [*sys.path, recipe.base_dir]) is None:
+    elif not _findable(top, recipe.base_dir):
         fix = f"install the package that brings it, or put {top}.py beside the recipe"
         yield LOSS, f"there is no module {top}, installed or in {recipe.base_dir}", fix, ()
+
+
+def _findable(module: str, folder: str) -> bool:
+    """Whether a top-level module is loaded, installed, or in ``folder``."""
+    return module in sys.modules or find_spec(module) is not None or PathFinder.find_spec(module, [folder]) is not None
 
 
 def _arguments(training: TrainingSection) -> Iterator[Problem]:

@@ -170,4 +170,4 @@ class TrainingSection(Section):
         """Nothing at all is ``none``; YAML takes classes such as 0 or true for numbers and truth values."""
         if isinstance(value, dict):
             value = {str(name).lower() if isinstance(name, bool) else str(name): weight for name, weight in value.items()}
-        return value or "none"
+        return "none" if value in (None, {}) else value

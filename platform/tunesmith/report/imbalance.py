@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from tunesmith.report import plots
-from tunesmith.tasks.weights import HIGH_RATIO, advice, class_weights, remedies
+from tunesmith.tasks.weights import advice, class_weights, remedies
 
 if TYPE_CHECKING:
     from tunesmith.evaluation.results import ClassResult, Evaluation
@@ -35,7 +35,6 @@ def section(run: Run, evaluation: Evaluation) -> Section | None:
     page = html._environment().get_template("imbalance.html.j2")
     shown = page.render(
         found=found,
-        high=found["ratio"] > HIGH_RATIO,
         advice=advice(state, training),
         done=_done(training),
         classes=_classes(state, rows, training, evaluation.per_class),

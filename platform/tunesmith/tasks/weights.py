@@ -70,7 +70,8 @@ def _as_given(weights: Mapping[str, float], labels: Sequence[str]) -> Array:
     for name in weights:
         wrong = unknown_class(name, labels)
         if wrong:
-            raise DataError(f"training.class_weights.{name}: {wrong[0]} in the training data\n    → {wrong[1]}")
+            what, fix = wrong
+            raise DataError(f"training.class_weights.{name}: {what} in the training data\n    → {fix[0].upper() + fix[1:]}")
     return np.asarray([weights.get(name, 1.0) for name in labels], dtype=np.float64)
 
 

@@ -70,7 +70,7 @@ def train(
         progress = stack.enter_context(Progress(console.err()))
         if force and recipe.data.engine != "ray":
             # A mistake in the data must not cost the run that is to be started over.
-            _prepare(recipe, task, progress, "Checking the data")
+            _check_objective(recipe, task, _prepare(recipe, task, progress, "Checking the data"))
         record, new = _record(recipe, run, force, resume, command or [Path(sys.argv[0]).name, *sys.argv[1:]])
         if not (new or force):
             console.err().print(f"Going on with {record.path}")

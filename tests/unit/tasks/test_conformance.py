@@ -179,6 +179,30 @@ def test_statistics_of_shards_are_those_of_the_whole(made: Made) -> None:
     assert task.freeze(whole, made.recipe) == made.data.state
 
 
+def test_classes_are_counted_and_shown_by_those_that_have_them(made: Made) -> None:
+    shown = made.task.classes_of(made.train.features(range(len(made.train))), made.data.state)
+    counts = made.data.state.get("label_counts")
+    assert (shown is None) == (counts is None) == (made.data.manifest["imbalance"] is None)
+    if shown is not None and counts is not None:
+        assert (shown.shape, shown.dtype) == ((len(made.train), len(made.data.state["labels"])), bool)
+        assert (shown.sum(axis=0) <= counts).all()
+        assert (shown.any(axis=0) == (np.asarray(counts) > 0)).all()
+        assert made.data.manifest["imbalance"]["counts"] == dict(zip(made.data.state["labels"], counts, strict=True))
+
+
+def test_counts_are_those_of_a_training_split_that_was_cut(made: Made) -> None:
+    if "label_counts" not in made.data.state:
+        return
+    few = prepare(made.recipe.override("data.max_train_samples=20"), made.task, output_dir=str(made.folder / "few"))
+    assert (
+        few.state["label_counts"]
+        == made.task.freeze(
+            made.task.collect(few.splits["train"].examples()), made.recipe.override(f"data.labels={few.state['labels']}")
+        )["label_counts"]
+    )
+    assert few.state["labels"] == made.data.state["labels"]
+
+
 def test_the_state_is_plain_json(made: Made) -> None:
     assert json.loads(json.dumps(made.data.state)) == made.data.state
 
