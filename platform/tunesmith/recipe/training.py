@@ -88,9 +88,9 @@ class TrainingSection(Section):
     """Share of the target's mass spread evenly over all classes."""
 
     loss: str = "cross_entropy"
-    """``cross_entropy``, ``focal`` (rare and hard examples weigh more), ``symmetric_cross_entropy`` (for noisy labels), or the
-    path ``package.module.Name`` of a function ``(logits, targets) -> losses`` or class of your own: installed on every worker,
-    or a file beside the recipe that every worker can read. Validation and test are judged by the plain loss."""
+    """``cross_entropy``, ``focal`` (rare, hard examples), ``symmetric_cross_entropy`` (noisy labels), or the path of your own.
+    That is ``package.module.Name`` of a function ``(logits [n, classes], targets) -> losses [n]`` or a class, installed on every
+    worker, or in a file beside the recipe that every worker can read. Validation and test are judged by the plain log loss."""
 
     loss_args: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the loss: ``gamma`` of ``focal``; ``alpha``, ``beta`` and ``log_zero`` of ``symmetric_cross_entropy``;

@@ -55,7 +55,9 @@ def classes_of(features: Sequence[Features], state: State) -> np.ndarray:
     values = [feature.values["labels"] for feature in features]
     if state.get("multi_label"):
         return np.stack([np.asarray(value) for value in values]).astype(bool)
-    return np.eye(len(state["labels"]), dtype=bool)[np.asarray(values, dtype=np.int64)]
+    held = np.zeros((len(values), len(state["labels"])), dtype=bool)
+    held[np.arange(len(values)), np.asarray(values, dtype=np.int64)] = True
+    return held
 
 
 def encode_target(value: Any, state: State) -> np.ndarray | int | None:

@@ -81,9 +81,7 @@ def make_sampler(spec: FitSpec, train: Examples) -> Sampler:
     if spec.recipe.training.sampling == "none":
         return EveryExample(len(train), float(train.counts.sum()))
     check_sampling(spec.recipe, spec.task, train, spec.preprocessing.state)
-    shown = _classes(spec, train)
-    members = [np.flatnonzero(column) for column in (*shown.T, ~shown.any(axis=1))]
-    members = [one for one in members if len(one)]
+    members = _members(spec, train)
     share, rest = divmod(len(train), len(members))
     quotas = [share + (index < rest) for index in range(len(members))]
     units = sum(quota * float(train.counts[one].mean()) for quota, one in zip(quotas, members, strict=True))
@@ -99,18 +97,31 @@ def check_sampling(recipe: Recipe, task: Task, train: Examples, state: State) ->
         )
 
 
-def _classes(spec: FitSpec, train: Examples) -> np.ndarray:
-    """Which classes each example shows: booleans ``[n, classes]``."""
-    parts = []
+def _members(spec: FitSpec, train: Examples) -> list[Indices]:
+    """The examples that show each class, and those that show none; classes without any are left out."""
+    state, examples, shown = spec.preprocessing.state, [], []
     for start in range(0, len(train), AT_ONCE):
-        features = train.features(range(start, min(start + AT_ONCE, len(train))))
-        parts.append(spec.task.classes_of(features, spec.preprocessing.state))
-    return np.concatenate([part for part in parts if part is not None])
+        held = spec.task.classes_of(train.features(range(start, min(start + AT_ONCE, len(train)))), state)
+        assert held is not None
+        rows, columns = np.nonzero(np.column_stack([held, ~held.any(axis=1)]))
+        examples.append(rows + start)
+        shown.append(columns)
+    columns = np.concatenate(shown)
+    order = np.argsort(columns, kind="stable")
+    return np.split(np.concatenate(examples)[order], np.flatnonzero(np.diff(columns[order])) + 1)
 
 
 def _in_turn(members: Indices, quota: int, epoch: int, seed: tuple[int, int]) -> Indices:
-    """The members from ``epoch * quota`` on, of an endless row of their permutations."""
-    first, place = divmod(epoch * quota, len(members))
-    passes = range(first, first + (place + quota) // len(members) + 1)
-    row = np.concatenate([np.random.default_rng((*seed, number)).permutation(members) for number in passes])
-    return row[place : place + quota]
+    """The members from ``epoch * quota`` on, of an endless row of their permutations; whole ones are left in order."""
+    if not quota:
+        return members[:0]
+
+    def permuted(number: int) -> Indices:
+        return np.random.default_rng((*seed, number)).permutation(members)
+
+    size, begin, end = len(members), epoch * quota, (epoch + 1) * quota
+    first, last = begin // size, (end - 1) // size
+    if first == last:
+        return permuted(first)[begin - first * size : end - first * size]
+    whole = np.tile(members, last - first - 1)
+    return np.concatenate([permuted(first)[begin - first * size :], whole, permuted(last)[: end - last * size]])
