@@ -89,7 +89,7 @@ def measure(labels: Sequence[str], counts: Sequence[int]) -> dict[str, Any]:
     n = np.asarray(counts, dtype=np.float64)
     there = n[n > 0]
     shares = there / there.sum() if there.size else there
-    entropy = float(-(shares * np.log(shares)).sum())
+    entropy = float((shares * -np.log(shares)).sum()) + 0.0  # never -0.0
     return {
         "counts": {name: int(count) for name, count in zip(labels, counts, strict=True)},
         "ratio": float(there.max() / there.min()) if there.size else 1.0,

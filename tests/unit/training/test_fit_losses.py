@@ -108,7 +108,7 @@ def uneven(n: int) -> list[dict[str, Any]]:
 def balanced(folder: Path, **training: Any) -> tuple[Recipe, list[dict[str, Any]]]:
     base = folder / "base"
     base = base if base.exists() else tiny_bert(base, dropout=0.1)
-    settings = {**SHARED, "num_train_epochs": 3, "sampling": "balanced", **training}
+    settings = {**SHARED, "num_train_epochs": 3, "sampling": "balanced", "batching": "fixed", **training}
     return recipe_for("text-classification", base, folder, **settings), uneven(56)
 
 
@@ -134,7 +134,7 @@ class Interrupted(Exception):
 
 
 def test_a_run_resumed_within_an_epoch_draws_what_an_uninterrupted_one_draws(tmp_path: Path) -> None:
-    recipe, rows = balanced(tmp_path, per_device_train_batch_size=8, save_steps=4, batching="fixed")
+    recipe, rows = balanced(tmp_path, per_device_train_batch_size=8, save_steps=4)
     kept = tmp_path / "kept"
 
     def report(metrics: dict[str, float], folder: Path | None) -> None:
