@@ -133,6 +133,13 @@ def drawn(context: FitContext, recipe: Recipe, rows: list[dict[str, Any]]) -> tu
     return split.asked[looked:], (losses(result), tensors)
 
 
+def fitted_and_drawn(
+    context: FitContext, cases: list[tuple[Recipe, list[dict[str, Any]]]], recipe: Recipe, rows: list[dict[str, Any]]
+) -> tuple[list[Fitted], list[int]]:
+    """:func:`fitted_each`, and which examples one more fit drew: all that one group of processes, dear to start, is asked."""
+    return fitted_each(context, cases), drawn(context, recipe, rows)[0]
+
+
 def fitted_prepared(
     context: FitContext, recipes: list[Recipe]
 ) -> list[tuple[list[float], dict[str, npt.NDArray[Any]], Metrics]]:

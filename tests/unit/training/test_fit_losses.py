@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from support.data import pictures, sentences, texts
-from support.fits import Fitted, drawn, fitted, fitted_each, losses, on_ranks, prepare_in_memory, recipe_for
+from support.fits import Fitted, drawn, fitted, fitted_and_drawn, losses, on_ranks, prepare_in_memory, recipe_for
 from support.models import tiny_bert, tiny_vit
 from tunesmith.recipe import Recipe
 from tunesmith.tasks.losses import CrossEntropy, make_criterion
@@ -67,17 +67,6 @@ def test_accumulating_over_micro_batches_equals_one_batch(name: str, tmp_path: P
     assert_same(fitted(FitContext(), whole, rows), fitted(FitContext(), pieces, rows))
 
 
-def test_two_ranks_equal_one(tmp_path: Path) -> None:
-    folders = {name: tmp_path / str(number) for number, name in enumerate(CASES)}
-    alone = [case(name, folder, per_device_train_batch_size=16) for name, folder in folders.items()]
-    shared = [case(name, folder, per_device_train_batch_size=8) for name, folder in folders.items()]
-    first, second = on_ranks(2, fitted_each, shared)
-    for (recipe, rows), zero, one in zip(alone, first, second, strict=True):
-        assert_same(fitted(FitContext(), recipe, rows), zero)
-        for key, value in zero[1].items():
-            np.testing.assert_array_equal(value, one[1][key])
-
-
 def test_an_update_is_one_step_down_the_weighed_loss(tmp_path: Path) -> None:
     """Plain descent over all examples at once: the gradient is that of the weighed losses' sum over their number."""
     recipe, rows = case("text, weights", tmp_path, per_device_train_batch_size=64, max_steps=1, optim="sgd", max_grad_norm=0)
@@ -96,7 +85,7 @@ def test_an_update_is_one_step_down_the_weighed_loss(tmp_path: Path) -> None:
     for (name, before), after in zip(model.named_parameters(), result.model.parameters(), strict=True):
         assert before.grad is not None
         torch.testing.assert_close(after, before - 1e-3 * before.grad, atol=1e-7, rtol=1e-5, msg=name)
-    assert losses(result)[0] == pytest.approx(float(weighed.mean()), rel=1e-5)
+    assert losses(result)[0] == pytest.approx(float(weighed.detach().mean()), rel=1e-5)
 
 
 def uneven(n: int) -> list[dict[str, Any]]:
@@ -116,17 +105,24 @@ def labels_of(rows: list[dict[str, Any]], indices: list[int]) -> Counter[str]:
     return Counter(str(rows[i]["label"]) for i in indices)
 
 
-def test_each_epoch_has_the_stated_composition_on_one_rank_and_on_two(tmp_path: Path) -> None:
+def test_two_ranks_equal_one_and_draw_what_one_draws(tmp_path: Path) -> None:
+    folders = {name: tmp_path / str(number) for number, name in enumerate(CASES)}
+    alone = [case(name, folder, per_device_train_batch_size=16) for name, folder in folders.items()]
+    shared = [case(name, folder, per_device_train_batch_size=8) for name, folder in folders.items()]
     recipe, rows = balanced(tmp_path, per_device_train_batch_size=8)
-    alone, _ = drawn(FitContext(), recipe, rows)
-    assert len(alone) == 120
     half, _ = balanced(tmp_path, per_device_train_batch_size=4)
-    (zero, _), (one, _) = on_ranks(2, drawn, half, rows)
+    (first, zero), (second, one) = on_ranks(2, fitted_and_drawn, shared, half, rows)
+    for (single, its_rows), of_zero, of_one in zip(alone, first, second, strict=True):
+        assert_same(fitted(FitContext(), single, its_rows), of_zero)
+        for key, value in of_zero[1].items():
+            np.testing.assert_array_equal(value, of_one[1][key])
+    here, _ = drawn(FitContext(), recipe, rows)
+    assert len(here) == 120
     for epoch in range(3):
         both = [*zero[20 * epoch : 20 * (epoch + 1)], *one[20 * epoch : 20 * (epoch + 1)]]
-        here = alone[40 * epoch : 40 * (epoch + 1)]
-        assert labels_of(rows, here) == labels_of(rows, both) == {"low": 20, "high": 20}
-        assert Counter(here) == Counter(both)
+        mine = here[40 * epoch : 40 * (epoch + 1)]
+        assert labels_of(rows, mine) == labels_of(rows, both) == {"low": 20, "high": 20}
+        assert Counter(mine) == Counter(both)
 
 
 class Interrupted(Exception):
