@@ -89,8 +89,8 @@ class TrainingSection(Section):
 
     loss: str = "cross_entropy"
     """``cross_entropy``, ``focal`` (rare, hard examples), ``symmetric_cross_entropy`` (noisy labels), or the path of your own.
-    That is ``package.module.Name`` of a function ``(logits, targets) -> losses`` (one for each example) or of a class, installed
-    on every worker, or in a file beside the recipe that every worker can read. Verdicts go by the plain log loss."""
+    That is ``package.module.Name`` of a function ``(logits, targets) -> losses`` (one for each example) or a class, installed
+    on every worker, or in a file beside the recipe that all can read. Verdicts go by the plain log loss."""
 
     loss_args: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the loss: ``gamma`` of ``focal``; ``alpha``, ``beta`` and ``log_zero`` of ``symmetric_cross_entropy``;
