@@ -112,6 +112,35 @@ def fitted_each(context: FitContext, cases: list[tuple[Recipe, list[dict[str, An
     return [fitted(context, recipe, rows) for recipe, rows in cases]
 
 
+class Recorded(MemorySplit):
+    """A split that remembers which examples it was asked for."""
+
+    def __init__(self, split: Any) -> None:
+        self.__dict__.update(split.__dict__)
+        self.asked: list[int] = []
+
+    def features(self, indices: Any) -> Any:
+        self.asked.extend(indices)
+        return super().features(indices)
+
+
+def drawn(context: FitContext, recipe: Recipe, rows: list[dict[str, Any]]) -> tuple[list[int], Fitted]:
+    """The examples that a fit with balanced sampling fed to its model, in order, and what came of it."""
+    spec, data = prepare_in_memory(recipe, rows)
+    split = Recorded(data.train)
+    result = fit(spec, FitData(split, data.validation), context)
+    looked = len(split) + 1  # the sampler looks at the first, then at each
+    tensors = {name: tensor.numpy().copy() for name, tensor in result.model.state_dict().items()}
+    return split.asked[looked:], (losses(result), tensors)
+
+
+def fitted_and_drawn(
+    context: FitContext, cases: list[tuple[Recipe, list[dict[str, Any]]]], recipe: Recipe, rows: list[dict[str, Any]]
+) -> tuple[list[Fitted], list[int]]:
+    """:func:`fitted_each`, and which examples one more fit drew: all that one group of processes, dear to start, is asked."""
+    return fitted_each(context, cases), drawn(context, recipe, rows)[0]
+
+
 def fitted_prepared(
     context: FitContext, recipes: list[Recipe]
 ) -> list[tuple[list[float], dict[str, npt.NDArray[Any]], Metrics]]:

@@ -16,6 +16,7 @@ from tunesmith.recipe import Recipe
 from tunesmith.runs import Artefact, Run
 from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Preprocessing
+from tunesmith.tasks.losses import CrossEntropy
 
 
 def finished_run(
@@ -83,7 +84,7 @@ def _train(run: Run, steps: int) -> None:
     train = data.splits["train"]
     batch = task.collate(train.features(range(len(train))), preprocessing)
     for step in range(1, steps + 1):
-        total, count = task.loss(model, batch)
+        total, count = task.loss(model, batch, CrossEntropy())
         optimizer.zero_grad()
         (total / count).backward()
         optimizer.step()

@@ -32,6 +32,7 @@ from tunesmith.tasks.base import (
     Stats,
     TensorSpec,
 )
+from tunesmith.tasks.losses import Criterion
 from tunesmith.tasks.metrics import weighted_mean
 
 IGNORED = -100
@@ -152,7 +153,10 @@ class SpeechToText:
             return None
         return self.load_model(source) if own["vocabulary"] == state["vocabulary"] else None
 
-    def loss(self, model: torch.nn.Module, batch: Batch, label_smoothing: float = 0.0) -> tuple[torch.Tensor, int]:
+    def classes_of(self, features: Sequence[Features], state: State) -> np.ndarray | None:
+        return None
+
+    def loss(self, model: torch.nn.Module, batch: Batch, criterion: Criterion) -> tuple[torch.Tensor, int]:
         """Summed over the texts; the unit is a character."""
         chances = _log_chances(model, batch)
         return _losses(chances, batch).sum(), int((batch["labels"] != IGNORED).sum())

@@ -27,6 +27,7 @@ from tunesmith.tasks.base import (
     Stats,
     TensorSpec,
 )
+from tunesmith.tasks.losses import Criterion
 from tunesmith.tasks.metrics import weighted_mean
 
 NOTHING = -100
@@ -132,7 +133,10 @@ class Detection:
 
         return hub.load_base(AutoModelForObjectDetection, recipe, state["labels"])
 
-    def loss(self, model: torch.nn.Module, batch: Batch, label_smoothing: float = 0.0) -> tuple[torch.Tensor, int]:
+    def classes_of(self, features: Sequence[Features], state: State) -> np.ndarray | None:
+        return None
+
+    def loss(self, model: torch.nn.Module, batch: Batch, criterion: Criterion) -> tuple[torch.Tensor, int]:
         """The model's own loss, which is an average over the batch's boxes."""
         size = len(batch["pixel_values"])
         return model(pixel_values=batch["pixel_values"], labels=_targets(batch)).loss * size, size

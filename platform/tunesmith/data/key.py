@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files that :mod:`tunesmith.data.prepared` reads."""
 
 REMEMBERED = 16 << 20

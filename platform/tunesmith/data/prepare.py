@@ -30,6 +30,8 @@ from tunesmith.data.problems import Problem, Problems
 from tunesmith.data.sources import Source, describe, resolve, resolve_splits
 from tunesmith.errors import DataError
 from tunesmith.tasks.base import Preprocessing, State, Stats, Task
+from tunesmith.tasks.labels import recounted
+from tunesmith.tasks.weights import measure
 
 if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
@@ -145,7 +147,10 @@ def _build(
         made = partition(recipe.data, given) if frozen is None else {"test": (given["test"], np.arange(given["test"].count))}
         parts = [Part(name, data, chosen) for name, (data, chosen) in made.items()]
         state = task.freeze(_collect(task, parts[0]), recipe) if frozen is None else frozen.state
+        learned_from = len(parts[0].rows)
         parts = [_limited(_admitted(part, task, state, problems), recipe) for part in parts]
+        if frozen is None and len(parts[0].rows) != learned_from:
+            state = recounted(state, _collect(task, parts[0]))
         problems.settle(seen)
         _check_usable({part.name: len(part.rows) for part in parts}, problems, sum(seen.values()))
         clock.lap("split")
@@ -322,6 +327,7 @@ def _manifest(
         },
         "split": {**recipe.data.split.model_dump(mode="json"), "by": method(recipe.data, first)},
         "split_hash": split.indices_hash({part.name: part.rows for part in parts}),
+        "imbalance": measure(state["labels"], state["label_counts"]) if "label_counts" in state else None,
         "problems": problems.report(),
         "state": state,
         "durations": clock.laps,

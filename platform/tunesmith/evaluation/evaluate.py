@@ -30,6 +30,7 @@ from tunesmith.evaluation.statistics import Bootstrap, bootstrap, difference
 from tunesmith.recipe.evaluation import EvaluationSection
 from tunesmith.runs import Artefact, Run
 from tunesmith.tasks.base import State, Task
+from tunesmith.tasks.weights import advice
 
 if TYPE_CHECKING:
     from tunesmith.evaluation.predictor import Predictor
@@ -99,7 +100,7 @@ def evaluate_run(
         confidence=settings.confidence,
         source=data,
         data_hash=judged.hash,
-        warnings=_warnings(model, judged, name, data, columns),
+        warnings=_warnings(model, judged, name, data, columns) + _uneven(state, run, data),
         folder=folder,
     )
     best, worst = best_and_worst(records, judged, task, state, settings.max_examples)
@@ -283,6 +284,12 @@ def _warnings(model: Bootstrap, judged: Split, name: str, data: str | None, colu
         if left_out:
             said.append(f"Of the column {column} only the commonest values are shown; {left_out} more are left out.")
     return said
+
+
+def _uneven(state: State, run: Run, data: str | None) -> list[str]:
+    """That the classes were very uneven in training, and nothing was done about it; in the run's own verdicts."""
+    said = advice(state, run.recipe.training) if data is None else None
+    return [said] if said else []
 
 
 def _record(run: Run, found: Evaluation) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from tunesmith.errors import nearest
-from tunesmith.recipe import hf_names, task_names
+from tunesmith.recipe import hf_names, loss_names, task_names
 from tunesmith.recipe.paths import INPUTS, absolute, data_problem, is_uri, model_problem
 from tunesmith.recipe.recipe import Recipe
 from tunesmith.recipe.yaml_tree import Keys
@@ -114,6 +114,12 @@ def schedule(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
         yield Finding(_at("training.optim"), f"{optim} cannot be used: {why}" if why else f"there is no optimizer {optim}", fix)
 
 
+def objective(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """The loss exists and has these arguments; weights are of classes that exist."""
+    for found in loss_names.problems(recipe):
+        yield Finding(*found)
+
+
 def splits(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
     """The shares leave something to train on, and the way of splitting has the column it needs."""
     data, split = recipe.data, recipe.data.split
@@ -160,7 +166,9 @@ def output(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
 
 
 def paths(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
-    """Local inputs exist."""
+    """Local inputs exist, and so does a loss of the user's own."""
+    for found in loss_names.missing(recipe):
+        yield Finding(*found)
     for key in INPUTS:
         section, _, name = key.partition(".")
         value = getattr(getattr(recipe, section), name)
@@ -174,4 +182,4 @@ def paths(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
                 yield Finding(keys, *problem, ("data.format",) if section == "data" else ())
 
 
-CHECKS: tuple[Check, ...] = (known_task, precision, cadence, schedule, splits, few_shot, labels, output)
+CHECKS: tuple[Check, ...] = (known_task, precision, cadence, schedule, objective, splits, few_shot, labels, output)

@@ -46,7 +46,9 @@ def way(loc: Sequence[str | int], values: Any) -> Keys:
         ):
             values = values[part]  # type: ignore[index]
             keys.append(part)
-        elif index == len(loc) - 1 and isinstance(values, dict) and not str(part).startswith(("[", "list[", "dict[")):
+        elif (
+            index == len(loc) - 1 and isinstance(values, dict) and not str(part).startswith(("[", "list[", "dict[", "literal["))
+        ):
             keys.append(part)
     return tuple(keys)
 

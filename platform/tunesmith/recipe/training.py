@@ -87,6 +87,26 @@ class TrainingSection(Section):
     label_smoothing_factor: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target's mass spread evenly over all classes."""
 
+    loss: str = "cross_entropy"
+    """``cross_entropy``, ``focal`` (rare, hard examples), ``symmetric_cross_entropy`` (noisy labels), or the path of your own.
+    That is ``package.module.Name`` of a function ``(logits, targets) -> losses`` (one for each example) or a class, installed
+    on every worker, or in a file beside the recipe that all can read. Verdicts go by the plain log loss."""
+
+    loss_args: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the loss: ``gamma`` of ``focal``; ``alpha``, ``beta`` and ``log_zero`` of ``symmetric_cross_entropy``;
+    those of your own."""
+
+    class_weights: Literal["none", "inverse", "effective"] | dict[str, float] = "none"
+    """How much more a unit of a rare class counts in the loss: ``inverse`` to its number, by its ``effective`` number of
+    examples (gentler), or ``{class: weight}`` with 1 for classes not named. Scaled to mean 1 over the training labels."""
+
+    class_weights_args: dict[str, float] = Field(default_factory=dict)
+    """``{beta: 0.999}`` of ``effective``: 0 weighs no class, towards 1 it becomes ``inverse``."""
+
+    sampling: Literal["none", "balanced"] = "none"
+    """``balanced`` draws as many examples of each class in every epoch, which stays as long as it is: rare ones come several
+    times, common ones take turns over the epochs."""
+
     bf16: bool | Literal["auto"] = "auto"
     """bfloat16 autocast; ``auto`` is on where the GPU supports it and off on a CPU."""
 
@@ -143,3 +163,11 @@ class TrainingSection(Section):
     def _no_trackers(cls, value: Any) -> Any:
         """``none``, as Transformers has it, is no tracker at all."""
         return [] if value in ("none", ["none"], None) else value
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _classes_are_texts(cls, value: Any) -> Any:
+        """Nothing at all is ``none``; YAML takes classes such as 0 or true for numbers and truth values."""
+        if isinstance(value, dict):
+            value = {str(name).lower() if isinstance(name, bool) else str(name): weight for name, weight in value.items()}
+        return "none" if value in (None, {}) else value

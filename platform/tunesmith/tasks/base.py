@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from tunesmith.recipe import Recipe
+    from tunesmith.tasks.losses import Criterion
 
 Example = Mapping[str, Any]
 State = Mapping[str, Any]
@@ -160,8 +161,18 @@ class Task(Protocol):
     def load_base(self, recipe: Recipe, state: State) -> torch.nn.Module | None:
         """The pre-trained model as it is, or None where its own head does not answer in the terms of ``state``."""
 
-    def loss(self, model: torch.nn.Module, batch: Batch, label_smoothing: float = 0.0) -> tuple[torch.Tensor, int]:
-        """The *sum* of the losses over the batch's units, with a graph, and the number of units."""
+    def classes_of(self, features: Sequence[Features], state: State) -> np.ndarray | None:
+        """Which classes each example shows, booleans ``[n, classes]`` in the order of the state's labels.
+
+        Balanced sampling goes by it. None where the task has no classes to draw by.
+        """
+
+    def loss(self, model: torch.nn.Module, batch: Batch, criterion: Criterion) -> tuple[torch.Tensor, int]:
+        """The *sum* of the losses over the batch's units, with a graph, and the number of units.
+
+        ``criterion`` is the recipe's loss with its weights (:mod:`tunesmith.tasks.losses`); a task whose loss is the model's
+        own (matching, alignment) leaves it unused and has no ``label_counts`` in its state. Units are counted, not weighed.
+        """
 
     def answers(self, model: torch.nn.Module, batch: Batch, preprocessing: Preprocessing) -> list[Answer]:
         """One forward pass: what the model says of each example of the batch, in order."""
@@ -169,8 +180,9 @@ class Task(Protocol):
     def score(self, answer: Answer, example: Example, state: State) -> Record:
         """The flat row that goes into ``predictions.parquet``: the same keys and types for every example.
 
-        ``loss`` (a float) and ``correct`` (a truth value) are always there; ``reference``, ``prediction`` and ``confidence``
-        are shown where they are. A list that may be empty is a NumPy array, which knows its type, unless it is one of texts.
+        ``loss`` (a float, never weighed by class) and ``correct`` (a truth value) are always there; ``reference``,
+        ``prediction`` and ``confidence`` are shown where they are. A list that may be empty is a NumPy array, which knows its
+        type, unless it is one of texts.
         """
 
     def aggregate(self, records: pa.Table, state: State, weights: np.ndarray | None = None) -> Metrics:

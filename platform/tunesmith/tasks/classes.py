@@ -11,30 +11,34 @@ import pyarrow.compute as pc
 
 from tunesmith.tasks import labels as names
 from tunesmith.tasks import metrics
-from tunesmith.tasks.base import Answer, Batch, Chart, Example, Metrics, Record, State
+from tunesmith.tasks.base import Answer, Batch, Chart, Example, Features, Metrics, Record, State
 
 if TYPE_CHECKING:
     import torch
 
+    from tunesmith.tasks.losses import Criterion
+
 THRESHOLD = 0.5
 """Probability from which a label of a multi-label task is given."""
+
+TARGETS = ("labels", "mixed_labels", "mix_share")
+"""What of a batch is no input of the model."""
 
 TINY = 1e-12
 """Probabilities are kept this far from 0 in a logarithm, as scikit-learn's log_loss does for float64."""
 
 
-def loss(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-    """Summed cross-entropy; ``labels`` is ``[batch]`` int64 (one class) or ``[batch, classes]`` float (any number of them).
+def loss(logits: torch.Tensor, batch: Batch, criterion: Criterion) -> torch.Tensor:
+    """The criterion's losses, summed; ``labels`` is ``[batch]`` int64 (one class) or ``[batch, classes]`` float (any number).
 
-    Several labels: binary cross-entropy, averaged over the classes, as ``BCEWithLogitsLoss`` does.
+    In a batch whose inputs are mixed (mixup, Zhang et al. 2018, arXiv:1710.09412), ``mix_share`` ``[batch]`` is the share of
+    each example's own label, and the rest is that of ``mixed_labels``.
     """
-    from torch.nn import functional
-
-    logits = logits.float()
-    if labels.is_floating_point():
-        smooth = labels * (1 - label_smoothing) + label_smoothing / 2
-        return functional.binary_cross_entropy_with_logits(logits, smooth, reduction="none").mean(-1).sum()
-    return functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
+    losses = criterion(logits, batch["labels"])
+    if "mixed_labels" in batch:
+        share = batch["mix_share"]
+        losses = share * losses + (1 - share) * criterion(logits, batch["mixed_labels"])
+    return losses.sum()
 
 
 def targets(values: Sequence[Any], state: State) -> torch.Tensor:
@@ -44,6 +48,16 @@ def targets(values: Sequence[Any], state: State) -> torch.Tensor:
     if state.get("multi_label"):
         return torch.from_numpy(np.stack([np.asarray(value) for value in values]).astype(np.float32))
     return torch.from_numpy(np.asarray(values, dtype=np.int64))
+
+
+def classes_of(features: Sequence[Features], state: State) -> np.ndarray:
+    """Which classes each example is of: booleans ``[n, classes]``."""
+    values = [feature.values["labels"] for feature in features]
+    if state.get("multi_label"):
+        return np.stack([np.asarray(value) for value in values]).astype(bool)
+    held = np.zeros((len(values), len(state["labels"])), dtype=bool)
+    held[np.arange(len(values)), np.asarray(values, dtype=np.int64)] = True
+    return held
 
 
 def encode_target(value: Any, state: State) -> np.ndarray | int | None:
@@ -72,7 +86,10 @@ def answers(logits: torch.Tensor, state: State) -> list[Answer]:
 
 
 def score(answer: Answer, value: Any, state: State) -> Record:
-    """The record of one example: what was asked for, what was said, how sure, and the loss (natural logarithm)."""
+    """The record of one example: what was asked for, what was said, how sure, and the loss (natural logarithm).
+
+    The loss is the plain log loss of the example, whatever criterion and weights the model was trained with.
+    """
     given = np.asarray(answer["probabilities"], dtype=np.float64)
     if state.get("multi_label"):
         reference = names.label_names(value) or []
@@ -150,4 +167,4 @@ def charts(records: pa.Table, state: State) -> list[Chart]:
 
 def inputs_of(batch: Batch) -> Batch:
     """The batch without its targets: what the model's forward takes."""
-    return {name: tensor for name, tensor in batch.items() if name != "labels"}
+    return {name: tensor for name, tensor in batch.items() if name not in TARGETS}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     from tunesmith.recipe import Recipe
+    from tunesmith.tasks.losses import Criterion
 
 
 class ImageClassification:
@@ -69,7 +70,7 @@ class ImageClassification:
 
     def freeze(self, stats: Stats, recipe: Recipe) -> State:
         """Labels, and how pixels are stored and finished."""
-        return {"labels": labels.freeze(stats["labels"], recipe), **images.freeze(self.load_processor(recipe))}
+        return {**labels.frozen(stats["labels"], recipe), **images.freeze(self.load_processor(recipe))}
 
     def load_processor(self, recipe: Recipe | None, source: str | None = None) -> Any:
         """The image processor, with the recipe's size."""
@@ -126,10 +127,14 @@ class ImageClassification:
 
         return hub.load_base(AutoModelForImageClassification, recipe, state["labels"])
 
-    def loss(self, model: torch.nn.Module, batch: Batch, label_smoothing: float = 0.0) -> tuple[torch.Tensor, int]:
-        """Summed cross-entropy over the examples."""
+    def classes_of(self, features: Sequence[Features], state: State) -> np.ndarray | None:
+        """Its class."""
+        return classes.classes_of(features, state)
+
+    def loss(self, model: torch.nn.Module, batch: Batch, criterion: Criterion) -> tuple[torch.Tensor, int]:
+        """The criterion, summed over the examples."""
         logits = model(pixel_values=batch["pixel_values"]).logits
-        return classes.loss(logits, batch["labels"], label_smoothing), len(logits)
+        return classes.loss(logits, batch, criterion), len(logits)
 
     def answers(self, model: torch.nn.Module, batch: Batch, preprocessing: Preprocessing) -> list[Answer]:
         """Label and probabilities of each image."""

@@ -106,6 +106,23 @@ def freeze(counts: dict[str, int], recipe: Recipe, what: str = "class") -> list[
     return chosen
 
 
+def frozen(counts: dict[str, int], recipe: Recipe, what: str = "class") -> dict[str, Any]:
+    """The part of a state that every task with classes has: ``labels``, and their ``label_counts`` in the same order.
+
+    Counts are of loss units in the training split: examples of each class, positives of each label, words of each tag. Losses
+    are weighed by them. Raises as :func:`freeze`.
+    """
+    names = freeze(counts, recipe, what)
+    return {"labels": names, "label_counts": [counts.get(name, 0) for name in names]}
+
+
+def recounted(state: State, stats: Stats) -> State:
+    """The state with the counts of ``stats``, for a training split that was cut after its labels were fixed."""
+    if "label_counts" not in state:
+        return state
+    return {**state, "label_counts": [stats["labels"].get(name, 0) for name in state["labels"]]}
+
+
 def unknown(names: Iterable[str], state: State) -> str | None:
     """Why these labels cannot be used: the first that the state lacks, with the nearest one it has."""
     known = state["labels"]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from tunesmith.recipe import Recipe
+    from tunesmith.tasks.losses import Criterion
 
 
 class TextClassification:
@@ -83,7 +84,7 @@ class TextClassification:
     def freeze(self, stats: Stats, recipe: Recipe) -> State:
         """Labels, whether several may hold, the longest input in tokens."""
         return {
-            "labels": labels.freeze(stats["labels"], recipe),
+            **labels.frozen(stats["labels"], recipe),
             "multi_label": bool(stats["multi_label"]),
             "max_length": text.max_length(recipe, self.load_processor(recipe)),
         }
@@ -145,10 +146,14 @@ class TextClassification:
 
         return hub.load_base(AutoModelForSequenceClassification, recipe, state["labels"])
 
-    def loss(self, model: torch.nn.Module, batch: Batch, label_smoothing: float = 0.0) -> tuple[torch.Tensor, int]:
-        """Summed cross-entropy over the examples."""
+    def classes_of(self, features: Sequence[Features], state: State) -> np.ndarray | None:
+        """Its class, or its classes."""
+        return classes.classes_of(features, state)
+
+    def loss(self, model: torch.nn.Module, batch: Batch, criterion: Criterion) -> tuple[torch.Tensor, int]:
+        """The criterion, summed over the examples."""
         logits = model(**classes.inputs_of(batch)).logits
-        return classes.loss(logits, batch["labels"], label_smoothing), len(logits)
+        return classes.loss(logits, batch, criterion), len(logits)
 
     def answers(self, model: torch.nn.Module, batch: Batch, preprocessing: Preprocessing) -> list[Answer]:
         """Label(s) and probabilities of each text."""

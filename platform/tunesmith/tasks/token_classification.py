@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from tunesmith.recipe import Recipe
+    from tunesmith.tasks.losses import Criterion
 
 IGNORED = -100
 """Target of tokens that bring no loss: all but the first token of each word (PyTorch's ignore_index)."""
@@ -78,7 +79,7 @@ class TokenClassification:
         """Tags, and the longest input in tokens."""
         tokenizer = self.load_processor(recipe)
         return {
-            "labels": labels.freeze(stats["labels"], recipe, what="tag"),
+            **labels.frozen(stats["labels"], recipe, what="tag"),
             "max_length": text.max_length(recipe, tokenizer),
         }
 
@@ -156,16 +157,19 @@ class TokenClassification:
 
         return hub.load_base(AutoModelForTokenClassification, recipe, state["labels"])
 
-    def loss(self, model: torch.nn.Module, batch: Batch, label_smoothing: float = 0.0) -> tuple[torch.Tensor, int]:
-        """Cross-entropy summed over the words."""
-        from torch.nn import functional
+    def classes_of(self, features: Sequence[Features], state: State) -> np.ndarray | None:
+        """The tags that stand in each sentence."""
+        held = np.zeros((len(features), len(state["labels"])), dtype=bool)
+        for row, feature in enumerate(features):
+            tags = np.asarray(feature.values["tags"])
+            held[row, tags[tags != IGNORED]] = True
+        return held
 
-        logits = model(**_inputs(batch)).logits.float()
-        target = batch["labels"]
-        total = functional.cross_entropy(
-            logits.flatten(0, 1), target.flatten(), reduction="sum", ignore_index=IGNORED, label_smoothing=label_smoothing
-        )
-        return total, int((target != IGNORED).sum())
+    def loss(self, model: torch.nn.Module, batch: Batch, criterion: Criterion) -> tuple[torch.Tensor, int]:
+        """The criterion, summed over the labelled words; :data:`IGNORED` tokens do not reach it."""
+        labelled = batch["labels"] != IGNORED
+        logits, targets = model(**_inputs(batch)).logits[labelled], batch["labels"][labelled]
+        return criterion(logits, targets).sum(), len(targets)
 
     def answers(self, model: torch.nn.Module, batch: Batch, preprocessing: Preprocessing) -> list[Answer]:
         """``tags`` and ``scores`` (probability of the tag) for every word that fitted; ``losses`` where the tags are known."""

@@ -23,12 +23,14 @@ import torch
 from tunesmith.errors import DataError, UserError
 from tunesmith.evaluation.predictor import to_device
 from tunesmith.tasks.base import Batch, Metrics
+from tunesmith.tasks.losses import make_criterion
 from tunesmith.training import checkpoint, collective
 from tunesmith.training.acceleration import emulated, make_accelerator
 from tunesmith.training.batch_plan import MicroBatches, PlanSettings, plan, updates_per_epoch
 from tunesmith.training.loader import prefetch
 from tunesmith.training.memory import explaining_memory
 from tunesmith.training.optim import make_optimizer, make_schedule, on_plateau
+from tunesmith.training.sampling import Sampler, make_sampler
 from tunesmith.training.spec import Event, Examples, FitContext, FitData, FitResult, FitSpec, Planner, Tally, Trainee
 from tunesmith.training.validation import choosing_value, more_is_better, rehearse, remember, score, validate
 
@@ -40,14 +42,15 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
 
     Raises:
         DataError: there is not one update to make.
-        UserError: a metric, optimizer or schedule that does not exist; out of memory (the message names the batch that fits).
+        UserError: a metric, loss, optimizer or schedule that does not exist; out of memory (the message names what fits).
     """
     context = context or FitContext()
     settings = spec.recipe.training
-    planner = context.planner or _planner(spec, data, context)
+    sampler = make_sampler(spec, data.train)
+    planner = context.planner or _planner(spec, data, context, sampler)
     per_epoch = _updates_per_epoch(spec, data, context)
     total = settings.max_steps if settings.max_steps > 0 else int(np.ceil(settings.num_train_epochs * per_epoch))
-    trainee = _build(spec, context, total, float(data.train.counts.sum()) / per_epoch)
+    trainee = _build(spec, context, total, sampler.units / per_epoch)
     place = _restore(spec, context, trainee)
     last = total if context.steps is None else min(total, place.step + context.steps)
     if place.step >= last and not place.step:
@@ -100,7 +103,7 @@ def train_step(spec: FitSpec, trainee: Trainee, batches: list[Batch], context: F
     for index, batch in enumerate(batches):
         last = index == len(batches) - 1
         with nullcontext() if last else accelerator.no_sync(model), explaining_memory(spec, trainee, batch):
-            loss, units = spec.task.loss(model, to_device(batch, accelerator.device), settings.label_smoothing_factor)
+            loss, units = spec.task.loss(model, to_device(batch, accelerator.device), trainee.criterion)
             scaled = loss * (context.world_size / trainee.units_per_update)
             if last and context.objective is not None:
                 scaled = scaled + context.objective(model)
@@ -138,7 +141,8 @@ def _build(spec: FitSpec, context: FitContext, total: int, units_per_update: flo
     collective.leave_buffers(model)
     steps = context.schedule_steps or total
     schedule = make_schedule(optimizer, settings, steps, context.schedule_offset, more_is_better=more_is_better(spec))
-    return Trainee(accelerator, model, prepared, schedule, units_per_update)
+    criterion = make_criterion(spec.recipe, spec.preprocessing.state, accelerator.device)
+    return Trainee(accelerator, model, prepared, schedule, units_per_update, criterion)
 
 
 def _restore(spec: FitSpec, context: FitContext, trainee: Trainee) -> checkpoint.Place:
@@ -165,8 +169,8 @@ def _updates_per_epoch(spec: FitSpec, data: FitData, context: FitContext) -> int
     return updates_per_epoch(len(data.train), _plan_settings(spec, context), parts)
 
 
-def _planner(spec: FitSpec, data: FitData, context: FitContext) -> Planner:
-    """The batch plan as a function of the epoch."""
+def _planner(spec: FitSpec, data: FitData, context: FitContext, sampler: Sampler) -> Planner:
+    """The batch plan of what the sampler draws, as a function of the epoch."""
     training, settings = spec.recipe.training, _plan_settings(spec, context)
     parts = context.world_size * training.gradient_accumulation_steps
     if len(data.train) < parts:
@@ -175,9 +179,15 @@ def _planner(spec: FitSpec, data: FitData, context: FitContext) -> Planner:
             f"{training.gradient_accumulation_steps} accumulation steps. Lower training.num_workers or "
             "training.gradient_accumulation_steps"
         )
-    return lambda epoch: plan(
-        data.train.lengths, settings, training.seed, epoch, context.world_size, training.gradient_accumulation_steps
-    )
+
+    def planned(epoch: int) -> list[list[MicroBatches]]:
+        drawn = sampler.draw(epoch)
+        updates = plan(
+            data.train.lengths[drawn], settings, training.seed, epoch, context.world_size, training.gradient_accumulation_steps
+        )
+        return [[tuple(drawn[batch] for batch in rank) for rank in update] for update in updates]
+
+    return planned
 
 
 def _batches(updates: list[list[MicroBatches]], rank: int, split: Examples, spec: FitSpec) -> Iterator[list[Batch]]:

@@ -66,7 +66,7 @@ def _largest_that_fits(spec: FitSpec, trainee: Trainee, batch: Batch, size: int)
             torch.cuda.empty_cache()
         part = {name: value[:size] if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
         try:
-            loss, _ = spec.task.loss(model, to_device(part, trainee.accelerator.device), 0.0)
+            loss, _ = spec.task.loss(model, to_device(part, trainee.accelerator.device), trainee.criterion)
             torch.autograd.backward(loss)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from tunesmith.recipe import Recipe
+    from tunesmith.tasks.losses import Criterion
 
 Event = dict[str, Any]
 Planner = Callable[[int], list[list[MicroBatches]]]
@@ -110,6 +111,8 @@ class Trainee:
     schedule: Any
     units_per_update: float
     """Loss units of an update on average: what summed losses are divided by."""
+    criterion: Criterion
+    """The recipe's loss with its weights, on the model's device."""
 
 
 @dataclass

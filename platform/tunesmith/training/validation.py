@@ -26,7 +26,11 @@ REHEARSED = 4
 
 
 def validate(spec: FitSpec, model: torch.nn.Module, split: Examples, context: FitContext) -> Metrics:
-    """The task's metrics on a split, the same on every rank; each rank answers its share of the batches."""
+    """The task's metrics on a split, the same on every rank; each rank answers its share of the batches.
+
+    All examples weigh the same and the loss is the plain log loss, whatever ``training.loss``, ``class_weights`` and
+    ``sampling`` say: the numbers can be compared between recipes.
+    """
     predictor = Predictor(spec.task, model, spec.preprocessing, device=next(model.parameters()).device)
     size = spec.recipe.training.per_device_eval_batch_size
     predictor.batch_size = size or 2 * spec.recipe.training.per_device_train_batch_size

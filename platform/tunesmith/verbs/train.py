@@ -72,7 +72,7 @@ def train(
         progress = stack.enter_context(Progress(console.err()))
         if force and recipe.data.engine != "ray":
             # A mistake in the data must not cost the run that is to be started over.
-            _prepare(recipe, task, progress, "Checking the data")
+            _check_objective(recipe, task, _prepare(recipe, task, progress, "Checking the data"))
         record, new = _record(recipe, run, force, resume, command or [Path(sys.argv[0]).name, *sys.argv[1:]])
         if not (new or force):
             console.err().print(f"Going on with {record.path}")
@@ -156,6 +156,7 @@ def _fine_tune(recipe: Recipe, task: Task, run: Run, on: str | None, progress: P
             progress.phase("Joining the cluster" if on else "Starting Ray")
             stack.enter_context(connect(on, log_file=_log_file(run)))
         prepared = _prepare(recipe, task, progress)
+        _check_objective(recipe, task, prepared)
         _record_data(run, prepared)
         run.update(durations={"prepare": round(time.perf_counter() - begun, 1)})
         if not _needs_ray_first(recipe, on):
@@ -193,6 +194,15 @@ def _prepare(recipe: Recipe, task: Task, progress: Progress, phase: str = "Prepa
 
     progress.phase(phase)
     return prepare(recipe, task, output_dir=recipe.training.output_dir, progress=progress.prepared)
+
+
+def _check_objective(recipe: Recipe, task: Task, prepared: PreparedData) -> None:
+    """A loss, weights or sampling that these classes cannot have. Raises :class:`UserError`, before Ray and workers start."""
+    from tunesmith.tasks.losses import check_criterion
+    from tunesmith.training.sampling import check_sampling
+
+    check_criterion(recipe, prepared.state)
+    check_sampling(recipe, task, prepared.splits["train"], prepared.state)
 
 
 class _Listener:

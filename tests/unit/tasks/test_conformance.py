@@ -33,6 +33,7 @@ from tunesmith.report.html import write_report
 from tunesmith.runs import Run
 from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Batch, Features, Preprocessing, Task
+from tunesmith.tasks.losses import CrossEntropy
 from tunesmith.training.checkpoint import save_model
 from tunesmith.training.fit import FitContext, FitData, FitResult, FitSpec, fit
 
@@ -178,6 +179,30 @@ def test_statistics_of_shards_are_those_of_the_whole(made: Made) -> None:
     assert task.freeze(whole, made.recipe) == made.data.state
 
 
+def test_classes_are_counted_and_shown_by_those_that_have_them(made: Made) -> None:
+    shown = made.task.classes_of(made.train.features(range(len(made.train))), made.data.state)
+    counts = made.data.state.get("label_counts")
+    assert (shown is None) == (counts is None) == (made.data.manifest["imbalance"] is None)
+    if shown is not None and counts is not None:
+        assert (shown.shape, shown.dtype) == ((len(made.train), len(made.data.state["labels"])), bool)
+        assert (shown.sum(axis=0) <= counts).all()
+        assert (shown.any(axis=0) == (np.asarray(counts) > 0)).all()
+        assert made.data.manifest["imbalance"]["counts"] == dict(zip(made.data.state["labels"], counts, strict=True))
+
+
+def test_counts_are_those_of_a_training_split_that_was_cut(made: Made) -> None:
+    if "label_counts" not in made.data.state:
+        return
+    few = prepare(made.recipe.override("data.max_train_samples=20"), made.task, output_dir=str(made.folder / "few"))
+    assert (
+        few.state["label_counts"]
+        == made.task.freeze(
+            made.task.collect(few.splits["train"].examples()), made.recipe.override(f"data.labels={few.state['labels']}")
+        )["label_counts"]
+    )
+    assert few.state["labels"] == made.data.state["labels"]
+
+
 def test_the_state_is_plain_json(made: Made) -> None:
     assert json.loads(json.dumps(made.data.state)) == made.data.state
 
@@ -217,7 +242,7 @@ def test_examples_without_a_target_become_the_same_inputs(made: Made) -> None:
 
 def test_the_loss_is_a_sum_over_units_with_a_graph(made: Made) -> None:
     model, indices = made.fresh(), list(range(8))
-    loss, count = made.task.loss(model, made.batch(indices))
+    loss, count = made.task.loss(model, made.batch(indices), CrossEntropy())
     assert loss.shape == ()
     assert count == int(made.train.counts[indices].sum()) == sum(one.count for one in made.train.features(indices))
     assert 0 < loss.item() < math.inf
@@ -228,8 +253,8 @@ def test_the_loss_is_a_sum_over_units_with_a_graph(made: Made) -> None:
 def test_an_exact_loss_does_not_depend_on_how_a_batch_is_cut(made: Made) -> None:
     model = made.fresh()
     with torch.no_grad():
-        whole = float(made.task.loss(model, made.batch(range(12)))[0])
-        parts = [float(made.task.loss(model, made.batch(part))[0]) for part in (range(5), [5], range(6, 12))]
+        whole = float(made.task.loss(model, made.batch(range(12)), CrossEntropy())[0])
+        parts = [float(made.task.loss(model, made.batch(part), CrossEntropy())[0]) for part in (range(5), [5], range(6, 12))]
     if made.task.exact:
         assert sum(parts) == pytest.approx(whole, rel=1e-4)
     else:

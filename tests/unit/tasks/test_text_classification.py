@@ -13,6 +13,7 @@ import torch
 from support.cases import CASES
 from support.saved import peer, saved
 from tunesmith.tasks.base import Preprocessing
+from tunesmith.tasks.losses import CrossEntropy
 from tunesmith.tasks.text_classification import TextClassification
 
 pytestmark = pytest.mark.unit
@@ -85,7 +86,7 @@ def test_label_smoothing_is_that_of_torch(tmp_path: Path) -> None:
         batch = TASK.collate(TASK.encode(rows, preprocessing), preprocessing)
         with torch.no_grad():
             logits = predictor.model(**{k: v for k, v in batch.items() if k != "labels"}).logits
-            loss, _ = TASK.loss(predictor.model, batch, label_smoothing=0.2)
+            loss, _ = TASK.loss(predictor.model, batch, CrossEntropy(0.2))
         if name == "text":
             wanted = torch.nn.CrossEntropyLoss(label_smoothing=0.2, reduction="sum")(logits, batch["labels"])
         else:

@@ -14,6 +14,7 @@ from tunesmith.errors import ModelError
 from tunesmith.evaluation.predictor import Predictor
 from tunesmith.recipe import Recipe
 from tunesmith.tasks.base import Preprocessing
+from tunesmith.tasks.losses import CrossEntropy
 from tunesmith.tasks.token_classification import IGNORED, TokenClassification
 
 pytestmark = pytest.mark.unit
@@ -72,7 +73,7 @@ def test_the_loss_is_torchs_over_first_tokens(made: tuple[Predictor, str]) -> No
     rows = CASES["token"].rows(5)
     batch = TASK.collate(TASK.encode(rows, predictor.preprocessing), predictor.preprocessing)
     with torch.no_grad():
-        loss, count = TASK.loss(predictor.model, batch)
+        loss, count = TASK.loss(predictor.model, batch, CrossEntropy())
         logits = predictor.model(**{k: v for k, v in batch.items() if k not in ("labels", "starts")}).logits
         answers = TASK.answers(predictor.model, batch, predictor.preprocessing)
     wanted = torch.nn.CrossEntropyLoss()(logits.flatten(0, 1), batch["labels"].flatten())

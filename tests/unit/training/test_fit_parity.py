@@ -13,6 +13,7 @@ import torch
 from support.data import pictures, sentences, texts
 from support.fits import Fitted, fitted, fitted_each, losses, on_ranks, prepare_in_memory, recipe_for
 from support.models import tiny_bert, tiny_vit
+from tunesmith.tasks.losses import CrossEntropy
 from tunesmith.training.checkpoint import Start
 from tunesmith.training.fit import FitContext, fit
 
@@ -210,7 +211,9 @@ def test_every_example_brings_the_same_loss_bucketed_or_alone(tmp_path: Path) ->
 
     def summed(indices: list[int]) -> float:
         with torch.no_grad():
-            loss, count = spec.task.loss(model, spec.task.collate(data.train.features(indices), spec.preprocessing))
+            loss, count = spec.task.loss(
+                model, spec.task.collate(data.train.features(indices), spec.preprocessing), CrossEntropy()
+            )
         assert count == len(indices)
         return float(loss)
 

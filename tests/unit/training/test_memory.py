@@ -14,6 +14,7 @@ from support.fits import prepare_in_memory, recipe_for
 from support.models import tiny_bert
 from tunesmith.errors import UserError
 from tunesmith.tasks.base import Batch
+from tunesmith.tasks.losses import Criterion
 from tunesmith.tasks.text_classification import TextClassification
 from tunesmith.training.fit import FitContext, fit
 from tunesmith.training.memory import is_out_of_memory
@@ -29,10 +30,10 @@ class Hungry(TextClassification):
     ) -> None:
         self.holds, self.error, self.message = holds, error, message
 
-    def loss(self, model: torch.nn.Module, batch: Batch, label_smoothing: float = 0.0) -> tuple[torch.Tensor, int]:
+    def loss(self, model: torch.nn.Module, batch: Batch, criterion: Criterion) -> tuple[torch.Tensor, int]:
         if len(batch["input_ids"]) > self.holds:
             raise self.error(self.message)
-        return super().loss(model, batch, label_smoothing)
+        return super().loss(model, batch, criterion)
 
 
 def run(folder: Path, task: TextClassification, **training: Any) -> None:

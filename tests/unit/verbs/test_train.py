@@ -73,6 +73,29 @@ def test_bad_data_does_not_cost_the_run_that_force_would_start_over(recipe: Reci
     assert storage.read_text(run.file("report.html")) == "precious"
 
 
+def test_what_the_classes_do_not_allow_is_told_before_ray_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from support.data import texts
+    from support.models import tiny_bert
+
+    def connect(*_: object, **__: object) -> None:
+        pytest.fail("Ray was about to start")
+
+    monkeypatch.setattr("tunesmith.cluster.connect.connect", connect)
+    storage.write_text(tmp_path / "train.csv", "\n".join(["text,label", *(f"{r['text']},{r['label']}" for r in texts(60))]))
+    values = {
+        "task": "text-classification",
+        "model": {"model_name_or_path": str(tiny_bert(tmp_path / "base"))},
+        "data": {"train": str(tmp_path / "train.csv")},
+        "training": {"output_dir": str(tmp_path / "runs"), "class_weights": {"lwo": 3}},
+    }
+    recipe = Recipe.from_dict(values)
+
+    with pytest.raises(DataError, match=r"training.class_weights.lwo: there is no class lwo .*\n.*Did you mean low"):
+        train(recipe)
+
+    assert runs(recipe) == []
+
+
 def test_force_without_a_run_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, [str(tmp_path / "recipe.yaml"), "--force"])
 

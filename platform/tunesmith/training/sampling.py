@@ -1,0 +1,127 @@
+"""Which examples an epoch draws, before the batch plan cuts them into updates: a pure function of the seed and the epoch.
+
+An epoch always has as many draws as there are examples, so that its number of updates, and with it the learning-rate schedule,
+does not depend on the sampling. The draw knows nothing of workers or accumulation, and a run resumes by counting.
+
+``balanced`` draws each class equally often (to within one). Its examples take turns: a class of fewer examples than its share
+is gone through several times in an epoch, a larger one is continued where the epoch before stopped, so that nothing is left out
+for ever. Where an example shows several classes (labels, the tags of a sentence) it is drawn for each of them and brings the
+others along; examples that show none are one class more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from tunesmith.errors import UserError
+from tunesmith.training.batch_plan import Indices
+
+if TYPE_CHECKING:
+    from tunesmith.recipe import Recipe
+    from tunesmith.tasks.base import State, Task
+    from tunesmith.training.spec import Examples, FitSpec
+
+AT_ONCE = 4096
+"""Examples looked at together when their classes are read."""
+
+
+class Sampler(Protocol):
+    """What an epoch is made of."""
+
+    @property
+    def units(self) -> float:
+        """Loss units of an epoch, on average."""
+
+    def draw(self, epoch: int) -> Indices:
+        """The examples of an epoch ``[n]``, n being the same for all; one may stand there several times."""
+
+
+@dataclass(frozen=True)
+class EveryExample:
+    """Each example once."""
+
+    examples: int
+    units: float
+
+    def draw(self, epoch: int) -> Indices:
+        """All of them, in order: the batch plan shuffles."""
+        return np.arange(self.examples, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """Each class equally often.
+
+    >>> sampler = Balanced((np.array([0, 1, 2, 3]), np.array([4])), (3, 2), units=5.0, seed=0)
+    >>> sorted(sampler.draw(0).tolist() + sampler.draw(1).tolist())[6:]  # the class of one example comes twice each epoch
+    [4, 4, 4, 4]
+    """
+
+    members: tuple[Indices, ...]
+    """The examples that show each class; classes without any are left out."""
+    quotas: tuple[int, ...]
+    """How many of each are drawn in every epoch."""
+    units: float
+    seed: int
+
+    def draw(self, epoch: int) -> Indices:
+        """The quota of each class, from where the epoch before stopped."""
+        drawn = [
+            _in_turn(members, quota, epoch, (self.seed, index))
+            for index, (members, quota) in enumerate(zip(self.members, self.quotas, strict=True))
+        ]
+        return np.concatenate(drawn)
+
+
+def make_sampler(spec: FitSpec, train: Examples) -> Sampler:
+    """The sampler that the recipe asks for. Raises :class:`UserError` where the task has no classes to draw by."""
+    if spec.recipe.training.sampling == "none":
+        return EveryExample(len(train), float(train.counts.sum()))
+    check_sampling(spec.recipe, spec.task, train, spec.preprocessing.state)
+    members = _members(spec, train)
+    share, rest = divmod(len(train), len(members))
+    quotas = [share + (index < rest) for index in range(len(members))]
+    units = sum(quota * float(train.counts[one].mean()) for quota, one in zip(quotas, members, strict=True))
+    return Balanced(tuple(members), tuple(quotas), units, spec.recipe.training.seed)
+
+
+def check_sampling(recipe: Recipe, task: Task, train: Examples, state: State) -> None:
+    """That the task can be sampled as the recipe says. Raises :class:`UserError`."""
+    if recipe.training.sampling != "none" and task.classes_of(train.features([0]), state) is None:
+        raise UserError(
+            f"training.sampling is {recipe.training.sampling}, and the task {recipe.task} has no classes to draw by\n"
+            "    → Remove it"
+        )
+
+
+def _members(spec: FitSpec, train: Examples) -> list[Indices]:
+    """The examples that show each class, and those that show none; classes without any are left out."""
+    state, examples, shown = spec.preprocessing.state, [], []
+    for start in range(0, len(train), AT_ONCE):
+        held = spec.task.classes_of(train.features(range(start, min(start + AT_ONCE, len(train)))), state)
+        assert held is not None
+        rows, columns = np.nonzero(np.column_stack([held, ~held.any(axis=1)]))
+        examples.append(rows + start)
+        shown.append(columns)
+    columns = np.concatenate(shown)
+    order = np.argsort(columns, kind="stable")
+    return np.split(np.concatenate(examples)[order], np.flatnonzero(np.diff(columns[order])) + 1)
+
+
+def _in_turn(members: Indices, quota: int, epoch: int, seed: tuple[int, int]) -> Indices:
+    """The members from ``epoch * quota`` on, of an endless row of their permutations; whole ones are left in order."""
+    if not quota:
+        return members[:0]
+
+    def permuted(number: int) -> Indices:
+        return np.random.default_rng((*seed, number)).permutation(members)
+
+    size, begin, end = len(members), epoch * quota, (epoch + 1) * quota
+    first, last = begin // size, (end - 1) // size
+    if first == last:
+        return permuted(first)[begin - first * size : end - first * size]
+    whole = np.tile(members, last - first - 1)
+    return np.concatenate([permuted(first)[begin - first * size :], whole, permuted(last)[: end - last * size]])
