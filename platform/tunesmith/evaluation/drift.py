@@ -8,17 +8,24 @@ as they part. It needs no head, so it is there where the old head was replaced.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from tunesmith.errors import ModelError
-from tunesmith.evaluation.predictor import Predictor
+from tunesmith.evaluation.predictor import Encoded, Predictor
 from tunesmith.tasks.base import Features
 
 Array = npt.NDArray[np.float64]
+
+
+class Examples(Encoded, Protocol):
+    """Encoded examples that can be had as they were, too."""
+
+    def examples(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The examples themselves, by role."""
 
 
 def linear_cka(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
@@ -62,6 +69,17 @@ def hidden_states(predictor: Predictor, features: Sequence[Features]) -> Array:
         )
     mask = predictor.task.collate(features, predictor.preprocessing).get("attention_mask")
     return pooled(caught[-1].cpu(), mask)
+
+
+def representation(predictor: Predictor, split: Examples, indices: npt.NDArray[np.int64]) -> Array:
+    """The hidden states of these examples of a split, in this order: ``[n, width]``."""
+    first = split.examples([int(indices[0])])[0]
+    found: list[Array | None] = [None] * len(indices)
+    for places in predictor.batches(split.lengths[indices]):
+        states = hidden_states(predictor, bare(predictor, first, split.features(indices[places].tolist())))
+        for place, state in zip(places, states, strict=True):
+            found[int(place)] = state
+    return np.stack([state for state in found if state is not None])
 
 
 def pooled(states: torch.Tensor, mask: torch.Tensor | None) -> Array:

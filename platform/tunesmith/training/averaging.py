@@ -1,8 +1,8 @@
 """An exponential moving average of the weights, judged and kept in place of the last ones.
 
 Polyak averaging as it is used for deep networks: after each update ``average ← d · average + (1 - d) · weights`` with
-``d = min(decay, (1 + n) / (10 + n))`` after n updates, so that a short training is not mostly its beginning (the
-``num_updates`` rule of TensorFlow's ExponentialMovingAverage). Floating-point buffers are averaged too, other buffers copied, as timm's
+``d = min(decay, (1 + n) / (10 + n))`` after n updates (the ``num_updates`` rule of TensorFlow's ExponentialMovingAverage), so
+that a short training is not mostly its beginning. Floating-point buffers are averaged too, other buffers copied, as timm's
 ModelEmaV3 does.
 """
 

@@ -1,8 +1,8 @@
 """L2-SP: a pull of the trunk towards the pre-trained weights (Li, Grandvalet and Davoine 2018, arXiv:1802.01483).
 
 The penalty is ``alpha/2 · ‖w_S - w_S⁰‖² + beta/2 · ‖w_N‖²``: S are the parameters shared with the base, N those of the
-fresh head. It is added once to each update, in its last micro-batch, to a loss that is the mean over the update's units: ranks average
-it over copies of itself, and accumulation does not multiply it.
+fresh head. It is added once to each update, in its last micro-batch, to a loss that is the mean over the update's units: ranks
+average it over copies of itself, and accumulation does not multiply it.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from tunesmith.evaluation import drift
+from tunesmith.evaluation.retention import sample
 from tunesmith.tasks.base import Features, Metrics
 from tunesmith.training import collective
 from tunesmith.training.spec import Examples, FitContext, FitSpec, OldData
@@ -63,7 +64,7 @@ class Watch:
         self._spec, self._context = spec, context
         self._by = {name: one.by for name, one in sets.items()}
         most, seed = spec.recipe.evaluation.retention.max_samples, spec.recipe.evaluation.seed
-        self._samples = {name: _sample(one.split, most, seed) for name, one in sets.items()}
+        self._samples = {name: Sample(one.split, sample(len(one.split), most, seed)) for name, one in sets.items()}
         self._states: dict[str, npt.NDArray[np.float64]] = {}
         self.before: dict[str, Metrics] = {}
         """What the base scored, by set."""
@@ -124,12 +125,6 @@ def worst(found: Mapping[str, Metrics]) -> tuple[str, float]:
     drops = {name: math.inf if math.isnan(one[DROP]) else one[DROP] for name, one in found.items()}
     name = max(drops, key=lambda each: drops[each])
     return name, drops[name]
-
-
-def _sample(split: Examples, most: int, seed: int) -> Sample:
-    if len(split) <= most:
-        return Sample(split, np.arange(len(split), dtype=np.int64))
-    return Sample(split, np.sort(np.random.default_rng(seed).permutation(len(split))[:most]).astype(np.int64))
 
 
 @contextmanager
