@@ -38,7 +38,7 @@ def sentence(name: str, one: Retained, headline: str) -> str:
         return f"{name} was not judged: {one.skipped}."
     if one.by == "drift":
         value = "–" if one.cka is None else f"{one.cka:.3f}"
-        return f"{name}: the trunk's representations of {one.n:,} old examples have a linear CKA of {value} with the base's (1 is the same)."
+        return f"{name}: on {one.n:,} old examples the trunk's linear CKA with the base's is {value} (1 is unchanged)."
     metric = headline if headline in one.differences else next(iter(one.differences))
     difference = one.differences[metric]
     before, after = (words.number(metric, side[metric].value) for side in (one.before, one.after))
@@ -70,13 +70,12 @@ def _set(run: Run, evaluation: Evaluation, name: str, one: Retained) -> Markup:
 
 def _table(one: Retained, headline: str) -> Markup:
     names = [name for name in dict.fromkeys((headline, *FIRST)) if name in one.differences]
-    head = Markup(
-        '<table><thead><tr><th>Metric</th><th class="n">Before</th><th class="n">After</th><th>Change</th></tr></thead><tbody>'
-    )
+    titles = '<th>Metric</th><th class="n">Before</th><th class="n">After</th><th>Change</th>'
+    head = Markup(f"<table><thead><tr>{titles}</tr></thead><tbody>")
+    name_cell, number_cell = '<td class="name">{}</td>', '<td class="n">{}</td>'
+    row = Markup(f'<tr>{name_cell}{number_cell * 2}<td><span class="{{}}">{{}}</span><small>{{}}</small></td></tr>')
     rows = [
-        Markup(
-            '<tr><td class="name">{}</td><td class="n">{}</td><td class="n">{}</td><td><span class="{}">{}</span><small>{}</small></td></tr>'
-        ).format(
+        row.format(
             words.metric_title(name),
             words.number(name, one.before[name].value),
             words.number(name, one.after[name].value),
@@ -100,8 +99,6 @@ def _curve(run: Run, evaluation: Evaluation, name: str) -> Markup:
         for step in sorted(old)
         if step in new and isinstance(old[step].get(kept), int | float) and isinstance(new[step].get(metric), int | float)
     ]
-    titles = (
-        "CKA with the base" if kept == "cka" else f"{words.metric_title(kept)}, old ({name})",
-        f"{words.metric_title(metric)}, new",
-    )
-    return plots.trade_off(*titles, points, (run.manifest.get("best") or {}).get("step"))
+    across = "CKA with the base" if kept == "cka" else f"{words.metric_title(kept)}, old ({name})"
+    best = (run.manifest.get("best") or {}).get("step")
+    return plots.trade_off(across, f"{words.metric_title(metric)}, new", points, best)
