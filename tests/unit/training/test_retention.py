@@ -90,7 +90,7 @@ def test_large_sets_are_sampled_the_same_each_time(tmp_path: Path) -> None:
 
 
 def test_a_sample_is_the_split_at_its_places(tmp_path: Path) -> None:
-    spec, data = watching(tmp_path)
+    _, data = watching(tmp_path)
     split = data.retention["turned"].split
     sample = Sample(split, np.array([3, 7, 20]))
     assert sample.examples([2, 0]) == split.examples([20, 3])
