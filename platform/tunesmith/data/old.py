@@ -74,9 +74,10 @@ def prepare_old(recipe: Recipe, task: Task, prepared: PreparedData, progress: Pr
         DataError: replay data with other classes; replayed rows in the validation or test split; retained rows in what is
             trained on.
     """
-    preprocessing = Preprocessing(prepared.state, task.load_processor(recipe))
     replay, sets = recipe.training.replay.data, named(recipe.evaluation.retention.data)
-    found = None
+    if replay is None and not sets:
+        return OldPlaces()
+    preprocessing, found = Preprocessing(prepared.state, task.load_processor(recipe)), None
     if replay is not None:
         found = _frozen(recipe, task, preprocessing, replay, "training.replay.data", progress)
         for name in ("validation", "test"):

@@ -10,6 +10,7 @@ It is fed with events, mappings with a ``kind``:
 ``eval``        ``step``, ``epoch``, metrics by name, ``best_step``
 ``checkpoint``  ``step``: it can be resumed from here
 ``retention``   ``split``, ``step``, metrics by name, ``drop``: what is left of the old
+``note``        ``message``: something that the reader should know
 ``restart``     ``message``: a worker died, training goes on from its last checkpoint
 ``done``        ``step``, ``best_step``, ``best``, ``stopped_by`` where a ceiling ended it
 ==============  ======================================================================================================
@@ -118,6 +119,8 @@ class Progress:
         elif kind == "retention":
             facts = "  ".join(f"{name} {value}" for name, value in metrics_of(event, most=3).items())
             view.say(f"  {event['split']} at step {event['step']:,}: {facts}")
+        elif kind == "note":
+            view.say(str(event["message"]))
         elif kind == "restart":
             view.say(str(event.get("message") or "A worker died: training restarts from its last checkpoint"))
             view.phase("Restarting workers")

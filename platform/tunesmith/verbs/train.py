@@ -206,6 +206,8 @@ class _Listener:
         self.run, self.progress = run, progress
         self.step = 0
         self._lost = self._started = False
+        self._judged: list[dict[str, Any]] = []
+        self._overfits = False
         self._restarts = 0
         self._recipe = recipe
         self._tracker: Tracker | None = None
@@ -231,6 +233,7 @@ class _Listener:
         if kind == "start":
             self._started, self._lost = True, False
             self.run.truncate_history(event["step"])  # what was logged beyond the checkpoint is done again
+            self._judged = [line for line in self._judged if line["step"] <= event["step"]]
         if kind in ("start", "step", "eval"):
             self.step = max(self.step, event["step"])
         if kind == "done" and event.get("stopped_by"):
@@ -243,6 +246,18 @@ class _Listener:
                 numbers = {f"{split}/{k}": v for k, v in line.items() if k != "step" and isinstance(v, int | float)}
                 self._tracker.log(numbers, event["step"])
         self.progress.handle(event)
+        if kind == "eval":
+            self._say_overfitting(event)
+
+    def _say_overfitting(self, event: dict[str, Any]) -> None:
+        """Once, at the evaluation that shows it."""
+        from tunesmith.training.overfitting import overfitting
+
+        self._judged.append(event)
+        found = overfitting(self._judged)
+        if found is not None and not self._overfits:
+            self._overfits = True
+            self.progress.handle({"kind": "note", "message": found.sentence()})
 
     def _say_lost(self) -> None:
         """Once for each restart, whoever notices first."""
