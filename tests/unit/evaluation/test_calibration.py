@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from support.models import tiny_bert, tiny_resnet
 from tunesmith.evaluation.calibration import RANGE, calibrate, class_logits, ece, fit_temperature, nll, sentence
 from tunesmith.evaluation.predictor import Predictor
 from tunesmith.runs import Artefact
+from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Preprocessing
 from tunesmith.training.checkpoint import save_model
-from tunesmith.training.fit import FitData, FitSpec
+from tunesmith.training.fit import FitData, FitSpec, fit
 
 
 def drawn(temperature: float, several: bool = False, n: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
@@ -54,24 +56,29 @@ def several(n: int) -> list[dict[str, Any]]:
     return [{**row, "label": [row["label"]] if i % 3 else []} for i, row in enumerate(texts(n))]
 
 
+BERT = partial(tiny_bert, spread=0.2)
 CASES = {
-    "text": ("text-classification", tiny_bert, texts),
-    "several": ("text-classification", tiny_bert, several),
-    "tokens": ("token-classification", tiny_bert, sentences),
+    "text": ("text-classification", BERT, texts),
+    "several": ("text-classification", BERT, several),
+    "tokens": ("token-classification", BERT, sentences),
     "images": ("image-classification", tiny_resnet, pictures),
 }
 
 
 def ready(name: str, tmp_path: Path) -> tuple[FitSpec, FitData, Predictor]:
-    """An untrained model of sharp, wrong answers, and the data that say so."""
+    """A model that is four times too sure of itself, and rows of which a quarter are labelled by chance."""
     task, base, rows = CASES[name]
-    spec, data = prepare_in_memory(recipe_for(task, base(tmp_path / "base"), tmp_path / "a"), rows(120), held_out=60)
-    torch.manual_seed(3)
-    model = spec.task.build_model(spec.recipe, spec.preprocessing.state)
+    made = rows(180)
+    for one, other in zip(made[-60::4], made[:15], strict=True):
+        target = load_task(task).target
+        one[target] = one[target][::-1] if name == "tokens" else other[target]
+    settings: dict[str, Any] = {"learning_rate": 3e-3, "num_train_epochs": 2, "eval_strategy": "no"}
+    recipe = recipe_for(task, base(tmp_path / "base"), tmp_path / "a", load_best_model_at_end=False, **settings)
+    spec, data = prepare_in_memory(recipe, made, held_out=60)
+    model = fit(spec, FitData(data.train)).model
     with torch.no_grad():
-        last = [m for m in model.modules() if isinstance(m, torch.nn.Linear)][-1]
-        last.weight.normal_(0, 2)
-        last.bias.normal_(0, 3)
+        for parameter in [m for m in model.modules() if isinstance(m, torch.nn.Linear)][-1].parameters():
+            parameter.mul_(4)
     return spec, data, Predictor(spec.task, model, spec.preprocessing, device="cpu")
 
 

@@ -34,9 +34,9 @@ def test_the_penalty_and_its_gradient_are_those_of_the_paper(tmp_path: Path) -> 
             parameter.add_(torch.randn_like(parameter))
     value = penalty(model)
     value.backward()
-    moved = sum(float((p - start[n]).square().sum()) for n, p in model.named_parameters() if n not in head)
-    own = sum(float(p.square().sum()) for n, p in model.named_parameters() if n in head)
-    assert float(value) == pytest.approx(0.3 / 2 * moved + 0.7 / 2 * own, rel=1e-5)
+    moved = sum(float((p.detach() - start[n]).square().sum()) for n, p in model.named_parameters() if n not in head)
+    own = sum(float(p.detach().square().sum()) for n, p in model.named_parameters() if n in head)
+    assert value.item() == pytest.approx(0.3 / 2 * moved + 0.7 / 2 * own, rel=1e-5)
     for name, parameter in model.named_parameters():
         wanted = 0.7 * parameter if name in head else 0.3 * (parameter - start[name])
         torch.testing.assert_close(parameter.grad, wanted.detach(), atol=1e-6, rtol=1e-5)
@@ -62,7 +62,7 @@ def test_a_frozen_parameter_brings_nothing() -> None:
     model = torch.nn.Linear(2, 2)
     reference = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     model.weight.requires_grad_(False)
-    assert float(L2SP(2.0, 0.0, reference)(model)) == pytest.approx(float(model.bias.square().sum()))
+    assert L2SP(2.0, 0.0, reference)(model).item() == pytest.approx(model.bias.square().sum().item())
 
 
 def test_a_strong_pull_keeps_the_trunk_where_it_was(tmp_path: Path) -> None:
