@@ -102,6 +102,7 @@ def test_the_mean_loss_of_an_update_counts_old_and_new_units(tmp_path: Path) -> 
 
 def test_no_rows_to_replay_is_refused(tmp_path: Path) -> None:
     spec, data, _ = replaying(tmp_path)
-    nothing = MemorySplit(spec.task, [], spec.preprocessing)
+    nothing = MemorySplit(spec.task, texts(1), spec.preprocessing)
+    nothing._examples.clear()
     with pytest.raises(DataError, match="no rows to replay"):
         compose(spec, dataclasses.replace(data, replay=nothing))
