@@ -33,8 +33,8 @@ def forgetting(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
 def retention(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
     """A ceiling has something to judge, when to judge it, and a choice to make."""
     section, training = recipe.evaluation.retention, recipe.training
-    for key in ("max_drop", "choose", "max_samples"):
-        if section.data is None and f"evaluation.retention.{key}" in given:
+    for key in ("max_drop", "choose"):
+        if section.data is None and getattr(section, key) not in (None, False):
             fix = "add evaluation.retention.data: FILE, or remove it"
             yield Finding(_at(f"evaluation.retention.{key}"), "there is no retention data to judge", fix)
     if isinstance(section.data, dict):

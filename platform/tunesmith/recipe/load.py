@@ -211,10 +211,11 @@ def _anchor(tree: Tree, base_dir: str) -> None:
     """Relative paths of the command line start at the working directory, as the shell completes them."""
     for key in INPUTS:
         at = tuple(key.split("."))
-        if tree.mark(at).source is None or at_hub(key, keys.get(tree.values, "data.format")):
+        value = keys.get(tree.values, key)
+        if value is None or tree.mark(at).source is None or at_hub(key, keys.get(tree.values, "data.format")):
             continue
         anchor = absolute_model if key.startswith("model.") else absolute
-        keys.put(tree.values, key, each_place(keys.get(tree.values, key), lambda one, a=anchor: a(one, os.getcwd())))
+        keys.put(tree.values, key, each_place(value, lambda one, a=anchor: a(one, os.getcwd())))
 
 
 def _open_sections(values: dict[str, Any]) -> None:

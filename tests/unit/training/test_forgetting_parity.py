@@ -17,7 +17,8 @@ from tunesmith.training.checkpoint import Start
 from tunesmith.training.fit import FitContext
 
 ALL: dict[str, Any] = {
-    "learning_rate": 1e-3,
+    "optim": "sgd",  # Adam would hide the scale of a penalty, and enlarge the noise of gradients that are zero
+    "learning_rate": 0.05,
     "logging_steps": 1,
     "num_train_epochs": 2,
     "l2_sp": 0.1,
@@ -37,7 +38,7 @@ def case(name: str, folder: Path, **training: Any) -> Case:
     base = folder / "base"
     if not base.exists():
         model(base)
-    return recipe_for(name, base, folder / f"r{len(list(folder.iterdir()))}", **ALL, **training), rows(80), rows(40, seed=9)
+    return recipe_for(name, base, folder / f"r{len(list(folder.iterdir()))}", **ALL, **training), rows(64), rows(24, seed=9)
 
 
 def assert_same(one: Outcome, other: Outcome, tolerance: float = 2e-5) -> None:
@@ -76,7 +77,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(by: str, tmp_
     base = tiny_bert(tmp_path / "base", dropout=0.1)
     settings = {**ALL, "num_train_epochs": 3, "save_steps": 3, "per_device_train_batch_size": 8}
     recipe = recipe_for("text-classification", base, tmp_path / "a", **settings)
-    work = [(recipe, texts(80), texts(40, seed=9))]
+    work = [(recipe, texts(80), texts(24, seed=9))]
     kept = tmp_path / "kept"
 
     def report(metrics: dict[str, float], folder: Path | None) -> None:
@@ -95,4 +96,4 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(by: str, tmp_
     later = [line for line in whole[2] if line["step"] > 12]
     for line, again in zip(later, resumed[2], strict=True):
         assert line.pop("gap", 0.0) == pytest.approx(again.pop("gap", 0.0), abs=1e-6)
-        assert line == again
+        assert repr(line) == repr(again), "text, for what is undefined equals itself there"
