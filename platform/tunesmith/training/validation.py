@@ -57,16 +57,16 @@ def judge(
 ) -> tuple[Metrics, float]:
     """The metrics on the validation split, and how far the model is beyond the retention ceiling (0 within it)."""
     assert data.validation is not None
-    model, excess = trainee.accelerator.unwrap_model(trainee.model), 0.0
+    model, excess, why = trainee.accelerator.unwrap_model(trainee.model), 0.0, ""
     metrics = validate(spec, model, data.validation, context)
     value = choosing_value(spec, metrics)
     if trainee.watch is not None:
         retained = trainee.watch.judge(model)
         excess, why = trainee.watch.beyond(retained)
         tell_retained(retained, place, epoch, tell)
-        if excess and not spec.recipe.evaluation.retention.choose:
-            place.stopped_early, place.stopped_by = True, why
     remember(spec, place, float("nan") if excess else value)
+    if excess and not spec.recipe.evaluation.retention.choose:
+        place.stopped_early, place.stopped_by = True, why
     if on_plateau(trainee.schedule):
         trainee.schedule.step(value)
     loss, units = collective.sum_over_ranks(
