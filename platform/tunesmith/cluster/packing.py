@@ -7,11 +7,12 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from tunesmith.errors import ClusterError
 from tunesmith.recipe import Recipe
-from tunesmith.recipe.paths import INPUTS, absolute, is_uri
+from tunesmith.recipe.paths import INPUTS, absolute, is_uri, places_of
 
 LIMIT = 100 * 10**6
 """Bytes that travel with a job; more belongs on storage that the cluster reaches."""
@@ -87,10 +88,8 @@ def _inputs(recipe: Recipe, arguments: Sequence[str]) -> Iterator[str]:
     """The recipe's local inputs that were written as relative paths, absolute."""
     overridden = {key: value for key, _, value in (argument.partition("=") for argument in arguments if _is_override(argument))}
     for key in INPUTS:
-        section, _, name = key.partition(".")
-        value = getattr(getattr(recipe, section), name)
         written = overridden.get(key)
-        for source in [value] if isinstance(value, str) else value or []:
+        for _, source in places_of(attrgetter(key)(recipe)):
             relative = not os.path.isabs(written or source) and not (written or source).startswith("~")
             path = absolute(source, recipe.base_dir)
             if relative and not is_uri(path):

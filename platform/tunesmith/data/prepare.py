@@ -63,7 +63,7 @@ def prepare(
     return cache.get(name, lambda folder: _build(recipe, task, sources, folder, progress or _silent, engine, hashes))
 
 
-def prepare_test(
+def prepare_frozen(
     recipe: Recipe,
     task: Task,
     preprocessing: Preprocessing,
@@ -73,8 +73,8 @@ def prepare_test(
     base_dir: str = ".",
     progress: Progress | None = None,
     engine: EngineName | None = None,
-) -> Split:
-    """Other data as a test split for a model whose state is frozen: the same checks, no splitting, nothing learned from it.
+) -> PreparedData:
+    """Other data for a model whose state is frozen, as the one split ``test``: the same checks, nothing learned from it.
 
     ``source`` is a path, glob, URI or Hub id, or a list of them, relative to ``base_dir``. A label that the state lacks is a
     bad row. Raises :class:`DataError`.
@@ -88,7 +88,23 @@ def prepare_test(
     def build(folder: Path) -> None:
         _build(recipe, task, sources, folder, progress or _silent, engine, hashes, preprocessing)
 
-    return cache.get(name, build).splits["test"]
+    return cache.get(name, build)
+
+
+def prepare_test(
+    recipe: Recipe,
+    task: Task,
+    preprocessing: Preprocessing,
+    source: str | Sequence[str],
+    *,
+    output_dir: str,
+    base_dir: str = ".",
+    progress: Progress | None = None,
+    engine: EngineName | None = None,
+) -> Split:
+    """The split of :func:`prepare_frozen`, to be judged."""
+    options = {"output_dir": output_dir, "base_dir": base_dir, "progress": progress, "engine": engine}
+    return prepare_frozen(recipe, task, preprocessing, source, **options).splits["test"]  # type: ignore[arg-type]  # as above
 
 
 @dataclass

@@ -25,6 +25,7 @@ from tunesmith.errors import DataError, UserError, nearest
 from tunesmith.evaluation.examples import best_and_worst
 from tunesmith.evaluation.predictions import Progress, in_blocks, read_predictions, write_constant, write_predictions
 from tunesmith.evaluation.results import Baseline, ClassResult, Estimates, Evaluation, SliceResult, compact
+from tunesmith.evaluation.retention import judge_retention
 from tunesmith.evaluation.slices import slice_columns, slices_of
 from tunesmith.evaluation.statistics import Bootstrap, bootstrap, difference
 from tunesmith.recipe.evaluation import EvaluationSection
@@ -96,6 +97,7 @@ def evaluate_run(
         per_class=_per_class(model, settings.confidence),
         baselines=_baselines(model, predictor, judged, own, run) if settings.baseline else {},
         slices={column: _slices(task, state, records, values, settings) for column, values in columns.items()},
+        retention=judge_retention(run, predictor, own, progress) if data is None and split is None else {},
         charts=[compact(chart) for chart in task.charts(records, state)],
         confidence=settings.confidence,
         source=data,

@@ -71,7 +71,11 @@ class Predictor:
         artefact = Artefact.read(folder)
         task = load_task(artefact.task)
         processor = task.load_processor(None, source=str(folder))
-        return cls(task, task.load_model(str(folder)), Preprocessing(artefact.state, processor), **options)
+        model = task.load_model(str(folder))
+        told = artefact.calibration or {}
+        if told.get("temperature") and not told.get("folded"):
+            model = calibrated(model, float(told["temperature"]))
+        return cls(task, model, Preprocessing(artefact.state, processor), **options)
 
     @classmethod
     def load_base(cls, recipe: Recipe, task: Task, state: State, **options: Any) -> Predictor | None:
@@ -123,6 +127,17 @@ class Predictor:
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)
+
+
+def calibrated(model: torch.nn.Module, temperature: float) -> torch.nn.Module:
+    """The model with its logits divided by the temperature (:mod:`tunesmith.evaluation.calibration`), in memory only."""
+
+    def divide(module: torch.nn.Module, arguments: Any, output: Any) -> Any:
+        output.logits = output.logits / temperature
+        return output
+
+    model.register_forward_hook(divide)
+    return model
 
 
 def batches_by_length(lengths: npt.NDArray[np.int32], budget: int, most: int) -> list[npt.NDArray[np.int64]]:

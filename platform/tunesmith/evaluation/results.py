@@ -54,6 +54,25 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Retained:
+    """What is left of the old, on one retention set."""
+
+    by: str
+    """``score``: by the task's metrics; ``drift``: by the similarity of representations."""
+    n: int
+    before: Estimates = field(default_factory=dict)
+    """The base's metrics."""
+    after: Estimates = field(default_factory=dict)
+    """The fine-tuned model's."""
+    differences: Estimates = field(default_factory=dict)
+    """After minus before, paired by example."""
+    cka: float | None = None
+    """Linear CKA of the trunks' representations before and after, 1 where nothing moved."""
+    skipped: str = ""
+    """Why it was not judged; empty where it was."""
+
+
+@dataclass(frozen=True)
 class ShownInput:
     """One input of an example, ready to be shown."""
 
@@ -96,6 +115,8 @@ class Evaluation:
     """``base model`` and ``majority class``."""
     slices: dict[str, dict[str, SliceResult]] = field(default_factory=dict)
     """Column → value → what was found there."""
+    retention: dict[str, Retained] = field(default_factory=dict)
+    """Retention set → what was kept of it."""
     charts: list[Chart] = field(default_factory=list)
     worst: list[ShownExample] = field(default_factory=list)
     best: list[ShownExample] = field(default_factory=list)
@@ -140,6 +161,7 @@ class Evaluation:
                 column: {k: SliceResult(v["n"], _estimates(v["metrics"])) for k, v in found.items()}
                 for column, found in values["slices"].items()
             },
+            retention={name: _retained(one) for name, one in values.get("retention", {}).items()},
             charts=[Chart(**chart) for chart in values["charts"]],
             worst=[_example(one) for one in values["worst"]],
             best=[_example(one) for one in values["best"]],
@@ -197,6 +219,11 @@ def _estimates(stored: Mapping[str, Mapping[str, Any]]) -> Estimates:
         value, low, high = (math.nan if one[key] is None else float(one[key]) for key in ("value", "low", "high"))
         found[name] = Estimate(value, low, high, one["n"], one["method"])
     return found
+
+
+def _retained(stored: Mapping[str, Any]) -> Retained:
+    metrics = {name: _estimates(stored[name]) for name in ("before", "after", "differences")}
+    return Retained(stored["by"], stored["n"], **metrics, cka=stored["cka"], skipped=stored["skipped"])
 
 
 def _example(stored: Mapping[str, Any]) -> ShownExample:

@@ -8,7 +8,9 @@ Which interval, chosen by simulated coverage (``tests/unit/evaluation/test_stati
   the truth in 55 % of the cases, these in 93 to 98 %
 - losses and all else: bias-corrected and accelerated bootstrap (Efron 1987); of n = 50 it covers 91 %, where a few mistakes
   make most of the loss 87 %
-- the calibration error, which resampling inflates: the basic bootstrap, which takes that bias off again
+- the calibration error, which noise inflates: the basic bootstrap of its square, and above at least half the width of the
+  percentile interval. Of n = 50, 200 and 1000 it covers 95 to 100 % for calibrated and miscalibrated models alike, where the
+  plain basic bootstrap covers 37 to 61 % of calibrated and 80 to 95 % of miscalibrated ones
 - differences: MOVER (Zou and Donner 2008, doi:10.1002/sim.3095) from the two intervals and their correlation over shared
   resamples
 """
@@ -52,7 +54,7 @@ class Estimate:
     n: int
     """How many examples (entities' sentences, a class's examples) it is made from."""
     method: str
-    """``wilson``, ``wilson-effective``, ``bca``, ``basic``, ``mover`` or ``none``."""
+    """``wilson``, ``wilson-effective``, ``bca``, ``basic-squared``, ``mover`` or ``none``."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Bootstrap:
         if self.n < 2 or spread.size < 2:
             return Estimate(value, math.nan, math.nan, n, "none")
         if name in _BIASED:
-            return Estimate(value, *_basic(value, spread, confidence), n, "basic")
+            return Estimate(value, *_of_distance(value, spread, confidence), n, "basic-squared")
         return Estimate(value, *_bca(value, spread, _finite(self.jackknife[name]), confidence), n, "bca")
 
     def estimates(self, confidence: float = 0.95) -> dict[str, Estimate]:
@@ -163,10 +165,19 @@ def _effective(value: float, spread: Array, n: int) -> float:
     return max(value * (1 - value) / variance, 1.0)
 
 
-def _basic(value: float, spread: Array, confidence: float) -> tuple[float, float]:
-    """The basic bootstrap of a value that cannot be below 0, widened to hold the value itself."""
-    low, high = np.quantile(spread, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return max(min(2 * value - float(high), value), 0.0), max(2 * value - float(low), value)
+def _of_distance(value: float, spread: Array, confidence: float) -> tuple[float, float]:
+    """The interval of a distance, which is never below 0 and which noise can only enlarge; it holds the value.
+
+    Below: the basic bootstrap (Davison and Hinkley 1997, section 5.2) of the square. Noise adds to it, whatever its true size:
+    E[v²] = truth² + b, and once more for a resample of the sample, E[v*²] = v² + b. So 2v² - v*² is free of that bias where
+    2v - v* is not: of a well-calibrated model v itself is all noise. Above: at least half the width of the percentile interval
+    beyond the value, which needs no correction there, since v is too large rather than too small.
+    """
+    square, shares = value**2, [(1 - confidence) / 2, (1 + confidence) / 2]
+    least, most = np.quantile(spread, shares)
+    low = math.sqrt(max(min(2 * square - float(most) ** 2, square), 0.0))
+    high = math.sqrt(max(2 * square - float(least) ** 2, 0.0))
+    return low, max(high, value + float(most - least) / 2)
 
 
 def _bca(value: float, spread: Array, jackknife: Array, confidence: float) -> tuple[float, float]:

@@ -9,10 +9,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 from tunesmith.errors import nearest
 from tunesmith.recipe import hf_names, loss_names, task_names
-from tunesmith.recipe.paths import INPUTS, absolute, data_problem, is_uri, model_problem
+from tunesmith.recipe.paths import INPUTS, absolute, at_hub, data_problem, is_uri, model_problem, places_of
 from tunesmith.recipe.recipe import Recipe
 from tunesmith.recipe.yaml_tree import Keys
 
@@ -170,16 +171,14 @@ def paths(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
     for found in loss_names.missing(recipe):
         yield Finding(*found)
     for key in INPUTS:
-        section, _, name = key.partition(".")
-        value = getattr(getattr(recipe, section), name)
-        if value is None or (section == "data" and recipe.data.format == "hub"):
+        value = attrgetter(key)(recipe)
+        if at_hub(key, recipe.data.format):
             continue
-        find = data_problem if section == "data" else model_problem
-        for index, one in enumerate(value if isinstance(value, list) else [value]):
+        find = model_problem if key.startswith("model.") else data_problem
+        for below, one in places_of(value):
             problem = find(one, recipe.base_dir)
             if problem:
-                keys = (*_at(key), index) if isinstance(value, list) else _at(key)
-                yield Finding(keys, *problem, ("data.format",) if section == "data" else ())
+                yield Finding((*_at(key), *below), *problem, ("data.format",) if key.startswith("data.") else ())
 
 
 CHECKS: tuple[Check, ...] = (known_task, precision, cadence, schedule, objective, splits, few_shot, labels, output)

@@ -144,6 +144,8 @@ def _one(kind: Any, metadata: list[Any]) -> str:
         return f"one of {', '.join(words)}" if len(words) > 1 else words[0]
     if origin is list:
         inner = get_args(kind)[0]
+        if inner in (int, float):
+            return "a list of numbers"
         return "a list of texts" if inner is str else f"a list of words out of {', '.join(choices(inner))}"
     if origin is dict:
         value = get_args(kind)[1]

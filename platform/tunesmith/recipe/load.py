@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from tunesmith.errors import Mistake, RecipeError, UserError, nearest
-from tunesmith.recipe import checks, keys, yaml_tree
+from tunesmith.recipe import checks, forgetting_checks, keys, yaml_tree
 from tunesmith.recipe.explain import Explained, dotted, explain, safe_name, way
-from tunesmith.recipe.paths import INPUTS, absolute, absolute_model, is_uri, neighbours
+from tunesmith.recipe.paths import INPUTS, absolute, absolute_model, at_hub, each_place, is_uri, neighbours
 from tunesmith.recipe.recipe import Recipe
 from tunesmith.recipe.yaml_tree import Keys, Mark, Tree
 
@@ -167,7 +167,8 @@ def _take_as_written(tree: Tree, errors: Sequence[Any]) -> bool:
 def _findings(
     recipe: Recipe, tree: Tree, file: str, given: set[str], silenced: set[str], check_paths: bool
 ) -> Iterator[Mistake]:
-    for check in (*checks.CHECKS, checks.paths) if check_paths else checks.CHECKS:
+    every = (*checks.CHECKS, *forgetting_checks.CHECKS)
+    for check in (*every, checks.paths) if check_paths else every:
         for finding in check(recipe, given):
             drawn_from = (_leaf(finding.keys), *finding.involves)
             if not any(key == silent or key.startswith(f"{silent}.") for key in drawn_from for silent in silenced):
@@ -210,14 +211,11 @@ def _anchor(tree: Tree, base_dir: str) -> None:
     """Relative paths of the command line start at the working directory, as the shell completes them."""
     for key in INPUTS:
         at = tuple(key.split("."))
-        if tree.mark(at).source is None or (key.startswith("data.") and keys.get(tree.values, "data.format") == "hub"):
+        value = keys.get(tree.values, key)
+        if value is None or tree.mark(at).source is None or at_hub(key, keys.get(tree.values, "data.format")):
             continue
         anchor = absolute_model if key.startswith("model.") else absolute
-        value = keys.get(tree.values, key)
-        if isinstance(value, str):
-            keys.put(tree.values, key, anchor(value, os.getcwd()))
-        elif isinstance(value, list):
-            keys.put(tree.values, key, [anchor(one, os.getcwd()) if isinstance(one, str) else one for one in value])
+        keys.put(tree.values, key, each_place(value, lambda one, a=anchor: a(one, os.getcwd())))
 
 
 def _open_sections(values: dict[str, Any]) -> None:

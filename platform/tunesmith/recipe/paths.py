@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tunesmith.errors import nearest
 
@@ -15,8 +16,37 @@ INPUTS = (
     "data.test",
     "model.model_name_or_path",
     "model.processor_name_or_path",
+    "training.replay.data",
+    "evaluation.retention.data",
 )
 """Keys whose relative paths start at the recipe's folder (on the command line: at the working directory)."""
+
+
+def each_place(value: Any, place: Callable[[str], str]) -> Any:
+    """An input with ``place`` applied to each of its paths; it is one path, a list, or a mapping from names to either.
+
+    >>> each_place({"old": ["a.csv", "b.csv"], "web": "c.csv"}, str.upper)
+    {'old': ['A.CSV', 'B.CSV'], 'web': 'C.CSV'}
+    """
+    if isinstance(value, dict):
+        return {name: each_place(one, place) for name, one in value.items()}
+    if isinstance(value, list):
+        return [each_place(one, place) for one in value]
+    return place(value) if isinstance(value, str) else value
+
+
+def places_of(value: Any, below: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Each path of an input, with the keys and indices that lead to it."""
+    if isinstance(value, str):
+        yield below, value
+    elif isinstance(value, dict | list):
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places_of(one, (*below, key))
+
+
+def at_hub(key: str, format: str | None) -> bool:
+    """Whether an input is no path because ``data.format`` says that it stands on the Hub."""
+    return key.startswith("data.") and format == "hub"
 
 
 def is_uri(name: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from tunesmith.errors import UserError, nearest
 from tunesmith.recipe import keys, task_names, yaml_tree
 from tunesmith.recipe.hf_names import LOWER_IS_BETTER
-from tunesmith.recipe.paths import INPUTS, absolute, absolute_model, is_uri
+from tunesmith.recipe.paths import INPUTS, absolute, absolute_model, at_hub, each_place, is_uri
 from tunesmith.recipe.recipe import Recipe
 
 PENDING = {
@@ -80,14 +80,10 @@ def resolve(recipe: Recipe) -> Recipe:
 def located(recipe: Recipe, values: dict[str, Any]) -> dict[str, Any]:
     """The values with every local path absolute: inputs from the recipe's folder, outputs from the working directory."""
     for key in INPUTS:
-        if not keys.has(values, key) or (key.startswith("data.") and recipe.data.format == "hub"):
+        if not keys.has(values, key) or at_hub(key, recipe.data.format):
             continue
         place = absolute_model if key.startswith("model.") else absolute
-        value = keys.get(values, key)
-        if isinstance(value, list):
-            keys.put(values, key, [place(one, recipe.base_dir) for one in value])
-        elif value is not None:
-            keys.put(values, key, place(value, recipe.base_dir))
+        keys.put(values, key, each_place(keys.get(values, key), lambda one, place=place: place(one, recipe.base_dir)))
     for key in ("training.output_dir", "data.cache_dir"):
         value = keys.get(values, key)
         if value is not None and not is_uri(value):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from tunesmith.recipe.base import Section
+from tunesmith.recipe.forgetting import ReplaySection
 
 Tracker = Literal["mlflow", "tensorboard", "wandb"]
 
@@ -106,6 +107,24 @@ class TrainingSection(Section):
     sampling: Literal["none", "balanced"] = "none"
     """``balanced`` draws as many examples of each class in every epoch, which stays as long as it is: rare ones come several
     times, common ones take turns over the epochs."""
+
+    l2_sp: float = Field(default=0.0, ge=0)
+    """Pull of every pre-trained parameter towards its value in the base: alpha of L2-SP (Li et al. 2018), whose penalty
+    alpha/2 · ‖w - w₀‖² is added to each update's mean loss. 0.01 to 0.1 are usual; 0 is none."""
+
+    l2_sp_head: float = Field(default=0.0, ge=0)
+    """Pull of the fresh head towards zero: beta of L2-SP, beta/2 · ‖w‖². ``weight_decay`` works beside both."""
+
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Judge and keep an exponential moving average of the weights, such as 0.999, instead of the last ones; early on the decay
+    is at most (1 + updates) / (10 + updates). None keeps the weights themselves."""
+
+    wise_ft: float | list[float] | None = None
+    """Keep (1 - alpha) · base + alpha · fine-tuned in place of the fine-tuned model (WiSE-FT, Wortsman et al. 2022): a share
+    such as 0.5, or a list of them to choose from on the validation split. A fresh head stays fine-tuned."""
+
+    replay: ReplaySection = Field(default_factory=ReplaySection)
+    """Old data that is mixed into the new."""
 
     bf16: bool | Literal["auto"] = "auto"
     """bfloat16 autocast; ``auto`` is on where the GPU supports it and off on a CPU."""

@@ -228,6 +228,37 @@ def shares(counts: Mapping[str, int], width: int = 420) -> Markup:
     return _svg(width, step * len(shown) + 4, parts, "Rows of each class")
 
 
+def trade_off(
+    across: str, upwards: str, points: Sequence[tuple[float, float, int]], kept: int | None = None, side: int = 340
+) -> Markup:
+    """One metric against another, joined in the order of the steps: ``(x, y, step)``; ``kept`` marks the step that was kept."""
+    drawn = [point for point in points if math.isfinite(point[0]) and math.isfinite(point[1])]
+    if len(drawn) < 2:
+        return Markup("")
+    left, right, top, bottom = 46, 14, 30, 38
+    x_low, x_high = _padded([point[0] for point in drawn])
+    y_low, y_high = _padded([point[1] for point in drawn])
+
+    def x(value: float) -> float:
+        return left + (value - x_low) / (x_high - x_low) * (side - left - right)
+
+    def y(value: float) -> float:
+        return side - bottom - (value - y_low) / (y_high - y_low) * (side - bottom - top)
+
+    parts = [_text("title", 0, 14, upwards), _text("tick", side - right, side - 4, f"{across} →", "end")]
+    for tick in _ticks(y_low, y_high, 5):
+        parts.append(_line("grid", left, y(tick), side - right, y(tick)))
+        parts.append(_text("tick", left - 8, y(tick) + 4, _tick(tick), "end"))
+    parts += [_text("tick", x(tick), side - bottom + 18, _tick(tick), "middle") for tick in _ticks(x_low, x_high, 4)]
+    parts.append(_polyline("curve own", [(x(one), y(other)) for one, other, _ in drawn]))
+    for one, other, step in drawn:
+        big = step == kept
+        parts.append(_dot("own" if big else "base", x(one), y(other), 6 if big else 3.5, f"step {step:,}"))
+        if big:
+            parts.append(_text("tick", x(one), y(other) - 10, "kept", "middle"))
+    return _svg(side, side, parts, f"{upwards} against {across}")
+
+
 RENDERERS = {"confusion": confusion, "reliability": reliability}
 """How a task's :class:`~tunesmith.tasks.base.Chart` is drawn, by its kind."""
 

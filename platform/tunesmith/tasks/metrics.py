@@ -118,7 +118,7 @@ def single_label(
     values["log_loss"] = ratio(w @ -np.log(np.clip(true, _smallest(p), 1.0)), n)
     squares = np.square(p, dtype=np.float64).sum(axis=1) - 2 * true + 1
     values["brier"] = ratio(w @ squares, n)
-    values["ece"] = _top_label_ece(p.max(axis=1) if gold.size else np.zeros(0), right, w)
+    values["ece"] = top_label_ece(p.max(axis=1) if gold.size else np.zeros(0), right, w)
     values["mcc"] = _matthews(predicted, correct, support, n)
     values |= per_label(labels, predicted, correct, support)
     return finish(values, weights)
@@ -167,7 +167,7 @@ def multi_label(
     inside = np.clip(p.astype(np.float64), eps, 1 - eps)
     values["log_loss"] = ratio(w @ -np.where(gold, np.log(inside), np.log1p(-inside)).mean(axis=1), n)
     values["brier"] = ratio(w @ np.square(p - gold, dtype=np.float64).mean(axis=1), n)
-    values["ece"] = _pooled_ece(p, gold, w)
+    values["ece"] = pooled_ece(p, gold, w)
     values |= per_label(labels, predicted, correct, support)
     return finish(values, weights)
 
@@ -214,14 +214,14 @@ def _bins(confidence: NDArray[Any]) -> NDArray[np.int64]:
     return place.clip(0, ECE_BINS - 1)
 
 
-def _top_label_ece(confidence: NDArray[Any], right: NDArray[np.bool_], w: Array) -> Array:
+def top_label_ece(confidence: NDArray[Any], right: NDArray[np.bool_], w: Array) -> Array:
     bins = _bins(confidence)
     gap = np.zeros((confidence.size, ECE_BINS))
     gap[np.arange(confidence.size), bins] = right - confidence
     return np.asarray(ratio(np.abs(w @ gap).sum(axis=1), w.sum(axis=1)))
 
 
-def _pooled_ece(p: NDArray[Any], gold: NDArray[np.bool_], w: Array) -> Array:
+def pooled_ece(p: NDArray[Any], gold: NDArray[np.bool_], w: Array) -> Array:
     gap = np.zeros((p.shape[0], ECE_BINS))
     bins = _bins(p)
     for k in range(p.shape[1]):

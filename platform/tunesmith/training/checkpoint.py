@@ -3,6 +3,7 @@
 ::
 
     model/          Hugging Face's layout, with processor and tunesmith.json: usable as it is
+    weights.pt      the weights that training goes on with, where model/ holds their moving average
     optimizer.pt    the optimizer's state, tensors only (read with weights_only)
     training.json   step, epoch, place in the epoch, best metric so far
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from tunesmith.tasks.base import Preprocessing, Task
 
 Mode = Literal["exact", "weights", "perturbed"]
+
+RAW = "weights.pt"
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,13 @@ class Place:
     waited: int = 0
     """Evaluations since then."""
     stopped_early: bool = False
-    """Whether patience ran out."""
+    """Whether patience ran out, or the retention ceiling was reached."""
+    stopped_by: str = ""
+    """Why, where it was not patience."""
+    window_loss: float = 0.0
+    """Sum of the training losses since the last evaluation, over all ranks."""
+    window_units: float = 0.0
+    """Units of loss in it."""
 
 
 def save(
@@ -75,13 +84,16 @@ def save(
     place: Place,
     task: Task,
     preprocessing: Preprocessing,
+    raw: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write a checkpoint; every rank calls, rank 0 writes."""
+    """Write a checkpoint; every rank calls, rank 0 writes. ``raw``: the weights of training, where the model has others."""
     weights = accelerator.get_state_dict(model)
     moments = _optimizer_state(model, optimizer, accelerator)
     if not accelerator.is_main_process:
         return
     save_model(folder / "model", accelerator.unwrap_model(model), task, preprocessing, weights)
+    if raw is not None:
+        torch.save({name: value.cpu() for name, value in raw.items()}, folder / RAW)
     torch.save({"optimizer": moments, "schedule": schedule.state_dict()}, folder / "optimizer.pt")
     storage.write_json(folder / "training.json", asdict(place))
 
@@ -104,6 +116,12 @@ def load_weights(folder: Path, model: torch.nn.Module, task: Task) -> None:
     Through ``from_pretrained``: Transformers may rename and reshape parameters on their way to and from the disk.
     """
     model.load_state_dict(task.load_model(str(folder / "model")).state_dict())
+
+
+def load_raw_weights(folder: Path, model: torch.nn.Module) -> None:
+    """Put the weights of training into the model, where the checkpoint's model folder holds others."""
+    if (folder / RAW).exists():
+        model.load_state_dict(torch.load(folder / RAW, map_location="cpu", weights_only=True))
 
 
 def load_progress(

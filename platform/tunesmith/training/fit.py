@@ -26,13 +26,16 @@ from tunesmith.tasks.base import Batch, Metrics
 from tunesmith.tasks.losses import make_criterion
 from tunesmith.training import checkpoint, collective
 from tunesmith.training.acceleration import emulated, make_accelerator
+from tunesmith.training.averaging import Average
 from tunesmith.training.batch_plan import MicroBatches, PlanSettings, plan, updates_per_epoch
+from tunesmith.training.composition import Composition, compose
+from tunesmith.training.l2_sp import make_l2_sp
 from tunesmith.training.loader import prefetch
 from tunesmith.training.memory import explaining_memory
 from tunesmith.training.optim import make_optimizer, make_schedule, on_plateau
-from tunesmith.training.sampling import Sampler, make_sampler
+from tunesmith.training.retention import Watch
 from tunesmith.training.spec import Event, Examples, FitContext, FitData, FitResult, FitSpec, Planner, Tally, Trainee
-from tunesmith.training.validation import choosing_value, more_is_better, rehearse, remember, score, validate
+from tunesmith.training.validation import judge, more_is_better, rehearse, score, tell_retained, validate
 
 __all__ = ["Event", "FitContext", "FitData", "FitResult", "FitSpec", "fit", "train_step", "validate"]
 
@@ -46,11 +49,11 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
     """
     context = context or FitContext()
     settings = spec.recipe.training
-    sampler = make_sampler(spec, data.train)
-    planner = context.planner or _planner(spec, data, context, sampler)
-    per_epoch = _updates_per_epoch(spec, data, context)
+    composition = compose(spec, data)
+    planner = context.planner or _planner(spec, composition, context)
+    per_epoch = _updates_per_epoch(spec, composition, context)
     total = settings.max_steps if settings.max_steps > 0 else int(np.ceil(settings.num_train_epochs * per_epoch))
-    trainee = _build(spec, context, total, sampler.units / per_epoch)
+    trainee = _build(spec, data, context, total, composition.units / per_epoch)
     place = _restore(spec, context, trainee)
     last = total if context.steps is None else min(total, place.step + context.steps)
     if place.step >= last and not place.step:
@@ -67,12 +70,14 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
         tell({"kind": "note", "message": note})
     if data.validation is not None and settings.eval_strategy != "no" and not place.step:
         rehearse(spec, trainee.accelerator.unwrap_model(trainee.model), data.validation, context)
+    if trainee.watch is not None and not place.step:
+        tell_retained(trainee.watch.before, place, 0.0, tell)
     tally, begun, seen = Tally(), time.perf_counter(), 0
     trainee.model.train()
     stop = place.stopped_early
     while place.step < last and not stop:
         updates = planner(place.epoch)[place.update : place.update + last - place.step]
-        for batches in _batches(updates, context.rank, data.train, spec):
+        for batches in _batches(updates, context.rank, composition.examples, spec):
             checkpoint.seed_update(settings.seed, place.step, context.rank)
             norm = train_step(spec, trainee, batches, context, tally)
             place.step, place.update = place.step + 1, place.update + 1
@@ -90,7 +95,10 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
             if stop:
                 break
     seconds = time.perf_counter() - begun
-    tell({"kind": "done", "step": place.step, "steps": total, "best_step": place.best_step, "best": place.best})
+    if trainee.average is not None:
+        trainee.average.copy_to(trainee.model)
+    done = {"kind": "done", "step": place.step, "steps": total, "best_step": place.best_step, "best": place.best}
+    tell({**done, "stopped_by": place.stopped_by} if place.stopped_by else done)
     return FitResult(trainee.accelerator.unwrap_model(trainee.model), place, history, seen / max(seconds, 1e-9))
 
 
@@ -105,12 +113,13 @@ def train_step(spec: FitSpec, trainee: Trainee, batches: list[Batch], context: F
         with nullcontext() if last else accelerator.no_sync(model), explaining_memory(spec, trainee, batch):
             loss, units = spec.task.loss(model, to_device(batch, accelerator.device), trainee.criterion)
             scaled = loss * (context.world_size / trainee.units_per_update)
-            if last and context.objective is not None:
-                scaled = scaled + context.objective(model)
+            for term in (context.objective, trainee.penalty) if last else ():
+                scaled = scaled + term(model) if term is not None else scaled
             accelerator.backward(scaled)
-        tally.loss = tally.loss + loss.detach()
-        tally.units += units
-        tally.examples += _size(batch)
+        for sums in (tally, trainee.window):
+            sums.loss = sums.loss + loss.detach()
+            sums.units += units
+            sums.examples += _size(batch)
     if context.gradient is not None:
         context.gradient(model)
     norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm or float("inf"))
@@ -118,31 +127,42 @@ def train_step(spec: FitSpec, trainee: Trainee, batches: list[Batch], context: F
     if not accelerator.optimizer_step_was_skipped and not on_plateau(trainee.schedule):
         trainee.schedule.step()
     trainee.optimizer.zero_grad(set_to_none=True)
+    if trainee.average is not None:
+        trainee.average.update(model)
     return norm
 
 
-def _build(spec: FitSpec, context: FitContext, total: int, units_per_update: float) -> Trainee:
-    """Model, optimizer and schedule, on their device and prepared for all ranks."""
+def _build(spec: FitSpec, data: FitData, context: FitContext, total: int, units_per_update: float) -> Trainee:
+    """Model, optimizer and schedule, on their device and prepared for all ranks.
+
+    What is compared with the base takes its measure before any other weights are loaded, so that a resumed run compares with
+    the same.
+    """
     settings = spec.recipe.training
     torch.manual_seed(settings.seed)
     accelerator = make_accelerator(settings)
     model = spec.task.build_model(spec.recipe, spec.preprocessing.state)
+    model.to(accelerator.device)
+    penalty = make_l2_sp(spec, model)
+    watch = Watch(spec, context, data.retention, model) if data.retention else None
     if context.start.tensors is not None:
         model.load_state_dict(context.start.tensors, strict=False)
     if context.start.checkpoint is not None:
         checkpoint.load_weights(context.start.checkpoint, model, spec.task)
+    average = Average(model, settings.ema_decay) if settings.ema_decay is not None else None
+    if context.start.checkpoint is not None and context.start.mode != "weights":
+        checkpoint.load_raw_weights(context.start.checkpoint, model)  # the average has what the model folder holds
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]  # a PreTrainedModel's method
     if settings.torch_compile:
         model.compile()
-    model.to(accelerator.device)
     optimizer = make_optimizer(model, settings, accelerator.device)
     model, prepared = accelerator.prepare(model, optimizer)
     collective.leave_buffers(model)
     steps = context.schedule_steps or total
     schedule = make_schedule(optimizer, settings, steps, context.schedule_offset, more_is_better=more_is_better(spec))
     criterion = make_criterion(spec.recipe, spec.preprocessing.state, accelerator.device)
-    return Trainee(accelerator, model, prepared, schedule, units_per_update, criterion)
+    return Trainee(accelerator, model, prepared, schedule, units_per_update, criterion, penalty, average, watch)
 
 
 def _restore(spec: FitSpec, context: FitContext, trainee: Trainee) -> checkpoint.Place:
@@ -150,9 +170,14 @@ def _restore(spec: FitSpec, context: FitContext, trainee: Trainee) -> checkpoint
     start = context.start
     if start.checkpoint is None or start.mode == "weights":
         return checkpoint.Place()
-    return checkpoint.load_progress(
+    place = checkpoint.load_progress(
         start.checkpoint, trainee.model, trainee.optimizer, trainee.schedule, trainee.accelerator, start.mode
     )
+    if trainee.average is not None:
+        trainee.average.updates = place.step
+    if context.rank == 0:
+        trainee.window.loss, trainee.window.units = place.window_loss, int(place.window_units)
+    return place
 
 
 def _plan_settings(spec: FitSpec, context: FitContext) -> PlanSettings:
@@ -162,30 +187,29 @@ def _plan_settings(spec: FitSpec, context: FitContext) -> PlanSettings:
     return PlanSettings(per_update, by_tokens)
 
 
-def _updates_per_epoch(spec: FitSpec, data: FitData, context: FitContext) -> int:
+def _updates_per_epoch(spec: FitSpec, composition: Composition, context: FitContext) -> int:
     if context.planner is not None:
         return len(context.planner(0))
     parts = context.world_size * spec.recipe.training.gradient_accumulation_steps
-    return updates_per_epoch(len(data.train), _plan_settings(spec, context), parts)
+    return updates_per_epoch(composition.size, _plan_settings(spec, context), parts)
 
 
-def _planner(spec: FitSpec, data: FitData, context: FitContext, sampler: Sampler) -> Planner:
-    """The batch plan of what the sampler draws, as a function of the epoch."""
+def _planner(spec: FitSpec, composition: Composition, context: FitContext) -> Planner:
+    """The batch plan as a function of the epoch."""
     training, settings = spec.recipe.training, _plan_settings(spec, context)
     parts = context.world_size * training.gradient_accumulation_steps
-    if len(data.train) < parts:
+    if composition.size < parts:
         raise DataError(
-            f"{len(data.train)} training examples cannot fill {context.world_size} workers × "
+            f"{composition.size} training examples cannot fill {context.world_size} workers × "
             f"{training.gradient_accumulation_steps} accumulation steps. Lower training.num_workers or "
             "training.gradient_accumulation_steps"
         )
+    lengths = composition.examples.lengths
 
     def planned(epoch: int) -> list[list[MicroBatches]]:
-        drawn = sampler.draw(epoch)
-        updates = plan(
-            data.train.lengths[drawn], settings, training.seed, epoch, context.world_size, training.gradient_accumulation_steps
-        )
-        return [[tuple(drawn[batch] for batch in rank) for rank in update] for update in updates]
+        rows, steps = composition.rows(epoch), training.gradient_accumulation_steps
+        updates = plan(lengths[rows], settings, training.seed, epoch, context.world_size, steps)
+        return [[tuple(rows[batch] for batch in batches) for batches in update] for update in updates]
 
     return planned
 
@@ -215,22 +239,32 @@ def _judge_and_save(
     """
     settings = spec.recipe.training
     at_end = place.step == last
-    judge = data.validation is not None and settings.eval_strategy != "no" and (at_end or _due(settings, place))
-    if not (judge or at_end or (settings.save_steps and place.step % settings.save_steps == 0)):
+    due = data.validation is not None and settings.eval_strategy != "no" and (at_end or _due(settings, place))
+    if not (due or at_end or (settings.save_steps and place.step % settings.save_steps == 0)):
         return False
     collective.same_buffers(trainee.model)
-    metrics: Metrics = {}
-    if judge and data.validation is not None:
-        metrics = validate(spec, trainee.accelerator.unwrap_model(trainee.model), data.validation, context)
-        value = choosing_value(spec, metrics)
-        remember(spec, place, value)
-        if on_plateau(trainee.schedule):
-            trainee.schedule.step(value)
-        tell(
-            {"kind": "eval", "split": "validation", "step": place.step, "epoch": epoch, **metrics, "best_step": place.best_step}
-        )
-    if context.report is None:
-        return place.stopped_early
+    with trainee.average.applied(trainee.model) if trainee.average is not None else nullcontext() as raw:
+        metrics, excess = judge(spec, data, context, trainee, place, epoch, tell) if due else ({}, 0.0)
+        if context.report is not None:
+            _save(spec, context, trainee, place, metrics, excess, raw)
+            tell({"kind": "checkpoint", "step": place.step})
+    return place.stopped_early
+
+
+def _save(
+    spec: FitSpec,
+    context: FitContext,
+    trainee: Trainee,
+    place: checkpoint.Place,
+    metrics: Metrics,
+    excess: float,
+    raw: dict[str, torch.Tensor] | None,
+) -> None:
+    """Write a checkpoint and report it; ``raw`` are the weights that training goes on with, where an average is saved."""
+    assert context.report is not None
+    place.window_loss, place.window_units = collective.sum_over_ranks(
+        [float(trainee.window.loss), float(trainee.window.units)], trainee.accelerator.device
+    )
     with tempfile.TemporaryDirectory(prefix="tunesmith-checkpoint-") as folder:
         checkpoint.save(
             Path(folder),
@@ -241,11 +275,10 @@ def _judge_and_save(
             place,
             spec.task,
             spec.preprocessing,
+            raw,
         )
-        scored = {"score": score(spec, metrics)} if metrics else {}
+        scored = {"score": score(spec, metrics, excess)} if metrics else {}
         context.report({"step": place.step, **_plain(metrics), **scored}, Path(folder) if context.rank == 0 else None)
-    tell({"kind": "checkpoint", "step": place.step})
-    return place.stopped_early
 
 
 def _due(settings: Any, place: checkpoint.Place) -> bool:

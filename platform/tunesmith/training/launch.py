@@ -15,6 +15,7 @@ from tunesmith.training.mailbox import Stopped, open_mailbox
 from tunesmith.training.worker import WorkerConfig, train_worker
 
 if TYPE_CHECKING:
+    from tunesmith.data.old import OldPlaces
     from tunesmith.recipe import Recipe
     from tunesmith.runs import Run
     from tunesmith.training.spec import Event
@@ -48,13 +49,21 @@ def demand(recipe: Recipe, gpus: int) -> dict[str, float]:
     return {"CPU": 1.0, **({"GPU": 1.0} if on_gpu else {}), **settings.resources_per_worker}
 
 
-def launch(recipe: Recipe, data: str, run: Run, resources: dict[str, float], on_event: Callable[[Event], None]) -> Trained:
+def launch(
+    recipe: Recipe,
+    data: str,
+    run: Run,
+    resources: dict[str, float],
+    on_event: Callable[[Event], None],
+    old: OldPlaces | None = None,
+) -> Trained:
     """Train on the connected Ray cluster; blocks until done.
 
     Args:
         data: where the prepared data is.
         resources: of each worker, see :func:`demand`.
         on_event: called in this thread with everything the workers tell.
+        old: where the data to replay and to watch is.
 
     Raises:
         UserError: as raised in a worker.
@@ -69,7 +78,7 @@ def launch(recipe: Recipe, data: str, run: Run, resources: dict[str, float], on_
     asked = settings.resources_per_worker.get("CPU")
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"worker": WorkerConfig(recipe, data, run.path, name, asked)},
+        train_loop_config={"worker": WorkerConfig(recipe, data, run.path, name, asked, old)},
         torch_config=TorchConfig(backend="nccl" if "GPU" in resources else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=settings.num_workers, use_gpu="GPU" in resources, resources_per_worker=resources

@@ -9,9 +9,10 @@ It is fed with events, mappings with a ``kind``:
 ``step``        ``step``, ``steps``, ``epoch``, ``loss``, ``learning_rate``, ``examples_per_second``
 ``eval``        ``step``, ``epoch``, metrics by name, ``best_step``
 ``checkpoint``  ``step``: it can be resumed from here
+``retention``   ``split``, ``step``, metrics by name, ``drop``: what is left of the old
+``note``        ``message``: something that the reader should know
 ``restart``     ``message``: a worker died, training goes on from its last checkpoint
-``note``        ``message``: something that the user should know
-``done``        ``step``, ``best_step``, ``best``
+``done``        ``step``, ``best_step``, ``best``, ``stopped_by`` where a ceiling ended it
 ==============  ======================================================================================================
 
 Other kinds are passed over.
@@ -115,6 +116,11 @@ class Progress:
             best = " ← best so far" if event.get("best_step") == event["step"] else ""
             numbers = "  ".join(f"{name} {value}" for name, value in found.items())
             view.say(f"Step {event['step']:,}, epoch {event.get('epoch', 0):.2f}: {numbers}{best}")
+        elif kind == "retention":
+            facts = "  ".join(f"{name} {value}" for name, value in metrics_of(event, most=3).items())
+            view.say(f"  {event['split']} at step {event['step']:,}: {facts}")
+        elif kind == "note":
+            view.say(str(event["message"]))
         elif kind == "restart":
             view.say(str(event.get("message") or "A worker died: training restarts from its last checkpoint"))
             view.phase("Restarting workers")
@@ -123,6 +129,8 @@ class Progress:
         elif kind == "done":
             best = f", best at step {event['best_step']:,}" if event.get("best_step") else ""
             view.say(f"Trained {event['step']:,} steps in {span(self._pace.elapsed)}{best}")
+            if event.get("stopped_by"):
+                view.say(f"Stopped: {event['stopped_by']}")
             view.phase("Gathering the model")
 
     def _facts(self, event: Event) -> str:
@@ -299,8 +307,8 @@ class LogView:
             self.still()
 
 
-def metrics_of(event: Event) -> dict[str, str]:
-    """The metrics of an ``eval`` event as text, at most six: the first ones of the task, then the loss.
+def metrics_of(event: Event, most: int = 5) -> dict[str, str]:
+    """The metrics of an ``eval`` event as text: the first ``most`` of the task, then what was lost of it, and the loss.
 
     >>> metrics_of({"kind": "eval", "step": 5, "accuracy": 0.91234, "loss": 0.3})
     {'accuracy': '0.9123', 'loss': '0.3000'}
@@ -308,8 +316,8 @@ def metrics_of(event: Event) -> dict[str, str]:
     nested = event.get("metrics")
     values = nested if isinstance(nested, Mapping) else {k: v for k, v in event.items() if k not in _PLACE_KEYS}
     plain = {k: v for k, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    loss = {"loss": plain.pop("loss")} if "loss" in plain else {}
-    return {name: number(value) for name, value in {**dict(list(plain.items())[:5]), **loss}.items()}
+    loss = {name: plain.pop(name) for name in ("drop", "loss") if name in plain}
+    return {name: number(value) for name, value in {**dict(list(plain.items())[:most]), **loss}.items()}
 
 
 def _of(done: int, total: int) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tunesmith.recipe import Recipe
     from tunesmith.tasks.losses import Criterion
+    from tunesmith.training.averaging import Average
+    from tunesmith.training.retention import Watch
 
 Event = dict[str, Any]
 Planner = Callable[[int], list[list[MicroBatches]]]
@@ -57,11 +59,24 @@ class FitSpec:
 
 
 @dataclass(frozen=True)
+class OldData:
+    """A retention set."""
+
+    split: Examples
+    by: Literal["score", "drift"] = "score"
+    """Whether the base's own head answers with its classes, or only the trunk's representation of it can be compared."""
+
+
+@dataclass(frozen=True)
 class FitData:
     """What it is trained and validated on."""
 
     train: Examples
     validation: Examples | None = None
+    replay: Examples | None = None
+    """Old data, of which ``training.replay.share`` is mixed into each epoch."""
+    retention: Mapping[str, OldData] = field(default_factory=dict)
+    """What the model knew before, watched at each evaluation."""
 
 
 @dataclass
@@ -102,6 +117,17 @@ class FitResult:
 
 
 @dataclass
+class Tally:
+    """Sums since the last line of the log, of this rank."""
+
+    loss: torch.Tensor | float = 0.0
+    """Stays on its device until it is logged: reading it would wait for the device at every step."""
+    units: int = 0
+    examples: int = 0
+    since: float = field(default_factory=time.perf_counter)
+
+
+@dataclass
 class Trainee:
     """The model with all that moves it."""
 
@@ -113,14 +139,11 @@ class Trainee:
     """Loss units of an update on average: what summed losses are divided by."""
     criterion: Criterion
     """The recipe's loss with its weights, on the model's device."""
-
-
-@dataclass
-class Tally:
-    """Sums since the last line of the log, of this rank."""
-
-    loss: torch.Tensor | float = 0.0
-    """Stays on its device until it is logged: reading it would wait for the device at every step."""
-    units: int = 0
-    examples: int = 0
-    since: float = field(default_factory=time.perf_counter)
+    penalty: Callable[[torch.nn.Module], torch.Tensor] | None = None
+    """A term added once to each update's mean loss (L2-SP)."""
+    average: Average | None = None
+    """The moving average of the weights, which is judged and kept in their place."""
+    watch: Watch | None = None
+    """What the model knew before, and what the base made of it."""
+    window: Tally = field(default_factory=Tally)
+    """Training loss since the last evaluation: the other side of the gap to the validation loss."""

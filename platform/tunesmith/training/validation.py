@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,14 @@ from tunesmith.evaluation.predictor import Predictor
 from tunesmith.tasks.base import Example, Features, Metrics
 from tunesmith.tasks.metrics import greater_is_better
 from tunesmith.training import checkpoint, collective
-from tunesmith.training.spec import Examples, FitContext, FitSpec
+from tunesmith.training.optim import on_plateau
+from tunesmith.training.spec import Event, Examples, FitContext, FitData, FitSpec, Tally, Trainee
 
 ROUNDING = 1e-9
 """Gains up to this are no gains: the same right answers, summed in another order."""
+
+EXCLUDED = 1e12
+"""Below minus this are the scores of checkpoints beyond the retention ceiling: no metric is as bad."""
 
 REHEARSED = 4
 """Examples of each rank that are judged before training."""
@@ -31,9 +35,7 @@ def validate(spec: FitSpec, model: torch.nn.Module, split: Examples, context: Fi
     All examples weigh the same and the loss is the plain log loss, whatever ``training.loss``, ``class_weights`` and
     ``sampling`` say: the numbers can be compared between recipes.
     """
-    predictor = Predictor(spec.task, model, spec.preprocessing, device=next(model.parameters()).device)
-    size = spec.recipe.training.per_device_eval_batch_size
-    predictor.batch_size = size or 2 * spec.recipe.training.per_device_train_batch_size
+    predictor = predictor_for(spec, model)
     state = spec.preprocessing.state
     mine = predictor.batches(split.lengths)[context.rank :: context.world_size]
     rows: list[tuple[int, dict[str, Any]]] = []
@@ -46,6 +48,53 @@ def validate(spec: FitSpec, model: torch.nn.Module, split: Examples, context: Fi
     model.train()
     rows = sorted(collective.gather(rows), key=lambda row: row[0])
     return dict(spec.task.aggregate(pa.Table.from_pylist([record for _, record in rows]), state))
+
+
+def judge(
+    spec: FitSpec,
+    data: FitData,
+    context: FitContext,
+    trainee: Trainee,
+    place: checkpoint.Place,
+    epoch: float,
+    tell: Callable[[Event], None],
+) -> tuple[Metrics, float]:
+    """The metrics on the validation split, and how far the model is beyond the retention ceiling (0 within it)."""
+    assert data.validation is not None
+    model, excess, why = trainee.accelerator.unwrap_model(trainee.model), 0.0, ""
+    metrics = validate(spec, model, data.validation, context)
+    value = choosing_value(spec, metrics)
+    if trainee.watch is not None:
+        retained = trainee.watch.judge(model)
+        excess, why = trainee.watch.beyond(retained)
+        tell_retained(retained, place, epoch, tell)
+    remember(spec, place, float("nan") if excess else value)
+    if excess and not spec.recipe.evaluation.retention.choose:
+        place.stopped_early, place.stopped_by = True, why
+    if on_plateau(trainee.schedule):
+        trainee.schedule.step(value)
+    loss, units = collective.sum_over_ranks(
+        [float(trainee.window.loss), float(trainee.window.units)], trainee.accelerator.device
+    )
+    trainee.window = Tally()
+    place.window_loss = place.window_units = 0.0
+    gap = {"gap": metrics["loss"] - loss / units} if units and "loss" in metrics else {}
+    told = {"kind": "eval", "split": "validation", "step": place.step, "epoch": epoch, **metrics, **gap}
+    tell({**told, "best_step": place.best_step})
+    return metrics, excess
+
+
+def tell_retained(found: Mapping[str, Metrics], place: checkpoint.Place, epoch: float, tell: Callable[[Event], None]) -> None:
+    """One line for each retention set."""
+    for name, metrics in found.items():
+        tell({"kind": "retention", "split": f"retention/{name}", "step": place.step, "epoch": epoch, **metrics})
+
+
+def predictor_for(spec: FitSpec, model: torch.nn.Module) -> Predictor:
+    """The model as a predictor, where it is, with the recipe's evaluation batches."""
+    settings = spec.recipe.training
+    size = settings.per_device_eval_batch_size or 2 * settings.per_device_train_batch_size
+    return Predictor(spec.task, model, spec.preprocessing, device=next(model.parameters()).device, batch_size=size)
 
 
 def rehearse(spec: FitSpec, model: torch.nn.Module, split: Examples, context: FitContext) -> None:
@@ -119,8 +168,14 @@ def choosing_value(spec: FitSpec, metrics: Mapping[str, float]) -> float:
     return float(metrics[name])
 
 
-def score(spec: FitSpec, metrics: Mapping[str, float]) -> float:
-    """The choosing metric such that more is better; an undefined one is worse than any."""
+def score(spec: FitSpec, metrics: Mapping[str, float], excess: float = 0.0) -> float:
+    """The choosing metric such that more is better; an undefined one is worse than any.
+
+    ``excess`` is how far beyond the retention ceiling the model is: any such model is worse than all within it, the more so
+    the further it is.
+    """
+    if excess > 0:
+        return -EXCLUDED * (1 + min(excess, 1e6))
     value = choosing_value(spec, metrics) * (1 if more_is_better(spec) else -1)
     return float("-inf") if np.isnan(value) else value
 

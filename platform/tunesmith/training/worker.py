@@ -14,6 +14,7 @@ from tunesmith import storage
 from tunesmith.errors import UserError
 
 if TYPE_CHECKING:
+    from tunesmith.data.old import OldPlaces
     from tunesmith.recipe import Recipe
     from tunesmith.tasks.base import Metrics
 
@@ -34,6 +35,8 @@ class WorkerConfig:
     """The name of the driver's mailbox."""
     cpus: float | None
     """CPUs demanded for this worker, or None to share the machine's among the workers on it."""
+    old: OldPlaces | None = None
+    """Where the data to replay and to watch is."""
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -62,12 +65,14 @@ def _train(told: WorkerConfig, mailbox: Any) -> None:
     import ray.train
 
     from tunesmith.data import PreparedData
+    from tunesmith.data.old import OldPlaces
     from tunesmith.tasks import load_task
     from tunesmith.tasks.base import Preprocessing
     from tunesmith.training.acceleration import use_cores
     from tunesmith.training.checkpoint import Start
     from tunesmith.training.fit import FitContext, FitData, FitSpec, fit
     from tunesmith.training.mailbox import Sender
+    from tunesmith.training.spec import OldData
 
     send = Sender(mailbox)
     where = ray.train.get_context()
@@ -76,7 +81,13 @@ def _train(told: WorkerConfig, mailbox: Any) -> None:
     prepared = PreparedData.open(told.data)
     spec = FitSpec(told.recipe, task, Preprocessing(prepared.state, task.load_processor(told.recipe)))
     validation = prepared.splits.get("validation")
-    data = FitData(prepared.splits["train"], validation if validation is not None and len(validation) else None)
+    old = told.old or OldPlaces()
+    data = FitData(
+        prepared.splits["train"],
+        validation if validation is not None and len(validation) else None,
+        replay=old.replay.open() if old.replay is not None else None,
+        retention={name: OldData(place.open(), place.by) for name, place in old.retention.items()},
+    )
     # What was imported so far never becomes garbage; without this every collection walks all of torch.
     gc.collect()
     gc.freeze()

@@ -86,6 +86,8 @@ def print_verdict(evaluation: Evaluation, run: Run, console: Console) -> None:
     console.print(escape(said.detail))
     console.print()
     console.print(_table(evaluation))
+    for text in craft_notes(evaluation, run):
+        console.print(escape(text))
     for text in evaluation.warnings:
         console.print(f"[yellow]note:[/] {escape(text)}")
     for one in evaluation.baselines.values():
@@ -95,6 +97,22 @@ def print_verdict(evaluation: Evaluation, run: Run, console: Console) -> None:
     console.print(f"report  {escape(storage.join(folder, REPORT))}", soft_wrap=True)
     if folder == run.path.rstrip("/"):
         console.print(f"model   {escape(run.file('model'))}", soft_wrap=True)
+
+
+def craft_notes(evaluation: Evaluation, run: Run) -> list[str]:
+    """What was kept of the old, what the after-steps did, and whether the model overfitted: a sentence each."""
+    from tunesmith.evaluation.calibration import sentence as calibration
+    from tunesmith.report import retention
+    from tunesmith.training.overfitting import overfitting
+
+    said = [retention.sentence(name, one, evaluation.headline) for name, one in evaluation.retention.items()]
+    if mixed := run.manifest.get("wise_ft"):
+        said.append(retention.mixture(mixed))
+    if calibrated := run.manifest.get("calibration"):
+        said.append(calibration(calibrated))
+    if found := overfitting(run.history):
+        said.append(found.sentence())
+    return said
 
 
 def _table(evaluation: Evaluation) -> Table:

@@ -20,6 +20,7 @@ from tunesmith.verbs.options import on_option
 
 if TYPE_CHECKING:
     from tunesmith.data import PreparedData
+    from tunesmith.data.old import OldPlaces
     from tunesmith.recipe import Recipe
     from tunesmith.runs import Run
     from tunesmith.tasks.base import Task
@@ -78,8 +79,8 @@ def train(
             console.err().print(f"Going on with {record.path}")
         stack.enter_context(_standing(record, new))
         if not _is_trained(record):
-            prepared, trained = _fine_tune(recipe, task, record, on, progress)
-            _keep_model(recipe, task, prepared, record, trained)
+            prepared, old, trained = _fine_tune(recipe, task, record, on, progress)
+            _keep_model(recipe, task, prepared, old, record, trained)
         progress.phase("Judging the model")
         evaluate(record, prepared=PreparedData.open(record.manifest["prepared"]), progress=progress.prepared)
     return record
@@ -144,10 +145,13 @@ def _is_trained(run: Run) -> bool:
     return storage.exists(storage.join(run.file("model"), "tunesmith.json"))
 
 
-def _fine_tune(recipe: Recipe, task: Task, run: Run, on: str | None, progress: Progress) -> tuple[PreparedData, Trained]:
+def _fine_tune(
+    recipe: Recipe, task: Task, run: Run, on: str | None, progress: Progress
+) -> tuple[PreparedData, OldPlaces, Trained]:
     """Prepare the data, then train on Ray."""
     from tunesmith.cluster.connect import connect
     from tunesmith.cluster.preflight import detect_gpus, preflight
+    from tunesmith.data.old import prepare_old
     from tunesmith.training.launch import demand, launch
 
     begun = time.perf_counter()
@@ -158,6 +162,8 @@ def _fine_tune(recipe: Recipe, task: Task, run: Run, on: str | None, progress: P
         prepared = _prepare(recipe, task, progress)
         _check_objective(recipe, task, prepared)
         _record_data(run, prepared)
+        old = prepare_old(recipe, task, prepared, progress.prepared)
+        run.update(old_data=old.to_json())
         run.update(durations={"prepare": round(time.perf_counter() - begun, 1)})
         if not _needs_ray_first(recipe, on):
             progress.phase("Starting Ray")
@@ -168,10 +174,10 @@ def _fine_tune(recipe: Recipe, task: Task, run: Run, on: str | None, progress: P
         listener = stack.enter_context(_Listener(recipe, run, progress))
         chosen_by = recipe.training.metric_for_best_model or task.metric
         with _timed(run, "train"):
-            trained = launch(recipe, prepared.path, run, resources, listener.hear)
+            trained = launch(recipe, prepared.path, run, resources, listener.hear, old)
         best = {"step": trained.step, "metric": chosen_by, "value": trained.metrics.get(chosen_by)}
         run.update(steps=listener.step, best=best)
-    return prepared, trained
+    return prepared, old, trained
 
 
 @contextmanager
@@ -212,6 +218,8 @@ class _Listener:
         self.run, self.progress = run, progress
         self.step = 0
         self._lost = self._started = False
+        self._judged: list[dict[str, Any]] = []
+        self._overfits = False
         self._restarts = 0
         self._recipe = recipe
         self._tracker: Tracker | None = None
@@ -237,9 +245,12 @@ class _Listener:
         if kind == "start":
             self._started, self._lost = True, False
             self.run.truncate_history(event["step"])  # what was logged beyond the checkpoint is done again
+            self._judged = [line for line in self._judged if line["step"] <= event["step"]]
         if kind in ("start", "step", "eval"):
             self.step = max(self.step, event["step"])
-        if kind in ("step", "eval"):
+        if kind == "done" and event.get("stopped_by"):
+            self.run.update(stopped_by=event["stopped_by"])
+        if kind in ("step", "eval", "retention"):
             line = {name: value for name, value in event.items() if name not in ("kind", "steps", "best_step")}
             self.run.log_metrics(line)
             if self._tracker is not None:
@@ -247,6 +258,18 @@ class _Listener:
                 numbers = {f"{split}/{k}": v for k, v in line.items() if k != "step" and isinstance(v, int | float)}
                 self._tracker.log(numbers, event["step"])
         self.progress.handle(event)
+        if kind == "eval":
+            self._say_overfitting(event)
+
+    def _say_overfitting(self, event: dict[str, Any]) -> None:
+        """Once, at the evaluation that shows it."""
+        from tunesmith.training.overfitting import overfitting
+
+        self._judged.append(event)
+        found = overfitting(self._judged)
+        if found is not None and not self._overfits:
+            self._overfits = True
+            self.progress.handle({"kind": "note", "message": found.sentence()})
 
     def _say_lost(self) -> None:
         """Once for each restart, whoever notices first."""
@@ -273,7 +296,7 @@ def _record_data(run: Run, prepared: PreparedData) -> None:
         storage.write_bytes(run.file("data/quarantine.jsonl"), prepared.quarantine.read_bytes())
 
 
-def _keep_model(recipe: Recipe, task: Task, prepared: PreparedData, run: Run, trained: Trained) -> None:
+def _keep_model(recipe: Recipe, task: Task, prepared: PreparedData, old: OldPlaces, run: Run, trained: Trained) -> None:
     """The chosen checkpoint's model becomes the run's, with its lineage; ``tunesmith.json`` last: it says that all is there."""
     import tempfile
 
@@ -281,22 +304,26 @@ def _keep_model(recipe: Recipe, task: Task, prepared: PreparedData, run: Run, tr
     from tunesmith.runs import Artefact
     from tunesmith.runs.artefact import base_model_record
     from tunesmith.tasks import hub
+    from tunesmith.training.finish import finish
 
     base = base_model_record(hub.model_source(recipe), recipe.model.revision)
     run.update(base_model={**base, "name_or_path": recipe.model.model_name_or_path})
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder, "model")
+        storage.download(storage.join(trained.checkpoint, "model"), local)
+        finished = finish(recipe, task, prepared, old, local, trained.metrics)
+        (local / "tunesmith.json").unlink(missing_ok=True)
+        storage.upload(local, run.file("model"))
+    run.update(**finished.records)
     artefact = Artefact(
         task=task.name,
         state=prepared.state,
         base_model=run.manifest["base_model"],
         run=run.name,
-        metrics=trained.metrics,
+        metrics=finished.metrics,
         tunesmith=__version__,
+        calibration=finished.records.get("calibration"),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        local = Path(folder, "model")
-        storage.download(storage.join(trained.checkpoint, "model"), local)
-        (local / "tunesmith.json").unlink(missing_ok=True)
-        storage.upload(local, run.file("model"))
     artefact.write(run.file("model"))
 
 

@@ -197,3 +197,26 @@ def test_the_seconds_of_every_session_are_added_up(run: Run) -> None:
 
     assert 100.0 <= run.manifest["durations"]["train"] < 110
     assert run.manifest["durations"]["prepare"] == 1.5
+
+
+def test_overfitting_is_told_once_while_it_trains(recipe: Recipe, run: Run) -> None:
+    screen = io.StringIO()
+    with Progress(Console(file=screen, width=300)) as progress, _Listener(recipe, run, progress) as listener:
+        for step, loss, gap in ((10, 0.4, 0.0), (20, 0.5, 0.2), (30, 0.6, 0.4), (40, 0.7, 0.6)):
+            listener.hear({"kind": "eval", "split": "validation", "step": step, "loss": loss, "gap": gap, "best_step": 10})
+
+    assert screen.getvalue().count("Overfitting: since step 10") == 1
+    assert [line["gap"] for line in run.history] == [0.0, 0.2, 0.4, 0.6]
+
+
+def test_what_is_kept_of_the_old_is_logged_and_why_training_stopped_is_recorded(recipe: Recipe, run: Run) -> None:
+    screen = io.StringIO()
+    with Progress(Console(file=screen, width=300)) as progress, _Listener(recipe, run, progress) as listener:
+        line = {"kind": "retention", "split": "retention/old", "step": 10, "epoch": 1.0, "accuracy": 0.7, "drop": 0.2}
+        listener.hear(line)
+        listener.hear({"kind": "done", "step": 10, "steps": 30, "stopped_by": "retention/old is 0.2 worse"})
+
+    assert [(one["split"], one["drop"]) for one in run.history] == [("retention/old", 0.2)]
+    assert Run(run.path).manifest["stopped_by"] == "retention/old is 0.2 worse"
+    assert "retention/old at step 10: accuracy 0.7000  drop 0.2000" in screen.getvalue()
+    assert "Stopped: retention/old is 0.2 worse" in screen.getvalue()

@@ -1,0 +1,169 @@
+"""Old data beside the new: what is replayed, and what is judged for retention; prepared once, and kept apart from each other.
+
+Rows are compared by their inputs alone (the same image with another label is still the same image), byte by byte: a picture
+that was compressed again is another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from tunesmith.data import rows
+from tunesmith.data.ingest import Progress
+from tunesmith.data.prepare import prepare, prepare_frozen
+from tunesmith.data.prepared import PreparedData, Split
+from tunesmith.errors import DataError
+from tunesmith.recipe.data import SplitSection
+from tunesmith.tasks.base import Preprocessing, Task
+
+if TYPE_CHECKING:
+    from tunesmith.recipe import Recipe
+    from tunesmith.recipe.data import Source
+
+ONLY = "retention"
+"""The name of a retention set that the recipe gives without one."""
+
+_BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class OldPlace:
+    """One prepared set."""
+
+    path: str
+    """Where its prepared data is."""
+    split: str
+    """The split's name there."""
+    by: Literal["score", "drift"] = "score"
+    """Whether the base's own head answers with its classes, or only representations can be compared."""
+    rows: int = 0
+    source: tuple[str, ...] = ()
+
+    def open(self) -> Split:
+        """The split."""
+        return PreparedData.open(self.path).splits[self.split]
+
+
+@dataclass(frozen=True)
+class OldPlaces:
+    """Everything old that a run has."""
+
+    replay: OldPlace | None = None
+    retention: Mapping[str, OldPlace] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> OldPlaces:
+        """What :meth:`to_json` gave."""
+        replay = stored.get("replay")
+        kept = {name: OldPlace(**one) for name, one in (stored.get("retention") or {}).items()}
+        return cls(OldPlace(**replay) if replay else None, kept)
+
+
+def prepare_old(recipe: Recipe, task: Task, prepared: PreparedData, progress: Progress | None = None) -> OldPlaces:
+    """Prepare what the recipe replays and retains, with the frozen state of the new data.
+
+    Raises:
+        DataError: replay data with other classes; replayed rows in the validation or test split; retained rows in what is
+            trained on.
+    """
+    replay, sets = recipe.training.replay.data, named(recipe.evaluation.retention.data)
+    if replay is None and not sets:
+        return OldPlaces()
+    preprocessing, found = Preprocessing(prepared.state, task.load_processor(recipe)), None
+    if replay is not None:
+        found = _frozen(recipe, task, preprocessing, replay, "training.replay.data", progress)
+        for name in ("validation", "test"):
+            if name in prepared.splits:
+                why = "what is judged must not have been trained on"
+                refuse_shared(task, "training.replay.data", found.open(), f"the {name} split", prepared.splits[name], why)
+    retention = {}
+    for name, source in sets.items():
+        key = "evaluation.retention.data" + (f".{name}" if isinstance(recipe.evaluation.retention.data, dict) else "")
+        same = task.load_base(recipe, prepared.state) is not None
+        make = _frozen if same else _own
+        retention[name] = make(recipe, task, preprocessing, source, key, progress)
+        why = "rows that are trained on tell nothing of what was forgotten"
+        refuse_shared(task, key, retention[name].open(), "the training split", prepared.splits["train"], why)
+        if found is not None:
+            refuse_shared(task, key, retention[name].open(), "the replayed data", found.open(), why)
+    return OldPlaces(found, retention)
+
+
+def named(data: Source | Mapping[str, Source] | None) -> dict[str, Source]:
+    """The retention sets by name; the only one has a name too."""
+    if data is None:
+        return {}
+    return dict(data) if isinstance(data, Mapping) else {ONLY: data}
+
+
+def refuse_shared(task: Task, key: str, one: Split, what: str, other: Split, why: str) -> None:
+    """Raises :class:`DataError` where rows of ``one``, the data at ``key``, stand in ``other`` with the same inputs."""
+    mine, theirs = input_hashes(one, task), input_hashes(other, task)
+    shared = np.flatnonzero(np.isin(mine, theirs))
+    if len(shared):
+        shown = ", ".join(one.ids[int(index)].as_py() for index in shared[:3])
+        more = " …" if len(shared) > 3 else ""
+        raise DataError(
+            f"{key}: {len(shared):,} of its {len(mine):,} rows also stand in {what} (ids {shown}{more})"
+            f"\n    → Take them out of one of the two: {why}"
+        )
+
+
+def input_hashes(split: Split, task: Task) -> np.ndarray:
+    """64 bits of each row's inputs, uint64 ``[n]``: the target left out, files by their contents."""
+    made = (rows.content_hash(inputs, task.columns) for inputs in _inputs(split, task.target))
+    return np.fromiter(made, np.uint64, len(split))
+
+
+def _inputs(split: Split, target: str) -> Iterator[dict[str, Any]]:
+    for start in range(0, len(split), _BLOCK):
+        for example in split.examples(np.arange(start, min(start + _BLOCK, len(split)))):
+            yield {role: value for role, value in example.items() if role != target}
+
+
+def _frozen(
+    recipe: Recipe, task: Task, preprocessing: Preprocessing, source: Source, key: str, progress: Progress | None
+) -> OldPlace:
+    """The data with the new data's own state: its classes must be among those."""
+    try:
+        prepared = prepare_frozen(
+            recipe,
+            task,
+            preprocessing,
+            source,
+            output_dir=recipe.training.output_dir,
+            base_dir=recipe.base_dir,
+            progress=progress,
+        )
+    except DataError as error:
+        raise DataError(
+            f"{key}: {error}\n    → Its rows must be as those of data.train, with classes that are there too"
+        ) from error
+    return _place(prepared, "test", "score")
+
+
+def _own(
+    recipe: Recipe, task: Task, preprocessing: Preprocessing, source: Source, key: str, progress: Progress | None
+) -> OldPlace:
+    """The data with classes of its own, of which only the inputs will be used."""
+    nothing = SplitSection(validation=0.0, test=0.0)
+    changes = {"train": source, "validation": None, "test": None, "labels": None, "max_train_samples": None, "split": nothing}
+    alone = recipe.model_copy(update={"data": recipe.data.model_copy(update={**changes, "format": "auto"})})
+    try:
+        prepared = prepare(alone, task, output_dir=recipe.training.output_dir, progress=progress)
+    except DataError as error:
+        raise DataError(f"{key}: {error}") from error
+    return _place(prepared, "train", "drift")
+
+
+def _place(prepared: PreparedData, split: str, by: Literal["score", "drift"]) -> OldPlace:
+    found = prepared.splits[split]
+    return OldPlace(prepared.path, split, by, len(found), tuple(found.source))

@@ -1,0 +1,99 @@
+"""The verdict holds what was kept of the old: before, after, and their paired difference, or the drift."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from support.data import sentences, texts
+from support.runs import finished_run
+from tunesmith import storage
+from tunesmith.evaluation.evaluate import evaluate_run
+from tunesmith.evaluation.predictor import Predictor
+from tunesmith.evaluation.results import Evaluation
+from tunesmith.report import overfitting, retention
+from tunesmith.runs import Run
+
+
+def run_with(tmp_path: Path, task: str, base_labels: bool) -> Run:
+    made = texts(40, seed=8) if task == "text-classification" else sentences(40, seed=8)
+    place = tmp_path / "old.jsonl"
+    place.write_text("\n".join(json.dumps(row) for row in made))
+    settings = {"bootstrap_samples": 100, "retention": {"data": {"old": str(place)}}}
+    return finished_run(tmp_path, task, base_labels=base_labels, evaluation=settings)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_before_and_after_are_judged_on_the_same_rows(again: bool, tmp_path: Path) -> None:
+    run = run_with(tmp_path, "text-classification", True)
+    found = evaluate_run(run)
+    if again:
+        found = Evaluation.from_json(storage.read_json(run.file("metrics.json")))
+    one = found.retention["old"]
+    assert (one.by, one.n, one.skipped) == ("score", 40, "")
+    rows = texts(40, seed=8)
+    base = Predictor.load_base(run.recipe, Predictor.load(run.file("model")).task, {"labels": ["high", "low"]})
+    for predictor, side in ((Predictor.load(run.file("model")), one.after), (base, one.before)):
+        assert predictor is not None
+        answers = predictor.predict(rows) if predictor is not base else None
+        if answers is not None:
+            right = sum(answer["label"] == row["label"] for answer, row in zip(answers, rows, strict=True))
+            assert side["accuracy"].value == right / 40
+    difference = one.differences["accuracy"]
+    assert difference.value == pytest.approx(one.after["accuracy"].value - one.before["accuracy"].value)
+    assert difference.low <= difference.value <= difference.high
+    assert "loss" in one.differences
+    assert not any("/" in name for name in one.differences)
+
+
+def test_other_data_and_other_splits_are_judged_without_it(tmp_path: Path) -> None:
+    run = run_with(tmp_path, "text-classification", True)
+    assert evaluate_run(run, split="train").retention == {}
+
+
+def test_with_a_new_head_the_drift_is_measured(tmp_path: Path) -> None:
+    run = run_with(tmp_path, "token-classification", False)
+    one = evaluate_run(run).retention["old"]
+    assert one.by == "drift"
+    assert one.cka is not None
+    assert 0 < one.cka < 1
+    assert one.differences == {}
+
+
+def test_the_report_tells_it_with_the_curve_of_old_against_new(tmp_path: Path) -> None:
+    run = run_with(tmp_path, "text-classification", True)
+    for step, accuracy in ((4, 0.9), (8, 0.8), (12, 0.7)):
+        run.log_metrics({"step": step, "split": "retention/old", "f1_macro": accuracy, "drop": 1 - accuracy})
+    run.update(
+        stopped_by="<b>a ceiling</b>",
+        wise_ft={
+            "alpha": 0.5,
+            "metric": "f1_macro",
+            "tried": [{"alpha": 0.25}, {"alpha": 0.5}],
+            "fresh": ["classifier.weight"],
+        },
+        calibration={
+            "temperature": 1.7,
+            "folded": True,
+            "layer": "classifier",
+            "ece": {"before": 0.2, "after": 0.05},
+        },
+    )
+    found = evaluate_run(run)
+    part = retention.section(run, found)
+    assert part is not None
+    text = str(part.html)
+    assert "<svg" in text
+    assert text.count('class="dot') == 3
+    assert "&lt;b&gt;a ceiling" in text
+    assert "0.5 of the fine-tuned and 0.5 of the base, chosen out of 0.25, 0.5" in text
+    fit = overfitting.section(run, found)
+    assert fit is not None
+    assert "20.0 % before, 5.0 % after" in str(fit.html)
+
+
+def test_a_run_without_retention_has_no_section(text_run: Run, text_evaluation: Evaluation) -> None:
+    assert retention.section(text_run, text_evaluation) is None
+    assert overfitting.section(text_run, text_evaluation) is None
