@@ -22,6 +22,8 @@ import pyarrow as pa
 from tunesmith import storage
 from tunesmith.data import key, rows, split, tables
 from tunesmith.data.cache import Cache
+from tunesmith.data.care.audit import audit
+from tunesmith.data.care.treat import Treated, count_made, treat
 from tunesmith.data.encode import Encoder, Engine, batch_size, encode_here
 from tunesmith.data.ingest import Ingested, Progress, ingest
 from tunesmith.data.partition import method, partition
@@ -134,7 +136,9 @@ def _build(
     scratch = folder / "scratch"
     with Problems(recipe.data.on_bad_row, folder / QUARANTINE) as problems:
         given = {
-            name: ingest(name, members, task, recipe.data.columns, problems, scratch / name, progress)
+            name: ingest(
+                name, members, task, recipe.data.columns, problems, scratch / name, progress, recipe.data.clean.normalize
+            )
             for name, members in sources.items()
         }
         seen = {name: data.seen for name, data in given.items()}
@@ -142,8 +146,14 @@ def _build(
         _check_usable({name: data.count for name, data in given.items()}, problems, sum(seen.values()))
         clock.lap("read")
 
-        made = partition(recipe.data, given) if frozen is None else {"test": (given["test"], np.arange(given["test"].count))}
+        treated = treat(recipe.data, task, given, scratch, learning=frozen is None)
+        clock.lap("care")
+
+        made = partition(recipe.data, treated) if frozen is None else {"test": (given["test"], treated.kept["test"])}
         parts = [Part(name, data, chosen) for name, (data, chosen) in made.items()]
+        if frozen is None:
+            count_made(treated, task, made)
+            parts[0].rows, treated.found["label_errors"] = audit(recipe.data, task, parts[0].data, parts[0].rows)
         state = task.freeze(_collect(task, parts[0]), recipe) if frozen is None else frozen.state
         parts = [_limited(_admitted(part, task, state, problems), recipe) for part in parts]
         problems.settle(seen)
@@ -163,7 +173,7 @@ def _build(
         _check_usable({part.name: len(part.rows) for part in parts}, problems, sum(seen.values()))
         clock.lap("encode")
     shutil.rmtree(scratch)
-    storage.write_json(folder / MANIFEST, _manifest(recipe, task, sources, hashes, parts, state, problems, clock))
+    storage.write_json(folder / MANIFEST, _manifest(recipe, task, sources, hashes, parts, state, problems, treated, clock))
 
 
 def _collect(task: Task, part: Part) -> Stats:
@@ -277,6 +287,7 @@ def _manifest(
     parts: Sequence[Part],
     state: State,
     problems: Problems,
+    treated: Treated,
     clock: _Clock,
 ) -> dict[str, Any]:
     """What was prepared, as plain data."""
@@ -303,6 +314,7 @@ def _manifest(
         "split": {**recipe.data.split.model_dump(mode="json"), "by": method(recipe.data, first)},
         "split_hash": split.indices_hash({part.name: part.rows for part in parts}),
         "problems": problems.report(),
+        "care": {**treated.found, "missing": problems.count("missing", "empty")},
         "state": state,
         "durations": clock.laps,
     }

@@ -155,6 +155,7 @@ def _fine_tune(recipe: Recipe, task: Task, run: Run, on: str | None, progress: P
             stack.enter_context(connect(on, log_file=_log_file(run)))
         prepared = _prepare(recipe, task, progress)
         _record_data(run, prepared)
+        _say_care(prepared)
         run.update(durations={"prepare": round(time.perf_counter() - begun, 1)})
         if not _needs_ray_first(recipe, on):
             progress.phase("Starting Ray")
@@ -259,6 +260,15 @@ def _record_data(run: Run, prepared: PreparedData) -> None:
     storage.write_json(run.file("data/report.json"), {k: v for k, v in prepared.manifest.items() if k != "state"})
     if prepared.quarantine is not None:
         storage.write_bytes(run.file("data/quarantine.jsonl"), prepared.quarantine.read_bytes())
+
+
+def _say_care(prepared: PreparedData) -> None:
+    """What data care found, in a line or two."""
+    from tunesmith.report.care import summary
+    from tunesmith.verbs import console
+
+    for line in summary(prepared.manifest.get("care", {})):
+        console.err().print(line, markup=False)
 
 
 def _keep_model(recipe: Recipe, task: Task, prepared: PreparedData, run: Run, trained: Trained) -> None:
