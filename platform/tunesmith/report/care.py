@@ -59,7 +59,7 @@ def summary(care: Mapping[str, Any]) -> list[str]:
         lines.append(f"data: {parted} of a common template: only exact copies are kept on one side of the split")
     audit = care.get("label_errors", {})
     if audit.get("applied"):
-        lines.append(f"data: {_count(audit['suspects'], 'label')} of {audit['audited']:,} look wrong{_left_out(audit)}")
+        lines.append(f"data: {audit['suspects']:,} of {audit['audited']:,} labels look wrong{_left_out(audit)}")
     elif audit.get("action", "off") != "off":
         lines.append(f"data: labels were not audited: {audit.get('why', '')}")
     return lines

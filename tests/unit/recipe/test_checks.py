@@ -44,6 +44,12 @@ Write = Callable[..., Path]
         (["data.split.by=group"], "data.split.by", "add data.split.group"),
         (["data.split.by=time"], "data.split.by", "add data.split.time"),
         (["data.split={by: random, group: patient}"], "data.split.group", "no effect"),
+        (["data.clean={near_duplicates: off, similarity: 0.9}"], "data.clean.similarity", "no effect"),
+        (
+            ["data.leakage=move", "data.split={validation: 0, test: 0}", "training.eval_strategy=no"],
+            "data.leakage",
+            "could leak",
+        ),
         (["data.labels=[a, b, a]"], "data.labels[2]", "named twice"),
         (["training.output_dir=train.csv"], "training.output_dir", "is a file"),
     ],
