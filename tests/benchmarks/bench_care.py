@@ -129,7 +129,7 @@ def million(rows: int) -> dict[str, Any]:
 
 
 def make_texts(file: Path, rows: int) -> None:
-    """Texts of 3 to 30 words with Zipf's frequencies; the last 2 % are copies of earlier ones, half of them with a word more."""
+    """Texts of 3 to 30 words with Zipf's frequencies; the last 2 % are copies, half of them with a word more."""
     rng = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = np.array(["".join(rng.choice(letters, size=rng.integers(2, 10))) for _ in range(20_000)])

@@ -175,7 +175,7 @@ def ingest(
                 own = {
                     rows.ROW: chunk.rows[good],
                     rows.FILE: np.full(len(kept), files[chunk.file], np.int32),
-                    rows.HASH: hashed[:, 0],
+                    rows.HASH: hashed[:, 0].copy(),
                 }
                 table = table if good.all() else table.filter(good)
                 table = rows.tidied(table, task.columns) if normalize else table

@@ -56,6 +56,7 @@ def perceptual_hashes(images: np.ndarray) -> np.ndarray:
     steps = np.arange(SIDE)
     cosines = np.cos(np.pi / SIDE * (steps + 0.5) * np.arange(LOW)[:, None]).astype(np.float32)
     low = np.einsum("ui,nij,vj->nuv", cosines, images, cosines, optimize=True).reshape(len(images), LOW * LOW)
+    low = np.round(low)  # so that rounding errors do not tell one plain image from another
     middle = np.median(low[:, 1:], axis=1, keepdims=True)  # the first is the mean brightness
     bits = low > middle
     return np.packbits(bits, axis=1).view(">u8").ravel().astype(np.uint64)

@@ -42,7 +42,7 @@ def test_the_hash_is_the_sign_of_the_low_frequencies_against_their_median() -> N
     n = np.arange(32)
     for one, found in zip(image, pictures.perceptual_hashes(image), strict=True):
         values = [
-            (one * np.cos(np.pi / 32 * (n + 0.5) * u)[:, None] * np.cos(np.pi / 32 * (n + 0.5) * v)[None, :]).sum()
+            round((one * np.cos(np.pi / 32 * (n + 0.5) * u)[:, None] * np.cos(np.pi / 32 * (n + 0.5) * v)[None, :]).sum())
             for u in range(8)
             for v in range(8)
         ]
