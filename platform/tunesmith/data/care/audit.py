@@ -24,7 +24,7 @@ from tunesmith.tasks.base import Task
 FOLDS = 5
 MOST_ROWS = 50_000
 """Rows that are audited; of more, as many are drawn with the shares of the classes kept."""
-FEATURES = 1 << 18
+FEATURES = 1 << 16
 """Hashed words and characters of a text, each."""
 PIXELS = 16
 """Height and width of the grey image that the linear model sees."""
@@ -108,9 +108,12 @@ def image_features(inputs: Inputs, rows: np.ndarray) -> np.ndarray:
 
 
 def cross_validated(features: Any, labels: np.ndarray, keys: np.ndarray, seed: int) -> np.ndarray:
-    """Probabilities ``[rows, classes]`` of each row by a model that has not seen it, nor a copy of it (equal ``keys``)."""
+    """Probabilities ``[rows, classes]`` of each row by a model that has not seen it, nor a copy of it (equal ``keys``).
+
+    Sparse features have many more columns than a second-order solver takes in seconds: they are learned by averaged SGD.
+    """
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import LogisticRegression, SGDClassifier
 
     fold = _folds(labels, keys, seed)
     chances = np.zeros((len(labels), int(labels.max()) + 1))
@@ -118,7 +121,9 @@ def cross_validated(features: Any, labels: np.ndarray, keys: np.ndarray, seed: i
         held = fold == number
         if len(np.unique(labels[~held])) < 2:
             continue
-        model = LogisticRegression(C=10.0, max_iter=300)
+        model: Any = LogisticRegression(C=10.0, max_iter=300)
+        if not isinstance(features, np.ndarray):
+            model = SGDClassifier(loss="log_loss", alpha=1e-5, max_iter=20, average=True, random_state=seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(features[~held], labels[~held])

@@ -52,7 +52,7 @@ def together(found: Splits, groups: np.ndarray, strata: np.ndarray | None, seed:
 def _grouped(before: np.ndarray, groups: np.ndarray, train: int, largest: int) -> np.ndarray:
     """The split of each row when its group follows its first row."""
     first = np.unique(groups, return_index=True)[1]
-    home = before[first][groups]
+    home: np.ndarray = before[first][groups]
     home[codes.sizes(groups) > max(1, largest)] = train
     single = codes.sizes(groups) == 1
     home[single] = before[single]

@@ -138,8 +138,6 @@ def test_near_leaks_into_given_splits(run: Any, write: Any, action: str) -> None
     assert given == {} if action == "off" else (given["test"]["exact"], given["test"]["near"]) == (0, 1)
     if moved:
         assert (sentence(9) in texts["train"]) == (rows[3][0] in texts["train"]), "the copies stay on one side"
-        file = data.splits["train"].rows()["label"].to_pylist()
-        assert len(file) == len(texts["train"])
 
 
 def test_exact_leaks_that_move_only_leave_the_evaluation(run: Any, write: Any) -> None:
@@ -165,7 +163,8 @@ def test_a_moved_row_keeps_its_place_and_its_class(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("split", [{"by": "random"}, {"group": "owner"}, {"time": "day"}])
 def test_every_way_of_splitting_keeps_copies_apart(run: Any, tmp_path: Path, split: dict[str, str]) -> None:
-    rows = [{"text": sentence(k % 70), "label": "ab"[k % 2], "owner": k % 33, "day": k} for k in range(100)]
+    texts = [sentence(k - 40 if k >= 60 and k % 3 == 0 else k) for k in range(100)]
+    rows = [{"text": text, "label": "ab"[k % 2], "owner": k // 4, "day": k} for k, text in enumerate(texts)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     data = run(train="a.parquet", split=split)
     sides = [set(texts) for texts in kept(data).values()]
