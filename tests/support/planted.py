@@ -46,15 +46,19 @@ class Words:
     def __init__(self, seed: int, classes: int = 4, vocabulary: int = 3000) -> None:
         self.rng = np.random.default_rng(seed)
         letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
-        self.words = ["".join(self.rng.choice(letters, self.rng.integers(3, 10))) for _ in range(vocabulary)]
-        self.own = [self.rng.choice(self.words, 60).tolist() for _ in range(classes)]
+        lengths = self.rng.integers(3, 10, vocabulary)
+        drawn = letters[self.rng.integers(0, 26, int(lengths.sum()))]
+        self.words = ["".join(part) for part in np.split(drawn, np.cumsum(lengths)[:-1])]
+        self.own = [self.rng.integers(0, vocabulary, 60) for _ in range(classes)]
 
     def row(self) -> Row:
         """A text of 18 to 40 words with its class."""
         label = int(self.rng.integers(len(self.own)))
         length = int(self.rng.integers(18, 41))
-        words = [str(self.rng.choice(self.own[label] if self.rng.random() < 0.25 else self.words)) for _ in range(length)]
-        return {"text": " ".join(words), "label": f"class {label}"}
+        telling = self.own[label][self.rng.integers(0, 60, length)]
+        any_word = self.rng.integers(0, len(self.words), length)
+        ids = np.where(self.rng.random(length) < 0.25, telling, any_word)
+        return {"text": " ".join(self.words[k] for k in ids), "label": f"class {label}"}
 
     def nearly(self, row: Row, kind: int) -> Row:
         """The same row with a typing error, another word, other case and punctuation, or a word more."""
@@ -64,11 +68,11 @@ class Words:
             word = words[place]
             words[place] = word[1] + word[0] + word[2:] if word[0] != word[1] else word + "q"
         elif kind == 1:
-            words[place] = str(self.rng.choice(self.words))
+            words[place] = self.words[self.rng.integers(len(self.words))]
         elif kind == 2:
             words = [word.capitalize() for word in words[:-1]] + [words[-1].upper() + "!"]
         else:
-            words.insert(place, str(self.rng.choice(self.words)))
+            words.insert(place, self.words[self.rng.integers(len(self.words))])
         return {**row, "text": " ".join(words)}
 
 

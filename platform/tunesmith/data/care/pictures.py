@@ -21,9 +21,10 @@ SIDE = 32
 """Height and width of a thumbnail in pixels."""
 LOW = 8
 """Frequencies each way: 64 in all."""
-CORRELATION = 0.95
+CORRELATION = 0.99
 """Least correlation of the grey values of two thumbnails of near duplicates; it is 1 where only brightness and contrast
-differ. Different handwritten digits of one class can have nearly the same hash, but correlate less."""
+differ. Measured on scikit-learn's digits, within 6 bits: darkened, noisy and recompressed copies have 0.997 and more; 95 pairs
+of different digits reach 0.95, 9 reach 0.98, none reaches 0.99."""
 PAIRS = 1024
 """Candidates verified together."""
 
