@@ -110,7 +110,7 @@ def test_every_dependency_is_imported_and_every_import_is_a_dependency() -> None
         for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [])
         + ([node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else [])
     }
-    module = {"pillow": "PIL", "pyyaml": "yaml", "huggingface-hub": "huggingface_hub"}
+    module = {"pillow": "PIL", "pyyaml": "yaml", "huggingface-hub": "huggingface_hub", "scikit-learn": "sklearn"}
     extras = PROJECT["optional-dependencies"]
     ours = {"tunesmith", "tunesmith_federated", "tunesmith_serving"}
 

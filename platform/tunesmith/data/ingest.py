@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +22,9 @@ from tunesmith.tasks.base import Example, Task
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, rows done, and rows in all (0 where that is not known)."""
+
+_TAKEN = 8192
+"""Rows at a time where some of them are taken."""
 
 _THREADS = 8
 """Images are decoded side by side while they are checked; more threads than this wait for the disk."""
@@ -40,6 +44,12 @@ class Ingested:
     count: int
     hashes: np.ndarray
     """uint64 ``[count]``, see :func:`rows.content_hash`."""
+    inputs: np.ndarray
+    """uint64 ``[count]``: the hash of what the model is given, without the target; see :func:`rows.hashes`."""
+    targets: np.ndarray
+    """uint64 ``[count]``: the hash of the target."""
+    untidy: int
+    """Rows with a text that is not in composed Unicode, or has surplus white space."""
     strata: np.ndarray | None
     """int32 ``[count]`` class codes, or None where the task has no classes."""
     classes: list[str]
@@ -61,6 +71,47 @@ class Ingested:
         parts = [tables.fit(table.select([name] if name in table.column_names else []), schema) for table in self._stored()]
         return pa.chunked_array([chunk for part in parts for chunk in part[name].chunks], kind)
 
+    def take(self, indices: np.ndarray) -> pa.Table:
+        """The rows ``indices``, sorted, in their order."""
+        parts = [tables.fit(pa.table({}), self.schema)]
+        start = 0
+        for table in self.tables(_TAKEN):
+            low, high = np.searchsorted(indices, (start, start + len(table)))
+            if high > low:
+                parts.append(table.take(pa.array(indices[low:high] - start)))
+            start += len(table)
+        return pa.concat_tables(parts[1:] or parts)
+
+    def extended(self, other: Ingested, chosen: np.ndarray, folder: Path) -> Ingested:
+        """These rows and, after them, the rows ``chosen`` (sorted) of another; ``folder`` takes a copy of those."""
+        folder.mkdir(parents=True, exist_ok=True)
+        moved = other.take(chosen)
+        files = list(dict.fromkeys([*self.files, *other.files]))
+        places = [files.index(other.files[place]) for place in moved[rows.FILE].to_pylist()]
+        moved = moved.set_column(moved.column_names.index(rows.FILE), rows.FILE, pa.array(places, pa.int32()))
+        with _Segments(folder) as writer:
+            writer.write(moved)
+        classes = list(dict.fromkeys([*self.classes, *other.classes]))
+        strata = None
+        if self.strata is not None and other.strata is not None:
+            codes = np.array([classes.index(name) for name in other.classes], np.int32)
+            strata = np.concatenate([self.strata, codes[other.strata[chosen]]])
+        kinds = {f.name: [f.type] for f in self.schema}
+        for f in other.schema:
+            kinds.get(f.name, []).append(f.type)
+        schema = pa.schema([(name, tables.common_type(found)) for name, found in kinds.items()])
+        joined = {n: np.concatenate([getattr(self, n), getattr(other, n)[chosen]]) for n in ("hashes", "inputs", "targets")}
+        return replace(
+            self,
+            files=files,
+            schema=schema,
+            count=self.count + len(chosen),
+            strata=strata,
+            classes=classes,
+            _segments=[*self._segments, *writer.paths],
+            **joined,
+        )
+
     def _stored(self) -> Iterator[pa.Table]:
         for segment in self._segments:
             with pa.memory_map(str(segment)) as stream:
@@ -77,8 +128,9 @@ def ingest(
     problems: Problems,
     folder: Path,
     progress: Progress,
+    normalize: bool = False,
 ) -> Ingested:
-    """Read, map and check all rows of a split; bad ones go to ``problems``.
+    """Read, map and check all rows of a split; bad ones go to ``problems``. ``normalize`` makes texts :func:`rows.tidy`.
 
     Raises :class:`DataError` for what concerns a whole file: no such column, nothing in it.
     """
@@ -86,6 +138,8 @@ def ingest(
     writer = _Segments(folder)
     files: dict[str, int] = {}
     hashes: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
+    untidy = 0
     codes: list[np.ndarray] = []
     classes: dict[str, int] = {}
     mapping: dict[str, str] = {}
@@ -112,15 +166,19 @@ def ingest(
                     problem = Problem(name, _file_of(chunk, examples[index], task), int(chunk.rows[index]), reasons[index])
                     problems.add(problem, examples[index])
                 kept = [example for example, reason in zip(examples, reasons, strict=True) if reason is None]
-                hashed = np.fromiter(each(partial(rows.content_hash, roles=task.columns), kept), np.uint64, len(kept))
+                found_hashes = list(each(partial(rows.hashes, roles=task.columns, target=task.target), kept))
+                hashed = np.array([one[:2] for one in found_hashes], np.uint64).reshape(-1, 2)
                 hashes.append(hashed)
+                targets.append(np.fromiter((_target(task, example) for example in kept), np.uint64, len(kept)))
+                untidy += sum(one.untidy for one in found_hashes)
                 codes.append(_codes(task, kept, classes))
                 own = {
                     rows.ROW: chunk.rows[good],
                     rows.FILE: np.full(len(kept), files[chunk.file], np.int32),
-                    rows.HASH: hashed,
+                    rows.HASH: hashed[:, 0].copy(),
                 }
                 table = table if good.all() else table.filter(good)
+                table = rows.tidied(table, task.columns) if normalize else table
                 for column, values in own.items():
                     table = table.append_column(column, pa.array(values))
                 writer.write(table)
@@ -129,18 +187,32 @@ def ingest(
         specs = ", ".join(dict.fromkeys(source.spec for source in sources))
         raise DataError(f"data.{name}: {specs} has no rows\n    → Give data with at least one row below the column names.")
     strata = np.concatenate(codes) if codes else np.zeros(0, np.int32)
+    both = np.concatenate(hashes) if hashes else np.zeros((0, 2), np.uint64)
     return Ingested(
         name=name,
         files=list(files),
         mapping=mapping,
         schema=writer.schema(),
         count=len(strata),
-        hashes=np.concatenate(hashes) if hashes else np.zeros(0, np.uint64),
+        hashes=both[:, 0].copy(),
+        inputs=both[:, 1].copy(),
+        targets=np.concatenate(targets) if targets else np.zeros(0, np.uint64),
+        untidy=untidy,
         strata=strata if len(strata) and (strata >= 0).all() else None,
         classes=list(classes),
         seen=seen,
         _segments=writer.paths,
     )
+
+
+def _target(task: Task, example: Example) -> int:
+    """64 bits of the target: of the class where there is one, so that ``1`` and ``"1"`` are the same, else of the value."""
+    return _hashed(task.stratum(example) or tables.as_text(example.get(task.target)) or "")
+
+
+@lru_cache(maxsize=4096)
+def _hashed(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def _check(task: Task, example: Example) -> str | None:

@@ -22,6 +22,8 @@ import pyarrow as pa
 from tunesmith import storage
 from tunesmith.data import key, rows, split, tables
 from tunesmith.data.cache import Cache
+from tunesmith.data.care.audit import audit
+from tunesmith.data.care.treat import Treated, count_made, treat
 from tunesmith.data.encode import Encoder, Engine, batch_size, encode_here
 from tunesmith.data.ingest import Ingested, Progress, ingest
 from tunesmith.data.partition import method, partition
@@ -152,7 +154,9 @@ def _build(
     scratch = folder / "scratch"
     with Problems(recipe.data.on_bad_row, folder / QUARANTINE) as problems:
         given = {
-            name: ingest(name, members, task, recipe.data.columns, problems, scratch / name, progress)
+            name: ingest(
+                name, members, task, recipe.data.columns, problems, scratch / name, progress, recipe.data.clean.normalize
+            )
             for name, members in sources.items()
         }
         seen = {name: data.seen for name, data in given.items()}
@@ -160,8 +164,14 @@ def _build(
         _check_usable({name: data.count for name, data in given.items()}, problems, sum(seen.values()))
         clock.lap("read")
 
-        made = partition(recipe.data, given) if frozen is None else {"test": (given["test"], np.arange(given["test"].count))}
+        treated = treat(recipe.data, task, given, scratch, learning=frozen is None)
+        clock.lap("care")
+
+        made = partition(recipe.data, treated) if frozen is None else {"test": (given["test"], treated.kept["test"])}
         parts = [Part(name, data, chosen) for name, (data, chosen) in made.items()]
+        if frozen is None:
+            count_made(treated, task, made)
+            parts[0].rows, treated.found["label_errors"] = audit(recipe.data, task, parts[0].data, parts[0].rows)
         state = task.freeze(_collect(task, parts[0]), recipe) if frozen is None else frozen.state
         learned_from = len(parts[0].rows)
         parts = [_limited(_admitted(part, task, state, problems), recipe) for part in parts]
@@ -184,7 +194,7 @@ def _build(
         _check_usable({part.name: len(part.rows) for part in parts}, problems, sum(seen.values()))
         clock.lap("encode")
     shutil.rmtree(scratch)
-    storage.write_json(folder / MANIFEST, _manifest(recipe, task, sources, hashes, parts, state, problems, clock))
+    storage.write_json(folder / MANIFEST, _manifest(recipe, task, sources, hashes, parts, state, problems, treated, clock))
 
 
 def _collect(task: Task, part: Part) -> Stats:
@@ -318,6 +328,7 @@ def _manifest(
     parts: Sequence[Part],
     state: State,
     problems: Problems,
+    treated: Treated,
     clock: _Clock,
 ) -> dict[str, Any]:
     """What was prepared, as plain data."""
@@ -345,6 +356,7 @@ def _manifest(
         "split_hash": split.indices_hash({part.name: part.rows for part in parts}),
         "imbalance": measure(state["labels"], state["label_counts"]) if "label_counts" in state else None,
         "problems": problems.report(),
+        "care": {**treated.found, "missing": problems.count("missing", "empty")},
         "state": state,
         "durations": clock.laps,
     }

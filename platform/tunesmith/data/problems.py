@@ -71,6 +71,10 @@ class Problems:
             entry = {"split": problem.split, "file": problem.file, "row": problem.row, "reason": problem.reason}
             self._stream.write(storage.json_line({**entry, "data": _writable(shown)}) + "\n")
 
+    def count(self, *words: str) -> int:
+        """Problems whose reason has one of these words in it."""
+        return sum(count for reason, count in self.counts.items() if any(word in reason.split() for word in words))
+
     def settle(self, rows: Mapping[str, int]) -> None:
         """Stop, where bad rows are an error; else say how many are left out. ``rows`` counts what was read of each split.
 

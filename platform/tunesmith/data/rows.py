@@ -7,9 +7,10 @@ file, every other scalar column of the user under its own name, and the columns 
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.types as types
@@ -17,6 +18,7 @@ import pyarrow.types as types
 from tunesmith import storage
 from tunesmith.data import tables
 from tunesmith.tasks.base import Column, Example
+from tunesmith.tasks.labels import words
 
 ROW = "__row"
 """Line or row in the file, from 1."""
@@ -76,19 +78,79 @@ def examples(table: pa.Table, roles: Mapping[str, Column]) -> list[dict[str, Any
 
 def content_hash(example: Example, roles: Mapping[str, Column]) -> int:
     """64 bits of BLAKE2b over the roles' values: the same for ``1`` and ``"1"``, and for a file and its bytes."""
-    digest = hashlib.blake2b(digest_size=8)
+    return hashes(example, roles, "").content
+
+
+class Hashes(NamedTuple):
+    """What a row says, in numbers of 64 bits."""
+
+    content: int
+    """Of all roles."""
+    inputs: int
+    """Of all roles but the target, texts as :func:`comparable` has them."""
+    untidy: bool
+    """Whether :func:`tidy` would change a text of it."""
+
+
+def hashes(example: Example, roles: Mapping[str, Column], target: str) -> Hashes:
+    """BLAKE2b over the roles' values, and over those of the inputs alone as they are compared. A file is read once."""
+    whole, inputs = hashlib.blake2b(digest_size=8), hashlib.blake2b(digest_size=8)
+    untidy = False
     for role in sorted(example):
         value = example[role]
         if value is None:
             continue
-        digest.update(f"\x1e{role}\x1f".encode())
-        if isinstance(value, str) and roles[role].kind in MEDIA:
-            digest.update(_file_bytes(value))
-        elif isinstance(value, bytes):
-            digest.update(value)
-        else:
-            text = value if isinstance(value, str) else tables.as_text(value) or ""
-            digest.update(text.encode("utf-8", "surrogatepass"))
+        kind = roles[role].kind
+        head = f"\x1e{role}\x1f".encode()
+        content = _content(value, kind)
+        whole.update(head)
+        whole.update(content)
+        if role != target:
+            inputs.update(head)
+            if kind in ("text", "strings"):
+                plain = comparable(value, kind)
+                untidy = untidy or (isinstance(value, str) and plain != value)
+                content = plain.encode("utf-8", "surrogatepass")
+            inputs.update(content)
+    return Hashes(_number(whole), _number(inputs), untidy)
+
+
+def tidy(text: str) -> str:
+    """Unicode's composed form, every run of white space as one space, none at the ends.
+
+    >>> tidy("  two   words ")
+    'two words'
+    """
+    return " ".join((text if text.isascii() else unicodedata.normalize("NFC", text)).split())
+
+
+def comparable(value: Any, kind: str) -> str:
+    """A value as the text by which it is compared: words of a list joined, white space and Unicode made the same."""
+    if kind == "strings":
+        value = " ".join(words(value) or [])
+    return tidy(value if isinstance(value, str) else tables.as_text(value) or "")
+
+
+def tidied(table: pa.Table, roles: Mapping[str, Column]) -> pa.Table:
+    """The table with all texts of its roles made :func:`tidy`."""
+    for index, name in enumerate(table.column_names):
+        if name in roles and roles[name].kind == "text" and types.is_string(table[name].type):
+            values = [value if value is None else tidy(value) for value in table[name].to_pylist()]
+            table = table.set_column(index, name, pa.array(values, pa.string()))
+    return table
+
+
+def _content(value: Any, kind: str) -> bytes:
+    """A value as bytes."""
+    if isinstance(value, str) and kind in MEDIA:
+        return _file_bytes(value)
+    if isinstance(value, bytes):
+        return value
+    text = value if isinstance(value, str) else tables.as_text(value) or ""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _number(digest: Any) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 

@@ -159,6 +159,20 @@ def labels(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
             yield Finding(("data", "labels", index), f"the class {label!r} is named twice", "name each class once")
 
 
+def cleaning(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """Thresholds are used, and nothing is asked of splits that there are not."""
+    data, clean = recipe.data, recipe.data.clean
+    for name in ("similarity", "image_distance"):
+        if clean.near_duplicates == "off" and f"data.clean.{name}" in given:
+            fix = "remove it, or set data.clean.near_duplicates: report"
+            what = "it has no effect while data.clean.near_duplicates is off"
+            yield Finding(_at(f"data.clean.{name}"), what, fix, ("data.clean.near_duplicates",))
+    evaluated = data.validation or data.test or data.split.validation or data.split.test
+    if data.leakage in ("error", "move") and not evaluated:
+        what = "there is neither a validation nor a test split that could leak"
+        yield Finding(_at("data.leakage"), what, "remove it, or give a split", ("data.split.validation", "data.split.test"))
+
+
 def output(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
     """Run folders can be made where they should be."""
     folder = absolute(recipe.training.output_dir, os.getcwd())
@@ -181,4 +195,4 @@ def paths(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
                 yield Finding((*_at(key), *below), *problem, ("data.format",) if key.startswith("data.") else ())
 
 
-CHECKS: tuple[Check, ...] = (known_task, precision, cadence, schedule, objective, splits, few_shot, labels, output)
+CHECKS: tuple[Check, ...] = (known_task, precision, cadence, schedule, objective, splits, few_shot, labels, cleaning, output)

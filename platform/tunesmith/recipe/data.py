@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tunesmith.recipe.base import Section
+from tunesmith.recipe.clean import CleanSection
 from tunesmith.recipe.few_shot import FewShotSection
 
 Source = str | Annotated[list[str], Field(min_length=1)]
@@ -62,6 +63,18 @@ class DataSection(Section):
 
     split: SplitSection = Field(default_factory=SplitSection)
     """How missing splits are made."""
+
+    clean: CleanSection = Field(default_factory=CleanSection)
+    """What is done about duplicates and contradictions."""
+
+    leakage: Literal["auto", "error", "move", "report", "off"] = "auto"
+    """Rows to judge by whose input also stands in ``train``. Given splits: ``auto`` refuses exact ones and reports near ones,
+    ``error`` refuses both, ``move`` takes them out of the evaluation (near ones into ``train``). Splits that are made keep such
+    rows on one side. ``report`` only counts them, ``off`` does not look."""
+
+    label_errors: Literal["off", "report", "drop"] = "off"
+    """Audit of the training labels by confident learning: names rows whose label is likely wrong. ``drop`` trains without
+    them. One class for each row only."""
 
     on_bad_row: Literal["error", "drop", "quarantine"] = "error"
     """What to do with a row that the task cannot use. ``quarantine`` writes it, with the reason, into the run."""

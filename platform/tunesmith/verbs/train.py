@@ -164,6 +164,7 @@ def _fine_tune(
         _record_data(run, prepared)
         old = prepare_old(recipe, task, prepared, progress.prepared)
         run.update(old_data=old.to_json())
+        _say_care(prepared)
         run.update(durations={"prepare": round(time.perf_counter() - begun, 1)})
         if not _needs_ray_first(recipe, on):
             progress.phase("Starting Ray")
@@ -294,6 +295,15 @@ def _record_data(run: Run, prepared: PreparedData) -> None:
     storage.write_json(run.file("data/report.json"), {k: v for k, v in prepared.manifest.items() if k != "state"})
     if prepared.quarantine is not None:
         storage.write_bytes(run.file("data/quarantine.jsonl"), prepared.quarantine.read_bytes())
+
+
+def _say_care(prepared: PreparedData) -> None:
+    """What data care found, in a line or two."""
+    from tunesmith.report.care import summary
+    from tunesmith.verbs import console
+
+    for line in summary(prepared.manifest.get("care", {})):
+        console.err().print(line, markup=False)
 
 
 def _keep_model(recipe: Recipe, task: Task, prepared: PreparedData, old: OldPlaces, run: Run, trained: Trained) -> None:

@@ -47,6 +47,12 @@ Write = Callable[..., Path]
         (["data.split={by: random, group: patient}"], "data.split.group", "no effect"),
         (["data.few_shot.seeds=3"], "data.few_shot.seeds", "nothing to draw"),
         (["data.few_shot.per_class=3", "data.max_train_samples=9"], "data.max_train_samples", "limited twice"),
+        (["data.clean={near_duplicates: off, similarity: 0.9}"], "data.clean.similarity", "no effect"),
+        (
+            ["data.leakage=move", "data.split={validation: 0, test: 0}", "training.eval_strategy=no"],
+            "data.leakage",
+            "could leak",
+        ),
         (["data.labels=[a, b, a]"], "data.labels[2]", "named twice"),
         (["training.output_dir=train.csv"], "training.output_dir", "is a file"),
     ],
