@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from tunesmith.errors import nearest
-from tunesmith.recipe import hf_names, task_names
+from tunesmith.recipe import augment, hf_names, task_names
 from tunesmith.recipe.paths import INPUTS, absolute, data_problem, is_uri, model_problem
 from tunesmith.recipe.recipe import Recipe
 from tunesmith.recipe.yaml_tree import Keys
@@ -141,6 +141,22 @@ def labels(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
             yield Finding(("data", "labels", index), f"the class {label!r} is named twice", "name each class once")
 
 
+def augmentation(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """Every operation fits the task's examples, and of those that join examples each can be reached."""
+    facts = task_names.KNOWN.get(recipe.task)
+    mixing: str | None = None
+    for index, operation in enumerate(recipe.data.augment):
+        keys: Keys = ("data", "augment", index)
+        if facts and operation.name not in facts.augmentations:
+            what = f"{operation.name} does not fit the examples of {recipe.task}"
+            yield Finding(keys, what, "write one of " + ", ".join(facts.augmentations), ("task",))
+        elif operation.name in augment.MIXING:
+            if mixing:
+                what = f"{mixing} before it takes every example, and an example is joined with one other only"
+                yield Finding(keys, what, f"give {mixing} a chance below 1, such as p: 0.5")
+            mixing = operation.name if operation.p == 1 else mixing
+
+
 def output(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
     """Run folders can be made where they should be."""
     folder = absolute(recipe.training.output_dir, os.getcwd())
@@ -163,4 +179,4 @@ def paths(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
                 yield Finding(keys, *problem, ("data.format",) if section == "data" else ())
 
 
-CHECKS: tuple[Check, ...] = (known_task, precision, cadence, schedule, splits, labels, output)
+CHECKS: tuple[Check, ...] = (known_task, precision, cadence, schedule, splits, labels, augmentation, output)

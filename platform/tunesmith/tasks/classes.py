@@ -28,13 +28,30 @@ def loss(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> 
 
     Several labels: binary cross-entropy, averaged over the classes, as ``BCEWithLogitsLoss`` does.
     """
+    return _losses(logits, labels, label_smoothing).sum()
+
+
+def batch_loss(logits: torch.Tensor, batch: Batch, label_smoothing: float) -> torch.Tensor:
+    """Summed loss of a batch; where its examples are joined with others, each label counts by its share.
+
+    ``share · loss(logits, labels) + (1 - share) · loss(logits, mixed_labels)``: Zhang et al. 2018, section 2.
+    """
+    own = _losses(logits, batch["labels"], label_smoothing)
+    if "mixed_labels" not in batch:
+        return own.sum()
+    share = batch["mix_share"]
+    return (share * own + (1 - share) * _losses(logits, batch["mixed_labels"], label_smoothing)).sum()
+
+
+def _losses(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+    """The loss of each example, float32 ``[batch]``."""
     from torch.nn import functional
 
     logits = logits.float()
     if labels.is_floating_point():
         smooth = labels * (1 - label_smoothing) + label_smoothing / 2
-        return functional.binary_cross_entropy_with_logits(logits, smooth, reduction="none").mean(-1).sum()
-    return functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
+        return functional.binary_cross_entropy_with_logits(logits, smooth, reduction="none").mean(-1)
+    return functional.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
 
 
 def targets(values: Sequence[Any], state: State) -> torch.Tensor:
@@ -150,4 +167,4 @@ def charts(records: pa.Table, state: State) -> list[Chart]:
 
 def inputs_of(batch: Batch) -> Batch:
     """The batch without its targets: what the model's forward takes."""
-    return {name: tensor for name, tensor in batch.items() if name != "labels"}
+    return {name: tensor for name, tensor in batch.items() if name not in ("labels", "mixed_labels", "mix_share")}

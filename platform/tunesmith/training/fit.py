@@ -25,11 +25,12 @@ from tunesmith.evaluation.predictor import to_device
 from tunesmith.tasks.base import Batch, Metrics
 from tunesmith.training import checkpoint, collective
 from tunesmith.training.acceleration import make_accelerator
+from tunesmith.training.augmentation import MakeBatch, batch_maker
 from tunesmith.training.batch_plan import MicroBatches, PlanSettings, plan, updates_per_epoch
 from tunesmith.training.loader import prefetch
 from tunesmith.training.memory import explaining_memory
 from tunesmith.training.optim import make_optimizer, make_schedule, on_plateau
-from tunesmith.training.spec import Event, Examples, FitContext, FitData, FitResult, FitSpec, Planner, Tally, Trainee
+from tunesmith.training.spec import Event, FitContext, FitData, FitResult, FitSpec, Planner, Tally, Trainee
 from tunesmith.training.validation import choosing_value, more_is_better, rehearse, remember, score, validate
 
 __all__ = ["Event", "FitContext", "FitData", "FitResult", "FitSpec", "fit", "train_step", "validate"]
@@ -62,12 +63,13 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
     tell({"kind": "start", "step": place.step, "steps": total, "steps_per_epoch": per_epoch, "epoch": place.step / per_epoch})
     if data.validation is not None and settings.eval_strategy != "no" and not place.step:
         rehearse(spec, trainee.accelerator.unwrap_model(trainee.model), data.validation, context)
+    make = batch_maker(spec, data.train)
     tally, begun, seen = Tally(), time.perf_counter(), 0
     trainee.model.train()
     stop = place.stopped_early
     while place.step < last and not stop:
         updates = planner(place.epoch)[place.update : place.update + last - place.step]
-        for batches in _batches(updates, context.rank, data.train, spec):
+        for batches in _batches(updates, context.rank, place.epoch, make):
             checkpoint.seed_update(settings.seed, place.step, context.rank)
             norm = train_step(spec, trainee, batches, context, tally)
             place.step, place.update = place.step + 1, place.update + 1
@@ -177,13 +179,9 @@ def _planner(spec: FitSpec, data: FitData, context: FitContext) -> Planner:
     )
 
 
-def _batches(updates: list[list[MicroBatches]], rank: int, split: Examples, spec: FitSpec) -> Iterator[list[Batch]]:
+def _batches(updates: list[list[MicroBatches]], rank: int, epoch: int, make: MakeBatch) -> Iterator[list[Batch]]:
     """The tensors of this rank's micro-batches, update by update, built ahead in a thread."""
-
-    def make(update: list[MicroBatches]) -> list[Batch]:
-        return [spec.task.collate(split.features(indices.tolist()), spec.preprocessing) for indices in update[rank]]
-
-    return prefetch(make, updates)
+    return prefetch(lambda update: [make(epoch, indices.tolist()) for indices in update[rank]], updates)
 
 
 def _judge_and_save(

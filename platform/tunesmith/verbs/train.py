@@ -155,6 +155,7 @@ def _fine_tune(recipe: Recipe, task: Task, run: Run, on: str | None, progress: P
             stack.enter_context(connect(on, log_file=_log_file(run)))
         prepared = _prepare(recipe, task, progress)
         _record_data(run, prepared)
+        _record_augmented(recipe, task, run, prepared)
         run.update(durations={"prepare": round(time.perf_counter() - begun, 1)})
         if not _needs_ray_first(recipe, on):
             progress.phase("Starting Ray")
@@ -259,6 +260,19 @@ def _record_data(run: Run, prepared: PreparedData) -> None:
     storage.write_json(run.file("data/report.json"), {k: v for k, v in prepared.manifest.items() if k != "state"})
     if prepared.quarantine is not None:
         storage.write_bytes(run.file("data/quarantine.jsonl"), prepared.quarantine.read_bytes())
+
+
+def _record_augmented(recipe: Recipe, task: Task, run: Run, prepared: PreparedData) -> None:
+    """What augmentation makes of a few training examples, for the report; what does not fit is told before Ray starts."""
+    from tunesmith import storage
+    from tunesmith.tasks.augment import SAMPLES
+    from tunesmith.tasks.base import Preprocessing
+    from tunesmith.training.augmentation import samples
+    from tunesmith.training.spec import FitSpec
+
+    if recipe.data.augment:
+        spec = FitSpec(recipe, task, Preprocessing(prepared.state, task.load_processor(recipe)))
+        storage.write_json(run.file(SAMPLES), samples(spec, prepared.splits["train"]))
 
 
 def _keep_model(recipe: Recipe, task: Task, prepared: PreparedData, run: Run, trained: Trained) -> None:
