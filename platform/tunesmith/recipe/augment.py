@@ -6,9 +6,9 @@ Every operation is its own section, told apart by ``name``; which task takes whi
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from tunesmith.recipe.base import Section
 
@@ -172,22 +172,26 @@ class Typos(Operation):
     """Chance of each word to get one mistake."""
 
 
+def _name(operation: Any) -> Any:
+    return operation.get("name") if isinstance(operation, dict) else getattr(operation, "name", None)
+
+
 AnyOperation = Annotated[
-    Rotation
-    | HorizontalFlip
-    | VerticalFlip
-    | Crop
-    | ColorJitter
-    | Noise
-    | Blur
-    | Erasing
-    | RandAugment
-    | MixUp
-    | CutMix
-    | WordDropout
-    | WordSwap
-    | Typos,
-    Field(discriminator="name"),
+    Annotated[Rotation, Tag("rotation")]
+    | Annotated[HorizontalFlip, Tag("hflip")]
+    | Annotated[VerticalFlip, Tag("vflip")]
+    | Annotated[Crop, Tag("crop")]
+    | Annotated[ColorJitter, Tag("color_jitter")]
+    | Annotated[Noise, Tag("noise")]
+    | Annotated[Blur, Tag("blur")]
+    | Annotated[Erasing, Tag("erasing")]
+    | Annotated[RandAugment, Tag("randaugment")]
+    | Annotated[MixUp, Tag("mixup")]
+    | Annotated[CutMix, Tag("cutmix")]
+    | Annotated[WordDropout, Tag("word_dropout")]
+    | Annotated[WordSwap, Tag("word_swap")]
+    | Annotated[Typos, Tag("typos")],
+    Discriminator(_name),  # a function: pydantic refuses the name of a field that is validated before, as every key here is
 ]
 
 IMAGES = (

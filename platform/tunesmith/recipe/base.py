@@ -53,6 +53,10 @@ def variants_of(annotation: Any) -> dict[str, type[Section]]:
     if get_origin(annotation) is not list:
         return {}
     (inner,) = get_args(annotation)
-    members = alternatives(get_args(inner)[0] if get_origin(inner) is Annotated else inner)
-    named = [member for member in map(section_of, members) if member is not None and "name" in member.model_fields]
+    members = (section_of(_bare(member)) for member in alternatives(_bare(inner)))
+    named = [member for member in members if member is not None and "name" in member.model_fields]
     return {get_args(member.model_fields["name"].annotation)[0]: member for member in named}
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation

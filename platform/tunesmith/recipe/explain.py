@@ -47,7 +47,8 @@ def way(loc: Sequence[str | int], values: Any) -> Keys:
             values = values[part]  # type: ignore[index]
             keys.append(part)
         elif index == len(loc) - 1 and isinstance(values, dict) and not str(part).startswith(("[", "list[", "dict[")):
-            keys.append(part)
+            if not (index and isinstance(loc[index - 1], int) and part == values.get("name")):  # a list's named section itself
+                keys.append(part)
     return tuple(keys)
 
 
