@@ -46,10 +46,15 @@ def way(loc: Sequence[str | int], values: Any) -> Keys:
         ):
             values = values[part]  # type: ignore[index]
             keys.append(part)
-        elif index == len(loc) - 1 and isinstance(values, dict) and not str(part).startswith(("[", "list[", "dict[")):
-            if not (index and isinstance(loc[index - 1], int) and part == values.get("name")):  # a list's named section itself
-                keys.append(part)
+        elif index == len(loc) - 1 and isinstance(values, dict) and not _is_branch(part, loc[:index], values):
+            keys.append(part)
     return tuple(keys)
+
+
+def _is_branch(part: str | int, before: Sequence[str | int], values: dict[str, Any]) -> bool:
+    """Whether it names a branch of a union: a type, or the name of the section that an element of a list is."""
+    named = bool(before) and isinstance(before[-1], int) and part == values.get("name")
+    return named or str(part).startswith(("[", "list[", "dict["))
 
 
 def dotted(keys: Keys) -> str:
