@@ -49,7 +49,7 @@ def _part(operation: Crop, rng: np.random.Generator) -> tuple[float, float, floa
     """Centre (x, y) of a part in [-1, 1], and its width and height as shares of the image's."""
     low, high = (math.log(value) for value in operation.ratio)
     for _ in range(ATTEMPTS):
-        area, ratio = rng.uniform(*operation.scale), math.exp(rng.uniform(low, high))
+        area, ratio = rng.uniform(operation.scale[0], operation.scale[1]), math.exp(rng.uniform(low, high))
         width, height = math.sqrt(area * ratio), math.sqrt(area / ratio)
         if width <= 1 and height <= 1:
             break

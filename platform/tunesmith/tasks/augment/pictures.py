@@ -81,7 +81,7 @@ def _changed(source: Source, indices: Sequence[int], state: State, augmentation:
             "pixels to change. Remove data.augment, or choose a model with another processor"
         )
     features = source.features(list(indices))
-    images = torch.from_numpy(np.stack([f.values["pixel_values"] for f in features])).to(torch.float32).div_(255)  # type: ignore[arg-type]
+    images = torch.from_numpy(np.stack([f.values["pixel_values"] for f in features])).to(torch.float32).div_(255)
     rngs = [augmentation.rng(index) for index in indices]
     for operation in augmentation.operations:
         if operation.name in MIXING:

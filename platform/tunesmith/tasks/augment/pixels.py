@@ -55,7 +55,7 @@ def erasing(images: torch.Tensor, operation: Erasing, rngs: Generators) -> torch
     low, high = (math.log(value) for value in operation.ratio)
     erased = images.clone()
     for image, rng in zip(erased, rngs, strict=True):
-        area, ratio = height * width * rng.uniform(*operation.scale), math.exp(rng.uniform(low, high))
+        area, ratio = height * width * rng.uniform(operation.scale[0], operation.scale[1]), math.exp(rng.uniform(low, high))
         tall, wide = min(round(math.sqrt(area * ratio)), height), min(round(math.sqrt(area / ratio)), width)
         top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
         image[:, top : top + tall, left : left + wide] = operation.value
