@@ -9,7 +9,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from tunesmith.recipe import Recipe
-from tunesmith.recipe.base import Section, section_of
+from tunesmith.recipe.base import Section, section_of, variants_of
 from tunesmith.recipe.keys import wanted
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipe.md"
@@ -36,7 +36,18 @@ def _section(section: type[Section], key: str) -> list[str]:
     rows = [_row(name, field) for name, field in section.model_fields.items() if inner[name] is None]
     table = ["\n| Key | Takes | If left out | |\n|---|---|---|---|\n", *rows] if rows else []
     nested = [line for name, model in inner.items() if model for line in _section(model, f"{key}.{name}" if key else name)]
-    return ["\n", title, *table, *nested]
+    lists = [line for name, field in section.model_fields.items() for line in _variants(f"{key}.{name}", field)]
+    return ["\n", title, *table, *lists, *nested]
+
+
+def _variants(key: str, field: FieldInfo) -> list[str]:
+    """The tables of the named sections that a list may hold."""
+    lines = []
+    for name, section in variants_of(field.annotation).items():
+        rows = [_row(argument, inner) for argument, inner in section.model_fields.items() if argument != "name"]
+        head = f"\n### `{key}: [{{name: {name}}}]`\n\n{_line(section.__doc__ or '')}\n"
+        lines += [head, "\n| Argument | Takes | If left out | |\n|---|---|---|---|\n", *rows]
+    return lines
 
 
 def _row(name: str, field: FieldInfo) -> str:

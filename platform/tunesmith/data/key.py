@@ -50,7 +50,9 @@ def prepared_key(
 
     ``state`` is given where it is frozen already.
     """
-    wanted = recipe.data.model_dump(mode="json", exclude={"train", "validation", "test", "format", "engine", "cache_dir"})
+    wanted = recipe.data.model_dump(
+        mode="json", exclude={"train", "validation", "test", "format", "engine", "cache_dir", "augment"}
+    )
     wanted["few_shot"].pop("seeds")  # each repetition has a seed of its own
     if {"validation", "test"} <= set(sources) and recipe.data.max_train_samples is None:
         del wanted["split"]  # nothing is drawn

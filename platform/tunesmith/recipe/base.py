@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -46,3 +46,17 @@ def alternatives(annotation: Any) -> tuple[Any, ...]:
 def section_of(annotation: Any) -> type[Section] | None:
     """The section that a field holds, or None for a plain value."""
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def variants_of(annotation: Any) -> dict[str, type[Section]]:
+    """The sections that the elements of a list may be, by their ``name``; empty for a list of anything else, or no list."""
+    if get_origin(annotation) is not list:
+        return {}
+    (inner,) = get_args(annotation)
+    members = (section_of(_bare(member)) for member in alternatives(_bare(inner)))
+    named = [member for member in members if member is not None and "name" in member.model_fields]
+    return {get_args(member.model_fields["name"].annotation)[0]: member for member in named}
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation

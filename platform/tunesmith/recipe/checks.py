@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from tunesmith.errors import nearest
-from tunesmith.recipe import hf_names, loss_names, task_names
+from tunesmith.recipe import augment, hf_names, loss_names, task_names
 from tunesmith.recipe.paths import INPUTS, absolute, at_hub, data_problem, is_uri, model_problem, places_of
 from tunesmith.recipe.recipe import Recipe
 from tunesmith.recipe.yaml_tree import Keys
@@ -173,6 +173,22 @@ def cleaning(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
         yield Finding(_at("data.leakage"), what, "remove it, or give a split", ("data.split.validation", "data.split.test"))
 
 
+def augmentation(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """Every operation fits the task's examples, and of those that join examples each can be reached."""
+    facts = task_names.KNOWN.get(recipe.task)
+    mixing: str | None = None
+    for index, operation in enumerate(recipe.data.augment):
+        keys: Keys = ("data", "augment", index)
+        if facts and operation.name not in facts.augmentations:
+            what = f"{operation.name} does not fit the examples of {recipe.task}"
+            yield Finding(keys, what, "write one of " + ", ".join(facts.augmentations), ("task",))
+        elif operation.name in augment.MIXING:
+            if mixing:
+                what = f"{mixing} before it takes every example, and an example is joined with one other only"
+                yield Finding(keys, what, f"give {mixing} a chance below 1, such as p: 0.5")
+            mixing = operation.name if operation.p == 1 else mixing
+
+
 def output(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
     """Run folders can be made where they should be."""
     folder = absolute(recipe.training.output_dir, os.getcwd())
@@ -195,4 +211,16 @@ def paths(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
                 yield Finding((*_at(key), *below), *problem, ("data.format",) if key.startswith("data.") else ())
 
 
-CHECKS: tuple[Check, ...] = (known_task, precision, cadence, schedule, objective, splits, few_shot, labels, cleaning, output)
+CHECKS: tuple[Check, ...] = (
+    known_task,
+    precision,
+    cadence,
+    schedule,
+    objective,
+    splits,
+    few_shot,
+    labels,
+    cleaning,
+    augmentation,
+    output,
+)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from tunesmith.recipe.augment import AnyOperation
 from tunesmith.recipe.base import Section
 from tunesmith.recipe.clean import CleanSection
 from tunesmith.recipe.few_shot import FewShotSection
@@ -84,6 +85,10 @@ class DataSection(Section):
 
     image_size: int | None = Field(default=None, ge=8)
     """Height and width in pixels. None takes the image processor's."""
+
+    augment: list[AnyOperation] = Field(default_factory=list)
+    """What is changed at random in the training examples, in this order: ``[{name: rotation, degrees: 15}, {name: hflip}]``.
+    Drawn anew in each epoch; validation and test rows stay as they are."""
 
     max_train_samples: int | None = Field(default=None, ge=1)
     """Use only the first so many rows of the training split (after the split, seeded); None uses all."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from tunesmith.errors import Mistake, nearest
-from tunesmith.recipe.base import section_of
+from tunesmith.recipe.base import Section, section_of, variants_of
 from tunesmith.recipe.keys import choices, suggest, wanted
 from tunesmith.recipe.yaml_tree import Keys, Tree
 
@@ -46,11 +46,15 @@ def way(loc: Sequence[str | int], values: Any) -> Keys:
         ):
             values = values[part]  # type: ignore[index]
             keys.append(part)
-        elif (
-            index == len(loc) - 1 and isinstance(values, dict) and not str(part).startswith(("[", "list[", "dict[", "literal["))
-        ):
+        elif index == len(loc) - 1 and isinstance(values, dict) and not _is_branch(part, loc[:index], values):
             keys.append(part)
     return tuple(keys)
+
+
+def _is_branch(part: str | int, before: Sequence[str | int], values: dict[str, Any]) -> bool:
+    """Whether it names a branch of a union: a type, or the name of the section that an element of a list is."""
+    named = bool(before) and isinstance(before[-1], int) and part == values.get("name")
+    return named or str(part).startswith(("[", "list[", "dict[", "literal["))
 
 
 def dotted(keys: Keys) -> str:
@@ -72,6 +76,9 @@ def _explain(model: type[BaseModel], keys: Keys, error: ErrorDetails, tree: Tree
     key = dotted(keys)
     mark = tree.mark(keys)
     place = (mark.source or file, mark.line)
+    told = _element(model, keys, error, tree.values)
+    if told:
+        return Explained(Mistake(key, *told, *place), keys, (key,))
     if error["type"] == "extra_forbidden":
         fix, meant = suggest(model, key)
         silenced = (key, meant) if meant else (key,)
@@ -89,6 +96,38 @@ def _explain(model: type[BaseModel], keys: Keys, error: ErrorDetails, tree: Tree
     else:
         what, fix = _wrong_value(key, field, error["input"], len(keys) and isinstance(keys[-1], int), error["type"])
     return Explained(Mistake(key, what, fix, *place), keys, (key,))
+
+
+def _element(model: type[BaseModel], keys: Keys, error: ErrorDetails, values: Any) -> tuple[str, str] | None:
+    """What is wrong in a list of named sections, and what to write; None where the key is in no such list."""
+    at = next((n for n, key in enumerate(keys) if isinstance(key, int)), len(keys))
+    field = _field(model, keys[:at])
+    named = variants_of(field.annotation) if field else {}
+    if not named:
+        return None
+    for key in keys[: at + 1]:
+        values = values[key]
+    if len(keys) > at + 1:
+        return _argument(named[values["name"]], keys[at + 1 :], error)
+    name = values.get("name") if isinstance(values, dict) else values
+    if not isinstance(name, str):
+        return f"found {shown(values)}, which has no name", "write a list, each with a name out of " + ", ".join(named)
+    near = name if name in named else nearest(name.lower().replace("-", "_"), named)
+    if isinstance(values, str) or at == len(keys):
+        return f"found {shown(values)} where a list of sections belongs", f"write [{{name: {near or next(iter(named))}}}]"
+    if name in named:
+        return str(error["msg"]).removeprefix("Value error, "), "correct the values"
+    return f"there is no {name!r}", f"did you mean {near}?" if near else "write one of " + ", ".join(named)
+
+
+def _argument(section: type[Section], keys: Keys, error: ErrorDetails) -> tuple[str, str]:
+    name, argument = get_args(section.model_fields["name"].annotation)[0], str(keys[0])
+    field = section.model_fields.get(argument)
+    if field is None:
+        near = nearest(argument.lower(), section.model_fields)
+        fix = f"did you mean {near}?" if near else "it has " + ", ".join(n for n in section.model_fields if n != "name")
+        return f"{name} has no argument {argument!r}", fix
+    return _wrong_value(argument, field, error["input"], len(keys) > 1, error["type"])
 
 
 def _required(key: str, field: FieldInfo | None) -> tuple[str, FieldInfo | None]:

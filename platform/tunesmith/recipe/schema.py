@@ -47,5 +47,5 @@ def _tidy(node: Any) -> None:
     if isinstance(node.get("description"), str):
         node["description"] = for_people(node["description"])
     for field in node["properties"].values() if isinstance(node.get("properties"), dict) else ():
-        if field.get("type") == "array":
+        if field.get("type") == "array" and field["items"].get("type") == "string":
             field["anyOf"] = [{"type": field.pop("type"), "items": field["items"]}, field.pop("items")]

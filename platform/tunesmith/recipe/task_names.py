@@ -9,6 +9,7 @@ import importlib.util
 from dataclasses import dataclass
 
 from tunesmith.errors import nearest
+from tunesmith.recipe import augment
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class TaskFacts:
     """A base model to begin with."""
     data: str
     """A name for the data file, as ``tunesmith init`` writes it."""
+    augmentations: tuple[str, ...] = ()
+    """The operations of ``data.augment`` that fit its examples."""
 
 
 KNOWN: dict[str, TaskFacts] = {
@@ -40,6 +43,7 @@ KNOWN: dict[str, TaskFacts] = {
         ragged=False,
         model="microsoft/resnet-18",
         data="images",
+        augmentations=augment.IMAGES,
     ),
     "text-classification": TaskFacts(
         path="tunesmith.tasks.text_classification:TextClassification",
@@ -49,6 +53,7 @@ KNOWN: dict[str, TaskFacts] = {
         ragged=True,
         model="google-bert/bert-base-uncased",
         data="train.csv",
+        augmentations=augment.TEXTS,
     ),
     "token-classification": TaskFacts(
         path="tunesmith.tasks.token_classification:TokenClassification",
@@ -58,6 +63,7 @@ KNOWN: dict[str, TaskFacts] = {
         ragged=True,
         model="google-bert/bert-base-cased",
         data="train.jsonl",
+        augmentations=augment.WORDS,
     ),
 }
 

@@ -34,6 +34,7 @@ OFFERED = (
     "data.split.by",
     "data.split.group",
     "data.on_bad_row",
+    "data.augment",
     "training.weight_decay",
     "training.warmup_ratio",
     "training.lr_scheduler_type",
@@ -125,6 +126,8 @@ def _example(key: str, default: Any, facts: TaskFacts) -> Any:
             "tags": "entities",
         }
         return {role: shown.get(role, role) for role in facts.roles if role != "text_pair"}
+    if key == "data.augment":
+        return [{"name": name} for name in facts.augmentations[:2]]
     if key == "training.metric_for_best_model":
         return facts.metric
     return dict(TASK_ONLY.values()).get(key, EXAMPLES.get(key, default))

@@ -105,7 +105,10 @@ class Chart:
 
 
 class Task(Protocol):
-    """One kind of problem. Implementations are stateless: whatever they learn from data is in the :class:`Preprocessing`."""
+    """One kind of problem. Implementations are stateless: whatever they learn from data is in the :class:`Preprocessing`.
+
+    A task whose training examples can be augmented has the methods of :class:`tunesmith.tasks.augment.Augments` too.
+    """
 
     name: str
     """As written in a recipe: ``text-classification``."""

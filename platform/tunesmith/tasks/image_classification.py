@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.errors import DataError
+from tunesmith.recipe import augment
 from tunesmith.tasks import classes, hub, images, labels
 from tunesmith.tasks.base import (
     Answer,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from tunesmith.recipe import Recipe
+    from tunesmith.tasks.augment import Augmentation, Source
     from tunesmith.tasks.losses import Criterion
 
 
@@ -45,6 +47,7 @@ class ImageClassification:
     metric = "accuracy"
     ragged = False
     exact = True
+    augmentations = augment.IMAGES
 
     def check(self, example: Example) -> str | None:
         """An image that decodes; a label."""
@@ -108,6 +111,36 @@ class ImageClassification:
         if "labels" in features[0].values:
             batch["labels"] = classes.targets([f.values["labels"] for f in features], preprocessing.state)
         return batch
+
+    def augment(
+        self, source: Source, indices: Sequence[int], preprocessing: Preprocessing, augmentation: Augmentation
+    ) -> Batch:
+        """As :meth:`collate`, augmented; joined examples bring ``mixed_labels`` and ``mix_share`` float32 ``[batch]``."""
+        from tunesmith.tasks.augment.pictures import pictures
+
+        made, state = pictures(source, indices, preprocessing.state, augmentation), preprocessing.state
+        batch: Batch = {"pixel_values": images.finish(made.images, state)}
+        if made.labels:
+            batch["labels"] = classes.targets(made.labels, state)
+        if made.mixed_labels:
+            batch |= {"mixed_labels": classes.targets(made.mixed_labels, state), "mix_share": made.mix_share}
+        return batch
+
+    def augmented(
+        self, source: Source, indices: Sequence[int], preprocessing: Preprocessing, augmentation: Augmentation
+    ) -> list[dict[str, Any]]:
+        """``image`` uint8 ``[height, width, channels]`` and ``label``, both labels with their shares where two are joined."""
+        from tunesmith.tasks.augment.pictures import pictures
+
+        known = preprocessing.state["labels"]
+        made = pictures(source, indices, preprocessing.state, augmentation)
+        pixels = made.images.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+        shown = [{"image": image, "label": known[label]} for image, label in zip(pixels, made.labels, strict=True)]
+        for row, other in enumerate(made.mixed_labels):
+            share = float(made.mix_share[row])
+            if share < 1:
+                shown[row]["label"] += f" {share:.0%} + {known[other]} {1 - share:.0%}"
+        return shown
 
     def build_model(self, recipe: Recipe, state: State) -> torch.nn.Module:
         """The base with one output for each label."""

@@ -113,12 +113,21 @@ def batch(pixels: Sequence[np.ndarray], state: Mapping[str, Any]) -> torch.Tenso
     return _finish(np.stack(pixels), state)
 
 
+def finish(images: torch.Tensor, state: Mapping[str, Any]) -> torch.Tensor:
+    """Finished pixels from images in [0, 1], float32 ``[batch, channels, height, width]``, changed in place."""
+    return _normalised(images.mul_(255), state)
+
+
 def _finish(pixels: np.ndarray, state: Mapping[str, Any]) -> torch.Tensor:
     import torch
 
     tensor = torch.from_numpy(pixels).to(torch.float32)
-    if state["pixels"] == "float32":
-        return tensor
+    return tensor if state["pixels"] == "float32" else _normalised(tensor, state)
+
+
+def _normalised(tensor: torch.Tensor, state: Mapping[str, Any]) -> torch.Tensor:
+    import torch
+
     tensor = tensor.mul_(state["scale"])
     if state["mean"] is not None:
         mean, std = (torch.tensor(state[key], dtype=torch.float32)[:, None, None] for key in ("mean", "std"))

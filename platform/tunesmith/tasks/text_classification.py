@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.recipe import augment
 from tunesmith.tasks import classes, hub, labels, text
+from tunesmith.tasks.augment.words import change_text
 from tunesmith.tasks.base import (
     Answer,
     Batch,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from tunesmith.recipe import Recipe
+    from tunesmith.tasks.augment import Augmentation, Source
     from tunesmith.tasks.losses import Criterion
 
 
@@ -45,6 +48,7 @@ class TextClassification:
     metric = "f1_macro"
     ragged = True
     exact = True
+    augmentations = augment.TEXTS
 
     def check(self, example: Example) -> str | None:
         """A text that is text and not empty; a label."""
@@ -126,6 +130,26 @@ class TextClassification:
         if "labels" in features[0].values:
             batch["labels"] = classes.targets([f.values["labels"] for f in features], preprocessing.state)
         return batch
+
+    def augment(
+        self, source: Source, indices: Sequence[int], preprocessing: Preprocessing, augmentation: Augmentation
+    ) -> Batch:
+        """The texts changed and tokenised anew."""
+        examples = self.augmented(source, indices, preprocessing, augmentation)
+        return self.collate(self.encode(examples, preprocessing), preprocessing)
+
+    def augmented(
+        self, source: Source, indices: Sequence[int], preprocessing: Preprocessing, augmentation: Augmentation
+    ) -> list[dict[str, Any]]:
+        """The examples with both texts changed."""
+        changed = []
+        for index, example in zip(indices, source.examples(list(indices)), strict=True):
+            rng, new = augmentation.rng(index), dict(example)
+            for role in ("text", "text_pair"):
+                if isinstance(new.get(role), str):
+                    new[role] = change_text(new[role], augmentation.operations, rng)
+            changed.append(new)
+        return changed
 
     def build_model(self, recipe: Recipe, state: State) -> torch.nn.Module:
         """The base with one output for each label."""

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunesmith.errors import ModelError
+from tunesmith.recipe import augment
 from tunesmith.tasks import classes, hub, labels, metrics, text
+from tunesmith.tasks.augment.words import change_words
 from tunesmith.tasks.base import (
     Answer,
     Batch,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from tunesmith.recipe import Recipe
+    from tunesmith.tasks.augment import Augmentation, Source
     from tunesmith.tasks.losses import Criterion
 
 IGNORED = -100
@@ -49,6 +52,7 @@ class TokenClassification:
     metric = "f1"
     ragged = True
     exact = True
+    augmentations = augment.WORDS
 
     def check(self, example: Example) -> str | None:
         """Words, and as many tags."""
@@ -138,6 +142,25 @@ class TokenClassification:
                 target[row, np.asarray(feature.values["starts"])] = feature.values["tags"]
             batch["labels"] = torch.from_numpy(target)
         return batch
+
+    def augment(
+        self, source: Source, indices: Sequence[int], preprocessing: Preprocessing, augmentation: Augmentation
+    ) -> Batch:
+        """The words changed, each with its tag, and tokenised anew."""
+        examples = self.augmented(source, indices, preprocessing, augmentation)
+        return self.collate(self.encode(examples, preprocessing), preprocessing)
+
+    def augmented(
+        self, source: Source, indices: Sequence[int], preprocessing: Preprocessing, augmentation: Augmentation
+    ) -> list[dict[str, Any]]:
+        """The examples with their words changed; a word that is left out takes its tag with it."""
+        changed = []
+        for index, example in zip(indices, source.examples(list(indices)), strict=True):
+            words, tags = labels.words(example["tokens"]) or [], self._tags(example)
+            kept = change_words(words, augmentation.operations, augmentation.rng(index))
+            new: dict[str, Any] = {**example, "tokens": [word for word, _ in kept]}
+            changed.append(new if tags is None else {**new, self.target: [tags[place] for _, place in kept]})
+        return changed
 
     def build_model(self, recipe: Recipe, state: State) -> torch.nn.Module:
         """The base with one output for each tag."""

@@ -26,6 +26,7 @@ from tunesmith.tasks.base import Batch, Metrics
 from tunesmith.tasks.losses import make_criterion
 from tunesmith.training import checkpoint, collective
 from tunesmith.training.acceleration import emulated, make_accelerator
+from tunesmith.training.augmentation import MakeBatch, batch_maker
 from tunesmith.training.averaging import Average
 from tunesmith.training.batch_plan import MicroBatches, PlanSettings, plan, updates_per_epoch
 from tunesmith.training.composition import Composition, compose
@@ -34,7 +35,7 @@ from tunesmith.training.loader import prefetch
 from tunesmith.training.memory import explaining_memory
 from tunesmith.training.optim import make_optimizer, make_schedule, on_plateau
 from tunesmith.training.retention import Watch
-from tunesmith.training.spec import Event, Examples, FitContext, FitData, FitResult, FitSpec, Planner, Tally, Trainee
+from tunesmith.training.spec import Event, FitContext, FitData, FitResult, FitSpec, Planner, Tally, Trainee
 from tunesmith.training.validation import judge, more_is_better, rehearse, score, tell_retained, validate
 
 __all__ = ["Event", "FitContext", "FitData", "FitResult", "FitSpec", "fit", "train_step", "validate"]
@@ -72,12 +73,13 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
         rehearse(spec, trainee.accelerator.unwrap_model(trainee.model), data.validation, context)
     if trainee.watch is not None and not place.step:
         tell_retained(trainee.watch.before, place, 0.0, tell)
+    make = batch_maker(spec, composition.examples)
     tally, begun, seen = Tally(), time.perf_counter(), 0
     trainee.model.train()
     stop = place.stopped_early
     while place.step < last and not stop:
         updates = planner(place.epoch)[place.update : place.update + last - place.step]
-        for batches in _batches(updates, context.rank, composition.examples, spec):
+        for batches in _batches(updates, context.rank, place.epoch, make):
             checkpoint.seed_update(settings.seed, place.step, context.rank)
             norm = train_step(spec, trainee, batches, context, tally)
             place.step, place.update = place.step + 1, place.update + 1
@@ -214,13 +216,9 @@ def _planner(spec: FitSpec, composition: Composition, context: FitContext) -> Pl
     return planned
 
 
-def _batches(updates: list[list[MicroBatches]], rank: int, split: Examples, spec: FitSpec) -> Iterator[list[Batch]]:
+def _batches(updates: list[list[MicroBatches]], rank: int, epoch: int, make: MakeBatch) -> Iterator[list[Batch]]:
     """The tensors of this rank's micro-batches, update by update, built ahead in a thread."""
-
-    def make(update: list[MicroBatches]) -> list[Batch]:
-        return [spec.task.collate(split.features(indices.tolist()), spec.preprocessing) for indices in update[rank]]
-
-    return prefetch(make, updates)
+    return prefetch(lambda update: [make(epoch, indices.tolist()) for indices in update[rank]], updates)
 
 
 def _judge_and_save(

@@ -165,6 +165,7 @@ def _fine_tune(
         old = prepare_old(recipe, task, prepared, progress.prepared)
         run.update(old_data=old.to_json())
         _say_care(prepared)
+        _record_augmented(recipe, task, run, prepared)
         run.update(durations={"prepare": round(time.perf_counter() - begun, 1)})
         if not _needs_ray_first(recipe, on):
             progress.phase("Starting Ray")
@@ -304,6 +305,19 @@ def _say_care(prepared: PreparedData) -> None:
 
     for line in summary(prepared.manifest.get("care", {})):
         console.err().print(line, markup=False)
+
+
+def _record_augmented(recipe: Recipe, task: Task, run: Run, prepared: PreparedData) -> None:
+    """What augmentation makes of a few training examples, for the report; what does not fit is told before Ray starts."""
+    from tunesmith import storage
+    from tunesmith.tasks.augment import SAMPLES
+    from tunesmith.tasks.base import Preprocessing
+    from tunesmith.training.augmentation import samples
+    from tunesmith.training.spec import FitSpec
+
+    if recipe.data.augment:
+        spec = FitSpec(recipe, task, Preprocessing(prepared.state, task.load_processor(recipe)))
+        storage.write_json(run.file(SAMPLES), samples(spec, prepared.splits["train"]))
 
 
 def _keep_model(recipe: Recipe, task: Task, prepared: PreparedData, old: OldPlaces, run: Run, trained: Trained) -> None:
