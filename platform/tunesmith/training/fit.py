@@ -10,6 +10,7 @@ labelled word) weighs the same in an update of many short examples as in one of 
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,11 +26,14 @@ from tunesmith.evaluation.predictor import to_device
 from tunesmith.tasks.base import Batch, Metrics
 from tunesmith.training import checkpoint, collective
 from tunesmith.training.acceleration import make_accelerator
+from tunesmith.training.adaptation import adapt, described
 from tunesmith.training.batch_plan import MicroBatches, PlanSettings, plan, updates_per_epoch
+from tunesmith.training.feature_cache import cached
 from tunesmith.training.loader import prefetch
 from tunesmith.training.memory import explaining_memory
 from tunesmith.training.optim import make_optimizer, make_schedule, on_plateau
 from tunesmith.training.spec import Event, Examples, FitContext, FitData, FitResult, FitSpec, Planner, Tally, Trainee
+from tunesmith.training.unfreeze import Freezing
 from tunesmith.training.validation import choosing_value, more_is_better, rehearse, remember, score, validate
 
 __all__ = ["Event", "FitContext", "FitData", "FitResult", "FitSpec", "fit", "train_step", "validate"]
@@ -47,7 +51,7 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
     planner = context.planner or _planner(spec, data, context)
     per_epoch = _updates_per_epoch(spec, data, context)
     total = settings.max_steps if settings.max_steps > 0 else int(np.ceil(settings.num_train_epochs * per_epoch))
-    trainee = _build(spec, context, total, float(data.train.counts.sum()) / per_epoch)
+    trainee = _build(spec, context, total, per_epoch, float(data.train.counts.sum()) / per_epoch)
     place = _restore(spec, context, trainee)
     last = total if context.steps is None else min(total, place.step + context.steps)
     if place.step >= last and not place.step:
@@ -60,16 +64,20 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
             context.event(event)
 
     tell({"kind": "start", "step": place.step, "steps": total, "steps_per_epoch": per_epoch, "epoch": place.step / per_epoch})
+    for event in described(trainee.accelerator.unwrap_model(trainee.model), spec.recipe, trainee.freezing, per_epoch):
+        tell(event)
     if data.validation is not None and settings.eval_strategy != "no" and not place.step:
         rehearse(spec, trainee.accelerator.unwrap_model(trainee.model), data.validation, context)
-    tally, begun, seen = Tally(), time.perf_counter(), 0
     trainee.model.train()
+    trained, train = cached(spec, data.train, trainee, context, tell)
+    tally, begun, seen = Tally(), time.perf_counter(), 0
     stop = place.stopped_early
     while place.step < last and not stop:
         updates = planner(place.epoch)[place.update : place.update + last - place.step]
-        for batches in _batches(updates, context.rank, data.train, spec):
+        for batches in _batches(updates, context.rank, train, trained):
             checkpoint.seed_update(settings.seed, place.step, context.rank)
-            norm = train_step(spec, trainee, batches, context, tally)
+            trainee.model = trainee.freezing.advance(trainee.model, trainee.accelerator, place.step)
+            norm = train_step(trained, trainee, batches, context, tally)
             place.step, place.update = place.step + 1, place.update + 1
             seen += sum(_size(batch) for batch in batches)
             epoch = place.epoch + place.update / per_epoch
@@ -116,26 +124,30 @@ def train_step(spec: FitSpec, trainee: Trainee, batches: list[Batch], context: F
     return norm
 
 
-def _build(spec: FitSpec, context: FitContext, total: int, units_per_update: float) -> Trainee:
+def _build(spec: FitSpec, context: FitContext, total: int, per_epoch: int, units_per_update: float) -> Trainee:
     """Model, optimizer and schedule, on their device and prepared for all ranks."""
     settings = spec.recipe.training
     torch.manual_seed(settings.seed)
     accelerator = make_accelerator(settings)
-    model = spec.task.build_model(spec.recipe, spec.preprocessing.state)
+    build = functools.partial(spec.task.build_model, spec.recipe, spec.preprocessing.state)
+    model = build()
+    adapters = adapt(model, spec.recipe, build)
     if context.start.tensors is not None:
         model.load_state_dict(context.start.tensors, strict=False)
     if context.start.checkpoint is not None:
-        checkpoint.load_weights(context.start.checkpoint, model, spec.task)
+        checkpoint.load_weights(context.start.checkpoint, model, spec.task, adapters)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]  # a PreTrainedModel's method
     if settings.torch_compile:
         model.compile()
     model.to(accelerator.device)
     optimizer = make_optimizer(model, settings, accelerator.device)
+    freezing = Freezing(model, settings, total, per_epoch)
+    freezing.begin()  # after the optimizer, which has what will be unfrozen from the start
     model, prepared = accelerator.prepare(model, optimizer)
     steps = context.schedule_steps or total
     schedule = make_schedule(optimizer, settings, steps, context.schedule_offset, more_is_better=more_is_better(spec))
-    return Trainee(accelerator, model, prepared, schedule, units_per_update)
+    return Trainee(accelerator, model, prepared, schedule, units_per_update, freezing, adapters)
 
 
 def _restore(spec: FitSpec, context: FitContext, trainee: Trainee) -> checkpoint.Place:
@@ -228,6 +240,7 @@ def _judge_and_save(
             place,
             spec.task,
             spec.preprocessing,
+            trainee.adapters,
         )
         scored = {"score": score(spec, metrics)} if metrics else {}
         context.report({"step": place.step, **_plain(metrics), **scored}, Path(folder) if context.rank == 0 else None)

@@ -6,6 +6,8 @@ It is fed with events, mappings with a ``kind``:
 ``phase``       ``message``: something that takes a while begins (``Starting 2 workers``)
 ``prepare``     ``message``, ``done``, ``total`` (0: not known): rows prepared
 ``start``       ``step``, ``steps``, ``epoch``: the first update is next; a step above 0 resumes
+``trained``     ``message``, ``adaptation``, ``parameters``, ``trained``, ``groups``: which parameters learn
+``note``        ``message``: something that stays to be read
 ``step``        ``step``, ``steps``, ``epoch``, ``loss``, ``learning_rate``, ``examples_per_second``
 ``eval``        ``step``, ``epoch``, metrics by name, ``best_step``
 ``checkpoint``  ``step``: it can be resumed from here
@@ -114,6 +116,8 @@ class Progress:
             best = " ← best so far" if event.get("best_step") == event["step"] else ""
             numbers = "  ".join(f"{name} {value}" for name, value in found.items())
             view.say(f"Step {event['step']:,}, epoch {event.get('epoch', 0):.2f}: {numbers}{best}")
+        elif kind in ("trained", "note"):
+            view.say(str(event["message"]))
         elif kind == "restart":
             view.say(str(event.get("message") or "A worker died: training restarts from its last checkpoint"))
             view.phase("Restarting workers")

@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tunesmith.tasks.adapters import Adapters
 from tunesmith.tasks.base import Features, Metrics, Preprocessing, Task
 from tunesmith.training import checkpoint
 from tunesmith.training.batch_plan import MicroBatches
+from tunesmith.training.unfreeze import Freezing
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -110,6 +112,10 @@ class Trainee:
     schedule: Any
     units_per_update: float
     """Loss units of an update on average: what summed losses are divided by."""
+    freezing: Freezing
+    """Which parameters are trained at which update."""
+    adapters: Adapters | None = None
+    """The adapters that stand in the model."""
 
 
 @dataclass
