@@ -93,7 +93,7 @@ def test_lora_trains_the_adapters_and_the_head(tmp_path: Path) -> None:
     for name, value in after.items():
         if name not in trained:
             torch.testing.assert_close(value, before[name.replace(".base_layer", "")], rtol=0, atol=0)
-    assert any(float(value.abs().max()) > 0 for name, value in after.items() if ".lora_B" in name)
+    assert any(bool(value.any()) for name, value in after.items() if ".lora_B" in name)
 
 
 def test_a_saved_model_has_the_adapters_merged_and_plain_transformers_loads_it(tmp_path: Path) -> None:
@@ -110,6 +110,7 @@ def test_a_saved_model_has_the_adapters_merged_and_plain_transformers_loads_it(t
         torch.testing.assert_close(plain(**batch).logits, result.model.eval()(**batch).logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it by its old name
 def test_peft_loads_the_kept_adapter_onto_the_base(tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification

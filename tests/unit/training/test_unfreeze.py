@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from support.data import pictures, texts
 from support.fits import Fitted, fitted, on_ranks, prepare_in_memory, recipe_for
@@ -143,7 +144,7 @@ def watched_and_sent(context: FitContext, recipe: Any, rows: Any) -> Any:
 
     def counting(state, bucket):  # DDP checks annotations of its hooks, and does not know them as text
         sent[-1] += bucket.buffer().numel() * bucket.buffer().element_size()
-        return torch.distributed.algorithms.ddp_comm_hooks.default_hooks.allreduce_hook(None, bucket)
+        return allreduce_hook(None, bucket)
 
     hooked: list[Any] = []
 
