@@ -211,7 +211,8 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
         np.testing.assert_allclose(zero[0], whole[0], atol=1e-4)
         for name, value in zero[1].items():
             np.testing.assert_array_equal(value, one[1][name], err_msg=name)
-            np.testing.assert_allclose(value, whole[1][name], atol=1e-3, err_msg=name)
+            if not name.endswith("key.bias"):  # its gradient is 0 but for rounding, which Adam makes as large as any
+                np.testing.assert_allclose(value, whole[1][name], atol=1e-3, err_msg=name)
 
 
 def test_lora_finds_the_attention_of_a_model_that_peft_has_no_entry_for(tmp_path: Path) -> None:
