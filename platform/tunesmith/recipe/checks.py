@@ -121,6 +121,58 @@ def objective(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
         yield Finding(*found)
 
 
+def adaptation(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """The way of adapting is one, and its settings are those of that way."""
+    training = recipe.training
+    way, by = training.adaptation, ("training.adaptation",)
+    for key in sorted(given):
+        if key.startswith("training.lora.") and way != "lora":
+            yield Finding(
+                _at(key), f"it has no effect while adaptation is {way}", "add training.adaptation: lora, or remove it", by
+            )
+    targets = training.lora.target_modules
+    for word in ("auto", "all-linear"):
+        if word in targets and len(targets) > 1:
+            what = f"{word} stands for modules by itself, and others are named beside it"
+            yield Finding(_at("training.lora.target_modules"), what, f"write {word} alone, or only names of modules")
+    if way == "linear-probe" and training.layerwise_lr_decay != 1:
+        what = "a linear probe trains the head alone: there are no layers whose rates could differ"
+        yield Finding(_at("training.layerwise_lr_decay"), what, "remove it, or set training.adaptation: full", by)
+    if training.fsdp and way != "full":
+        what = f"{way} leaves parameters frozen, which works with whole replicas only, and fsdp is true"
+        yield Finding(_at("training.adaptation"), what, "set training.fsdp: false", ("training.fsdp",))
+
+
+def unfreezing(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """The schedule of unfreezing is said once, has something to unfreeze, and begins before training ends."""
+    training, unfreeze = recipe.training, recipe.training.unfreeze
+    if not unfreeze.on:
+        if "training.unfreeze.groups_at_once" in given:
+            what, fix = "nothing says when groups are unfrozen", "add training.unfreeze.every_epochs: 1, or remove it"
+            yield Finding(_at("training.unfreeze.groups_at_once"), what, fix)
+        return
+    key = "training.unfreeze." + ("every_steps" if unfreeze.every_epochs is None else "every_epochs")
+    if unfreeze.every_epochs is not None and unfreeze.every_steps is not None:
+        what = f"the schedule is said twice: every {unfreeze.every_epochs:g} epochs and every {unfreeze.every_steps} updates"
+        yield Finding(_at(key), what, "keep one of every_epochs and every_steps", ("training.unfreeze.every_steps",))
+    if training.adaptation == "linear-probe":
+        what = "a linear probe trains the head alone: nothing is ever unfrozen"
+        yield Finding(_at(key), what, "remove training.unfreeze, or set training.adaptation: full", ("training.adaptation",))
+    if training.fsdp:
+        what = "unfreezing works with whole replicas only, and fsdp is true"
+        yield Finding(_at(key), what, "set training.fsdp: false, or remove training.unfreeze", ("training.fsdp",))
+    in_steps = training.max_steps > 0
+    every = unfreeze.every_steps if in_steps else unfreeze.every_epochs
+    most = training.max_steps if in_steps else training.num_train_epochs
+    if every is not None and every >= most:
+        unit = "updates" if in_steps else "epochs"
+        what = f"training ends after {most:g} {unit}, before anything is unfrozen: the head would train alone"
+        limit = "training.max_steps" if in_steps else "training.num_train_epochs"
+        yield Finding(
+            _at(key), what, f"lower it, or raise {limit}; training.adaptation: linear-probe trains a head alone", (limit,)
+        )
+
+
 def splits(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
     """The shares leave something to train on, and the way of splitting has the column it needs."""
     data, split = recipe.data, recipe.data.split
@@ -217,6 +269,8 @@ CHECKS: tuple[Check, ...] = (
     cadence,
     schedule,
     objective,
+    adaptation,
+    unfreezing,
     splits,
     few_shot,
     labels,

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from tunesmith.recipe.adaptation import LoraSection, UnfreezeSection
 from tunesmith.recipe.base import Section
 from tunesmith.recipe.forgetting import ReplaySection
 
@@ -125,6 +126,20 @@ class TrainingSection(Section):
 
     replay: ReplaySection = Field(default_factory=ReplaySection)
     """Old data that is mixed into the new."""
+
+    adaptation: Literal["full", "linear-probe", "bitfit", "lora"] = "full"
+    """Which parameters are trained: ``full`` all of them; ``linear-probe`` the head alone, on the trunk's outputs, which are
+    computed once; ``bitfit`` the biases and the head (Ben Zaken et al. 2021); ``lora`` low-rank adapters and the head."""
+
+    lora: LoraSection = Field(default_factory=LoraSection)
+    """The adapters, where ``adaptation`` is ``lora``."""
+
+    unfreeze: UnfreezeSection = Field(default_factory=UnfreezeSection)
+    """Gradual unfreezing from the head down."""
+
+    layerwise_lr_decay: float = Field(default=1.0, gt=0, le=1)
+    """Each layer group learns at this share of the rate of the group above it; the head has the full rate. 1 is one rate for
+    all, 0.9 is usual for transformers."""
 
     bf16: bool | Literal["auto"] = "auto"
     """bfloat16 autocast; ``auto`` is on where the GPU supports it and off on a CPU."""

@@ -128,12 +128,31 @@ def load_base(auto_class: Any, recipe: Recipe, labels: list[str]) -> torch.nn.Mo
 
 
 def load_saved(auto_class: Any, folder: str, **kwargs: Any) -> torch.nn.Module:
-    """The model of an artefact, as it is, in float32."""
+    """The model of an artefact, as it is, in float32; adapters that were kept alone are merged into their base first."""
     import torch
 
+    from tunesmith.tasks import adapters
+
+    if adapters.are_alone(folder):
+        return _load_adapted(auto_class, folder)
     with explained(folder), quiet():
         model = auto_class.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, **kwargs)
     return model  # type: ignore[no-any-return]  # transformers' auto classes are untyped
+
+
+def _load_adapted(auto_class: Any, folder: str) -> torch.nn.Module:
+    """The base that the folder's adapters belong to, with the folder's config, and the adapters merged into it."""
+    from transformers import AutoConfig
+
+    from tunesmith.tasks import adapters
+
+    base = adapters.base_of(folder)
+    with explained(folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    revision = {"revision": base["revision"]} if base["revision"] else {}
+    model = load_saved(auto_class, base["name_or_path"], config=config, ignore_mismatched_sizes=True, **revision)
+    adapters.merge_into(model, folder)
+    return model
 
 
 def own_labels(config: Any) -> list[str]:
@@ -174,8 +193,8 @@ def override_dropout(config: Any, value: float) -> None:
         setattr(config, name, value)
 
 
-def reset_head(model: Any) -> list[str]:
-    """Initialise the modules whose shape depends on the number of classes afresh, and name them.
+def head_modules(model: Any) -> list[str]:
+    """The modules whose shape depends on the number of classes.
 
     They are found by building the same architecture, without memory, for one class more and comparing shapes.
     """
@@ -189,7 +208,12 @@ def reset_head(model: Any) -> list[str]:
         wider = type(model)(config)
     shapes = {name: tensor.shape for name, tensor in wider.named_parameters()}
     changed = [name for name, tensor in model.named_parameters() if shapes.get(name) != tensor.shape]
-    modules = sorted({name.rpartition(".")[0] for name in changed})
+    return sorted({name.rpartition(".")[0] for name in changed})
+
+
+def reset_head(model: Any) -> list[str]:
+    """Initialise the modules whose shape depends on the number of classes afresh, and name them."""
+    modules = head_modules(model)
     for name in modules:
         module = model.get_submodule(name)
         for parameter in module.parameters(recurse=False):

@@ -3,6 +3,7 @@
 ::
 
     model/          Hugging Face's layout, with processor and tunesmith.json: usable as it is
+                    (adapter/ in it where adapters are trained; the weights around it have them merged in)
     weights.pt      the weights that training goes on with, where model/ holds their moving average
     optimizer.pt    the optimizer's state, tensors only (read with weights_only)
     training.json   step, epoch, place in the epoch, best metric so far
@@ -24,6 +25,7 @@ import torch
 from tunesmith import storage
 from tunesmith.runs.artefact import Artefact
 from tunesmith.tasks import hub
+from tunesmith.tasks.adapters import FOLDER, Adapters
 from tunesmith.training.optim import wind_forward
 
 if TYPE_CHECKING:
@@ -85,13 +87,14 @@ def save(
     task: Task,
     preprocessing: Preprocessing,
     raw: dict[str, torch.Tensor] | None = None,
+    adapters: Adapters | None = None,
 ) -> None:
     """Write a checkpoint; every rank calls, rank 0 writes. ``raw``: the weights of training, where the model has others."""
     weights = accelerator.get_state_dict(model)
     moments = _optimizer_state(model, optimizer, accelerator)
     if not accelerator.is_main_process:
         return
-    save_model(folder / "model", accelerator.unwrap_model(model), task, preprocessing, weights)
+    save_model(folder / "model", accelerator.unwrap_model(model), task, preprocessing, weights, adapters)
     if raw is not None:
         torch.save({name: value.cpu() for name, value in raw.items()}, folder / RAW)
     torch.save({"optimizer": moments, "schedule": schedule.state_dict()}, folder / "optimizer.pt")
@@ -99,22 +102,40 @@ def save(
 
 
 def save_model(
-    folder: Path, model: Any, task: Task, preprocessing: Preprocessing, weights: dict[str, torch.Tensor] | None = None
+    folder: Path,
+    model: Any,
+    task: Task,
+    preprocessing: Preprocessing,
+    weights: dict[str, torch.Tensor] | None = None,
+    adapters: Adapters | None = None,
 ) -> None:
-    """The model's folder: config, safetensors, processor, and what our predictor needs."""
+    """The model's folder: config, safetensors, processor, and what our predictor needs.
+
+    Adapters are kept in ``adapter/``; the weights are those of the model with the adapters merged into it, or left out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if adapters is not None:
+        weights = model.state_dict() if weights is None else weights
+        adapters.write(folder / FOLDER, weights)
+        weights = adapters.merged(model, weights) if adapters.merge else None
     with hub.quiet():
-        model.save_pretrained(folder, state_dict=weights)
+        if adapters is None or adapters.merge:
+            model.save_pretrained(folder, state_dict=weights)
+        else:
+            model.config.save_pretrained(folder)
     if preprocessing.processor is not None:
         preprocessing.processor.save_pretrained(folder)
     Artefact(task=task.name, state=dict(preprocessing.state)).write(folder)
 
 
-def load_weights(folder: Path, model: torch.nn.Module, task: Task) -> None:
-    """Put a checkpoint's parameters into the model.
+def load_weights(folder: Path, model: torch.nn.Module, task: Task, adapters: Adapters | None = None) -> None:
+    """Put a checkpoint's parameters into the model; those of the adapters and the head, where adapters are trained.
 
     Through ``from_pretrained``: Transformers may rename and reshape parameters on their way to and from the disk.
     """
+    if adapters is not None:
+        adapters.load(folder / "model" / FOLDER, model)
+        return
     model.load_state_dict(task.load_model(str(folder / "model")).state_dict())
 
 

@@ -10,6 +10,7 @@ labelled word) weighs the same in an update of many short examples as in one of 
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,16 +27,19 @@ from tunesmith.tasks.base import Batch, Metrics
 from tunesmith.tasks.losses import make_criterion
 from tunesmith.training import checkpoint, collective
 from tunesmith.training.acceleration import emulated, make_accelerator
+from tunesmith.training.adaptation import adapt, described
 from tunesmith.training.augmentation import MakeBatch, batch_maker
 from tunesmith.training.averaging import Average
 from tunesmith.training.batch_plan import MicroBatches, PlanSettings, plan, updates_per_epoch
 from tunesmith.training.composition import Composition, compose
+from tunesmith.training.feature_cache import cached
 from tunesmith.training.l2_sp import make_l2_sp
 from tunesmith.training.loader import prefetch
 from tunesmith.training.memory import explaining_memory
 from tunesmith.training.optim import make_optimizer, make_schedule, on_plateau
 from tunesmith.training.retention import Watch
 from tunesmith.training.spec import Event, FitContext, FitData, FitResult, FitSpec, Planner, Tally, Trainee
+from tunesmith.training.unfreeze import Freezing
 from tunesmith.training.validation import judge, more_is_better, rehearse, score, tell_retained, validate
 
 __all__ = ["Event", "FitContext", "FitData", "FitResult", "FitSpec", "fit", "train_step", "validate"]
@@ -54,7 +58,7 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
     planner = context.planner or _planner(spec, composition, context)
     per_epoch = _updates_per_epoch(spec, composition, context)
     total = settings.max_steps if settings.max_steps > 0 else int(np.ceil(settings.num_train_epochs * per_epoch))
-    trainee = _build(spec, data, context, total, composition.units / per_epoch)
+    trainee = _build(spec, data, context, total, per_epoch, composition.units / per_epoch)
     place = _restore(spec, context, trainee)
     last = total if context.steps is None else min(total, place.step + context.steps)
     if place.step >= last and not place.step:
@@ -69,19 +73,23 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
     tell({"kind": "start", "step": place.step, "steps": total, "steps_per_epoch": per_epoch, "epoch": place.step / per_epoch})
     if note := emulated(trainee.accelerator):
         tell({"kind": "note", "message": note})
+    for event in described(trainee.accelerator.unwrap_model(trainee.model), spec.recipe, trainee.freezing, per_epoch):
+        tell(event)
     if data.validation is not None and settings.eval_strategy != "no" and not place.step:
         rehearse(spec, trainee.accelerator.unwrap_model(trainee.model), data.validation, context)
     if trainee.watch is not None and not place.step:
         tell_retained(trainee.watch.before, place, 0.0, tell)
-    make = batch_maker(spec, composition.examples)
-    tally, begun, seen = Tally(), time.perf_counter(), 0
     trainee.model.train()
+    trained, train = cached(spec, composition.examples, trainee, context, tell)
+    make = batch_maker(trained, train)
+    tally, begun, seen = Tally(), time.perf_counter(), 0
     stop = place.stopped_early
     while place.step < last and not stop:
         updates = planner(place.epoch)[place.update : place.update + last - place.step]
         for batches in _batches(updates, context.rank, place.epoch, make):
             checkpoint.seed_update(settings.seed, place.step, context.rank)
-            norm = train_step(spec, trainee, batches, context, tally)
+            trainee.model = trainee.freezing.advance(trainee.model, trainee.accelerator, place.step)
+            norm = train_step(trained, trainee, batches, context, tally)
             place.step, place.update = place.step + 1, place.update + 1
             seen += sum(_size(batch) for batch in batches)
             epoch = place.epoch + place.update / per_epoch
@@ -134,7 +142,7 @@ def train_step(spec: FitSpec, trainee: Trainee, batches: list[Batch], context: F
     return norm
 
 
-def _build(spec: FitSpec, data: FitData, context: FitContext, total: int, units_per_update: float) -> Trainee:
+def _build(spec: FitSpec, data: FitData, context: FitContext, total: int, per_epoch: int, units_per_update: float) -> Trainee:
     """Model, optimizer and schedule, on their device and prepared for all ranks.
 
     What is compared with the base takes its measure before any other weights are loaded, so that a resumed run compares with
@@ -143,14 +151,16 @@ def _build(spec: FitSpec, data: FitData, context: FitContext, total: int, units_
     settings = spec.recipe.training
     torch.manual_seed(settings.seed)
     accelerator = make_accelerator(settings)
-    model = spec.task.build_model(spec.recipe, spec.preprocessing.state)
+    build = functools.partial(spec.task.build_model, spec.recipe, spec.preprocessing.state)
+    model = build()
     model.to(accelerator.device)
     penalty = make_l2_sp(spec, model)
     watch = Watch(spec, context, data.retention, model) if data.retention else None
+    adapters = adapt(model, spec.recipe, build)
     if context.start.tensors is not None:
         model.load_state_dict(context.start.tensors, strict=False)
     if context.start.checkpoint is not None:
-        checkpoint.load_weights(context.start.checkpoint, model, spec.task)
+        checkpoint.load_weights(context.start.checkpoint, model, spec.task, adapters)
     average = Average(model, settings.ema_decay) if settings.ema_decay is not None else None
     if context.start.checkpoint is not None and context.start.mode != "weights":
         checkpoint.load_raw_weights(context.start.checkpoint, model)  # the average has what the model folder holds
@@ -159,12 +169,16 @@ def _build(spec: FitSpec, data: FitData, context: FitContext, total: int, units_
     if settings.torch_compile:
         model.compile()
     optimizer = make_optimizer(model, settings, accelerator.device)
+    freezing = Freezing(model, settings, total, per_epoch)
+    freezing.begin()  # after the optimizer, which has what will be unfrozen from the start
     model, prepared = accelerator.prepare(model, optimizer)
     collective.leave_buffers(model)
     steps = context.schedule_steps or total
     schedule = make_schedule(optimizer, settings, steps, context.schedule_offset, more_is_better=more_is_better(spec))
     criterion = make_criterion(spec.recipe, spec.preprocessing.state, accelerator.device)
-    return Trainee(accelerator, model, prepared, schedule, units_per_update, criterion, penalty, average, watch)
+    return Trainee(
+        accelerator, model, prepared, schedule, units_per_update, criterion, freezing, adapters, penalty, average, watch
+    )
 
 
 def _restore(spec: FitSpec, context: FitContext, trainee: Trainee) -> checkpoint.Place:
@@ -274,6 +288,7 @@ def _save(
             spec.task,
             spec.preprocessing,
             raw,
+            trainee.adapters,
         )
         scored = {"score": score(spec, metrics, excess)} if metrics else {}
         context.report({"step": place.step, **_plain(metrics), **scored}, Path(folder) if context.rank == 0 else None)

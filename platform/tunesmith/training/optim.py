@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from tunesmith.errors import UserError, nearest
 from tunesmith.recipe.hf_names import SCHEDULES_BY_METRIC, UNUSABLE_OPTIMIZERS
 from tunesmith.recipe.training import TrainingSection
+from tunesmith.training.parameters import layer_groups
 
 NAMED = {"adamw_torch": "AdamW", "adamw_torch_fused": "AdamW", "adam": "Adam", "sgd": "SGD", "adafactor": "Adafactor"}
 """Hugging Face's short names → the class in ``torch.optim``; any other class of ``torch.optim`` goes by its own name."""
@@ -42,24 +44,43 @@ def make_optimizer(model: torch.nn.Module, settings: TrainingSection, device: to
     if settings.optim == "adamw_torch_fused" and device.type in ("cpu", "cuda"):
         arguments["fused"] = True
     try:
-        return optimizer_class(parameter_groups(model, settings.weight_decay), **(arguments | settings.optim_args))
+        groups = parameter_groups(model, settings.weight_decay, settings.learning_rate, settings.layerwise_lr_decay)
+        return optimizer_class(groups, **(arguments | settings.optim_args))
     except (TypeError, ValueError) as error:
         raise UserError(f"training.optim_args: torch.optim.{name} says: {error}. Given: {settings.optim_args}") from error
 
 
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters that decay, and those that are spared: biases and the weights of normalisation layers."""
+def parameter_groups(
+    model: torch.nn.Module, weight_decay: float, learning_rate: float | None = None, layerwise_lr_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """Trainable parameters that decay, and those that are spared: biases and the weights of normalisation layers.
+
+    With a layer-wise decay there are two such groups for each layer group, from the head down, the learning rate of each being
+    ``layerwise_lr_decay`` times that of the one above it (discriminative fine-tuning, Howard and Ruder 2018).
+
+    Raises:
+        ModelError: a layer-wise decay is wanted, and the layers cannot be grouped.
+    """
     spared = {
         f"{module_name}.{name}" if module_name else name
         for module_name, module in model.named_modules()
         for name, _ in module.named_parameters(recurse=False)
         if "norm" in type(module).__name__.lower() or name.endswith("bias")
     }
-    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for name, p in trainable if name not in spared], "weight_decay": weight_decay},
-        {"params": [p for name, p in trainable if name in spared], "weight_decay": 0.0},
-    ]
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    layers: list[tuple[dict[str, float], Iterable[str]]] = [({}, trainable)]
+    if layerwise_lr_decay != 1:
+        assert learning_rate is not None, "a decayed rate needs the head's"
+        layers = [
+            ({"lr": learning_rate * layerwise_lr_decay**depth}, group.parameters)
+            for depth, group in enumerate(layer_groups(model))
+        ]
+    groups: list[dict[str, Any]] = []
+    for rate, names in layers:
+        mine = [name for name in names if name in trainable]
+        decaying = [trainable[name] for name in mine if name not in spared]
+        others = [trainable[name] for name in mine if name in spared]
+        groups += [{"params": decaying, "weight_decay": weight_decay, **rate}, {"params": others, "weight_decay": 0.0, **rate}]
     return [group for group in groups if group["params"]]
 
 

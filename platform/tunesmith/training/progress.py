@@ -6,6 +6,8 @@ It is fed with events, mappings with a ``kind``:
 ``phase``       ``message``: something that takes a while begins (``Starting 2 workers``)
 ``prepare``     ``message``, ``done``, ``total`` (0: not known): rows prepared
 ``start``       ``step``, ``steps``, ``epoch``: the first update is next; a step above 0 resumes
+``trained``     ``message``, ``adaptation``, ``parameters``, ``trained``, ``groups``: which parameters learn
+``note``        ``message``: something that stays to be read
 ``step``        ``step``, ``steps``, ``epoch``, ``loss``, ``learning_rate``, ``examples_per_second``
 ``eval``        ``step``, ``epoch``, metrics by name, ``best_step``
 ``checkpoint``  ``step``: it can be resumed from here
@@ -119,7 +121,7 @@ class Progress:
         elif kind == "retention":
             facts = "  ".join(f"{name} {value}" for name, value in metrics_of(event, most=3).items())
             view.say(f"  {event['split']} at step {event['step']:,}: {facts}")
-        elif kind == "note":
+        elif kind in ("trained", "note"):
             view.say(str(event["message"]))
         elif kind == "restart":
             view.say(str(event.get("message") or "A worker died: training restarts from its last checkpoint"))

@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tunesmith.tasks.adapters import Adapters
 from tunesmith.tasks.base import Features, Metrics, Preprocessing, Task
 from tunesmith.training import checkpoint
 from tunesmith.training.batch_plan import MicroBatches
+from tunesmith.training.unfreeze import Freezing
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -139,6 +141,10 @@ class Trainee:
     """Loss units of an update on average: what summed losses are divided by."""
     criterion: Criterion
     """The recipe's loss with its weights, on the model's device."""
+    freezing: Freezing
+    """Which parameters are trained at which update."""
+    adapters: Adapters | None = None
+    """The adapters that stand in the model."""
     penalty: Callable[[torch.nn.Module], torch.Tensor] | None = None
     """A term added once to each update's mean loss (L2-SP)."""
     average: Average | None = None

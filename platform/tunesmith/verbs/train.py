@@ -248,6 +248,8 @@ class _Listener:
             self._started, self._lost = True, False
             self.run.truncate_history(event["step"])  # what was logged beyond the checkpoint is done again
             self._judged = [line for line in self._judged if line["step"] <= event["step"]]
+        if kind == "trained":
+            self.run.update(trained={name: value for name, value in event.items() if name not in ("kind", "message")})
         if kind in ("start", "step", "eval"):
             self.step = max(self.step, event["step"])
         if kind == "done" and event.get("stopped_by"):

@@ -175,3 +175,31 @@ def test_a_schedule_that_cannot_be_made_says_why(name: str, kwargs: dict[str, An
     told = settings(lr_scheduler_type=name, lr_scheduler_kwargs=kwargs)
     with pytest.raises(UserError, match=f"training.lr_scheduler_type: '{name}'.*{said}"):
         make_schedule(make_optimizer(layer(), told, CPU), told, 12)
+
+
+def test_layerwise_decay_lowers_the_rate_from_the_head_down_and_keeps_the_split_of_weight_decay(bert: Any) -> None:
+    names = {id(parameter): name for name, parameter in bert.named_parameters()}
+    depths = {"classifier": 0, "bert.pooler": 1, "bert.encoder.layer.1": 1, "bert.encoder.layer.0": 2, "bert.embeddings": 3}
+    plain = {names[id(p)]: group["weight_decay"] for group in parameter_groups(bert, 0.1) for p in group["params"]}
+    wanted = sorted(
+        (name, pytest.approx(2e-3 * 0.9**depth), plain[name])
+        for name in names.values()
+        for start, depth in depths.items()
+        if name.startswith(f"{start}.")
+    )
+    made = make_optimizer(bert, settings(learning_rate=2e-3, weight_decay=0.1, layerwise_lr_decay=0.9), CPU)
+    found = sorted((names[id(p)], group["lr"], group["weight_decay"]) for group in made.param_groups for p in group["params"])
+    assert found == wanted
+    assert len(found) == len(names)
+    assert made.param_groups[0]["lr"] == 2e-3, "the head's rate is the one that is logged"
+
+
+def test_a_schedule_keeps_the_ratio_of_the_layers_rates(bert: Any) -> None:
+    told = settings(learning_rate=1e-2, layerwise_lr_decay=0.5, warmup_steps=2, lr_scheduler_type="linear")
+    optimizer = make_optimizer(bert, told, CPU)
+    schedule = make_schedule(optimizer, told, steps=10)
+    for _ in range(4):
+        optimizer.step()
+        schedule.step()
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert sorted(set(rates), reverse=True) == pytest.approx([1e-2 * 0.75 * 0.5**depth for depth in range(4)])

@@ -1,0 +1,304 @@
+"""A linear probe's trunk never changes: its outputs are computed once, and the head is trained on them.
+
+What is kept are the outputs of the model's trunk (``base_model_prefix``), in memory, as far as the head reads them. In training
+the trunk answers from there, and everything behind it runs as it is: dropout, every module of the head, the loss. Which outputs
+the head reads is found by trying: whatever may be replaced by NaN without the loss becoming NaN has no influence.
+
+The loss on cached outputs is held against the real one before the first update. Where they differ, or the trunk is not called
+once per loss, or its outputs are too large, the probe runs through the trunk in every update, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tunesmith.evaluation.predictor import EXAMPLES_PER_BATCH, TOKENS_PER_BATCH, batches_by_length, to_device
+from tunesmith.tasks.base import Batch, Features, Preprocessing, Task
+from tunesmith.tasks.losses import Criterion
+from tunesmith.training import collective
+from tunesmith.training.parameters import trunk_name
+from tunesmith.training.spec import Event, Examples, FitContext, FitSpec, Trainee
+
+MOST_BYTES = 4 << 30
+"""Largest cache of one rank."""
+
+TRIED = 4
+"""Examples on which it is found what the head reads, and on which cached and real loss are compared."""
+
+TOLERANCE = 1e-4
+"""Largest relative difference of the two: batches of another shape are summed in another order."""
+
+PREFIX = "trunk."
+"""Of the cached outputs' names in a batch."""
+
+EXCHANGED = 1 << 24
+"""Numbers that ranks exchange at a time."""
+
+
+class Uncacheable(Exception):
+    """Why the outputs cannot be kept."""
+
+
+def cached(
+    spec: FitSpec, split: Examples, trainee: Trainee, context: FitContext, tell: Callable[[Event], None]
+) -> tuple[FitSpec, Examples]:
+    """Spec and split for training, whose batches bring the trunk's outputs where only the head is trained; else as they are."""
+    settings = spec.recipe.training
+    if settings.adaptation != "linear-probe":
+        return spec, split
+    model = trainee.accelerator.unwrap_model(trainee.model)
+    tell({"kind": "phase", "message": f"Computing the trunk's outputs of {len(split):,} examples"})
+    model.eval()
+    try:
+        if settings.torch_compile:
+            raise Uncacheable("training.torch_compile is on")
+        if spec.recipe.data.augment:
+            raise Uncacheable("data.augment changes the examples in every epoch")
+        stores, task = _made(spec, split, model, trainee, context)
+    except Uncacheable as error:
+        tell({"kind": "note", "message": f"The trunk is run in every update of the probe, its outputs not cached: {error}"})
+        return spec, split
+    finally:
+        model.train()
+        trainee.freezing.hold()
+    size = sum(store.bytes for store in stores.values()) / 1e6
+    tell({"kind": "note", "message": f"Training the head on cached outputs ({', '.join(stores)}: {size:,.1f} MB)"})
+    return FitSpec(spec.recipe, cast(Task, task), spec.preprocessing), Numbered(split)
+
+
+@dataclass
+class Store:
+    """One output of the trunk for all examples: rows of one shape, or a stretch of rows for each."""
+
+    values: torch.Tensor
+    """``[n, …]``, or ``[sum of lengths, …]`` for a ragged one."""
+    lengths: npt.NDArray[np.int32] | None
+    """Of each example where it is ragged."""
+    first: bool
+    """Whether only the first position of each is kept, the one that the head reads."""
+
+    def __post_init__(self) -> None:
+        self._starts = None if self.lengths is None else np.cumsum(self.lengths, dtype=np.int64) - self.lengths
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes."""
+        return self.values.numel() * self.values.element_size()
+
+    def put(self, indices: npt.NDArray[np.int64], output: torch.Tensor) -> None:
+        """Keep the output of these examples. Raises :class:`Uncacheable` where it is not shaped like the others."""
+        rows = (output[:, :1] if self.first else output).to(self.values)
+        if self._starts is None or self.lengths is None:
+            if rows.shape[1:] != self.values.shape[1:]:
+                raise Uncacheable(f"outputs differ in shape, {tuple(rows.shape[1:])} and {tuple(self.values.shape[1:])}")
+            self.values[torch.from_numpy(indices)] = rows
+            return
+        if rows.shape[1] != self.lengths[indices].max():
+            raise Uncacheable(f"inputs of {self.lengths[indices].max()} steps have outputs of {rows.shape[1]}")
+        for row, index in zip(rows, indices, strict=True):
+            start, length = int(self._starts[index]), int(self.lengths[index])
+            self.values[start : start + length] = row[:length]
+
+    def take(self, indices: Sequence[int]) -> torch.Tensor:
+        """The output of these examples, ragged ones padded with zeros."""
+        if self._starts is None or self.lengths is None:
+            return self.values[torch.tensor(indices)]
+        rows = [self.values[self._starts[i] : self._starts[i] + self.lengths[i]] for i in indices]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+@dataclass(frozen=True)
+class NumberedFeatures(Features):
+    """Features that know which example they are of."""
+
+    index: int = -1
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """A split whose features are numbered."""
+
+    split: Examples
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int32]:
+        """What each example costs."""
+        return self.split.lengths
+
+    @property
+    def counts(self) -> npt.NDArray[np.int32]:
+        """The units of loss of each."""
+        return self.split.counts
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def features(self, indices: Sequence[int]) -> list[Features]:
+        """The features of these examples, numbered."""
+        found = self.split.features(indices)
+        return [NumberedFeatures(one.values, one.length, one.count, int(i)) for one, i in zip(found, indices, strict=True)]
+
+    def examples(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The examples themselves, by role."""
+        return self.split.examples(indices)
+
+
+class OnCachedTrunk:
+    """A task whose batches bring the trunk's outputs, and whose loss takes them from there; else the task itself."""
+
+    def __init__(self, task: Task, trunk: torch.nn.Module, stores: dict[str, Store], rebuild: Callable[..., Any]) -> None:
+        self._task, self._trunk, self._stores, self._rebuild = task, trunk, stores, rebuild
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def collate(self, features: Sequence[Features], preprocessing: Preprocessing) -> Batch:
+        """The batch with the trunk's outputs in it."""
+        batch = self._task.collate(features, preprocessing)
+        indices = [cast(NumberedFeatures, one).index for one in features]
+        return batch | {PREFIX + name: store.take(indices) for name, store in self._stores.items()}
+
+    def loss(self, model: torch.nn.Module, batch: Batch, *arguments: Any, **named: Any) -> tuple[torch.Tensor, int]:
+        """The task's loss, the trunk answering from the batch."""
+        outputs = {name.removeprefix(PREFIX): value for name, value in batch.items() if name.startswith(PREFIX)}
+        rest = {name: value for name, value in batch.items() if not name.startswith(PREFIX)}
+        with _answering(self._trunk, self._rebuild(**outputs)):
+            return self._task.loss(model, rest, *arguments, **named)
+
+
+def _made(
+    spec: FitSpec, split: Examples, model: torch.nn.Module, trainee: Trainee, context: FitContext
+) -> tuple[dict[str, Store], OnCachedTrunk]:
+    """The filled stores, and the task on top of them. Raises :class:`Uncacheable`, on all ranks or on none."""
+    name = trunk_name(model)
+    if name is None:
+        raise Uncacheable(f"{type(model).__name__} has no base_model_prefix")
+    trunk, device = model.get_submodule(name), trainee.accelerator.device
+    few = list(range(min(TRIED, len(split))))
+
+    def batch_of(indices: Sequence[int]) -> Batch:
+        return to_device(spec.task.collate(split.features(list(indices)), spec.preprocessing), device)
+
+    with torch.no_grad():
+        sample = batch_of(few)
+        outputs, wanted = _outputs(spec, trainee.criterion, model, trunk, sample)
+        stores = {
+            key: _store(split, value, spec.task.ragged, few, place == "first")
+            for key, value in outputs.items()
+            if (place := _read(spec, trainee.criterion, model, trunk, sample, outputs, key)) != "nothing"
+        }
+        size = sum(store.bytes for store in stores.values())
+        if size > MOST_BYTES:
+            raise Uncacheable(f"they take {size / 2**30:.1f} GiB, more than {MOST_BYTES >> 30}")
+        problem = ""
+        budget = TOKENS_PER_BATCH.get(device.type, TOKENS_PER_BATCH["cpu"]) if spec.task.ragged else EXAMPLES_PER_BATCH
+        for indices in batches_by_length(split.lengths, budget, EXAMPLES_PER_BATCH)[context.rank :: context.world_size]:
+            try:
+                found, _ = _outputs(spec, trainee.criterion, model, trunk, batch_of(indices.tolist()))
+                for key, store in stores.items():
+                    store.put(indices, found[key])
+            except Uncacheable as error:
+                problem = str(error)
+                break
+        if collective.sum_over_ranks([float(bool(problem))], device)[0]:
+            raise Uncacheable(problem or "another rank could not")
+        for store in stores.values():
+            _exchange(store.values, device)
+        kind, shapes = type(outputs), {key: value for key, value in outputs.items() if key not in stores}
+        task = OnCachedTrunk(spec.task, trunk, stores, lambda **kept: _rebuilt(kind, list(outputs), kept, shapes))
+        with_cache = to_device(task.collate(Numbered(split).features(few), spec.preprocessing), device)
+        given = _loss(cast(Task, task), trainee.criterion, model, with_cache)
+    if not abs(given - wanted) <= TOLERANCE * max(1.0, abs(wanted)):
+        raise Uncacheable(f"the loss on them is {given:.6g}, and {wanted:.6g} without")
+    return stores, task
+
+
+def _loss(task: Task, criterion: Criterion, model: torch.nn.Module, batch: Batch) -> float:
+    """The loss as a number; NaN where the model or the task refuses the outputs."""
+    try:
+        return float(task.loss(model, batch, criterion)[0])
+    except (ValueError, RuntimeError, AssertionError, TypeError, IndexError):
+        return float("nan")
+
+
+def _outputs(
+    spec: FitSpec, criterion: Criterion, model: torch.nn.Module, trunk: torch.nn.Module, batch: Batch
+) -> tuple[Any, float]:
+    """The trunk's outputs by name, and the loss that came of them."""
+    from transformers.utils import ModelOutput
+
+    heard: list[Any] = []
+    handle = trunk.register_forward_hook(lambda _module, _inputs, output: heard.append(output))
+    try:
+        loss, _ = spec.task.loss(model, batch, criterion)
+    finally:
+        handle.remove()
+    if len(heard) != 1 or not isinstance(heard[0], ModelOutput):
+        raise Uncacheable(f"{type(trunk).__name__} was called {len(heard)} times for one loss, or gives no ModelOutput")
+    if not all(isinstance(value, torch.Tensor) for value in heard[0].values()):
+        raise Uncacheable(f"{type(trunk).__name__} gives more than tensors")
+    return heard[0], float(loss)
+
+
+def _read(
+    spec: FitSpec, criterion: Criterion, model: torch.nn.Module, trunk: torch.nn.Module, batch: Batch, outputs: Any, name: str
+) -> str:
+    """What the head reads of one output: ``nothing``, the ``first`` position, or the ``whole``."""
+    value = outputs[name]
+    spoilt = torch.full_like(value, float("nan")) if value.is_floating_point() else None
+    if spoilt is None:
+        return "whole"
+    for place, tried in (("nothing", spoilt), ("first", torch.cat([value[:, :1], spoilt[:, 1:]], dim=1))):
+        if place == "first" and (value.dim() != 3 or value.shape[1] < 2):
+            continue
+        with _answering(trunk, type(outputs)(**{**outputs, name: tried})):
+            if np.isfinite(_loss(spec.task, criterion, model, batch)):
+                return place
+    return "whole"
+
+
+def _store(split: Examples, value: torch.Tensor, ragged: bool, few: list[int], first: bool) -> Store:
+    """An empty store for an output of which ``value`` is an example. Zeros, which ranks add up."""
+    if first:
+        return Store(torch.zeros(len(split), 1, *value.shape[2:], dtype=value.dtype), None, True)
+    if ragged and value.dim() > 1 and value.shape[1] == split.lengths[few].max():
+        lengths = np.asarray(split.lengths)
+        return Store(torch.zeros(int(lengths.sum()), *value.shape[2:], dtype=value.dtype), lengths, False)
+    return Store(torch.zeros(len(split), *value.shape[1:], dtype=value.dtype), None, False)
+
+
+def _rebuilt(kind: type, names: list[str], kept: dict[str, torch.Tensor], unread: dict[str, torch.Tensor]) -> Any:
+    """The trunk's output as it was, with NaN for what is not read."""
+    (size, device) = next((len(value), value.device) for value in kept.values())
+    nan = torch.full((1,), float("nan"), device=device)
+    return kind(**{name: kept[name] if name in kept else nan.expand(size, *unread[name].shape[1:]) for name in names})
+
+
+def _exchange(values: torch.Tensor, device: torch.device) -> None:
+    """Give every rank all rows: each has its own, and zeros elsewhere."""
+    if not collective.together():
+        return
+    for part in values.view(-1).split(EXCHANGED):
+        moved = part.to(device, torch.float32)
+        torch.distributed.all_reduce(moved)
+        part.copy_(moved)
+
+
+@contextmanager
+def _answering(trunk: torch.nn.Module, output: Any) -> Iterator[None]:
+    """The trunk gives this output, whatever it is asked, for the time of the block."""
+    own = trunk.__dict__.get("forward")
+    trunk.__dict__["forward"] = lambda *_arguments, **_named: output
+    try:
+        yield
+    finally:
+        del trunk.__dict__["forward"]
+        if own is not None:
+            trunk.__dict__["forward"] = own
