@@ -44,7 +44,7 @@ def prepare_in_memory(recipe: Recipe, rows: list[dict[str, Any]], held_out: int 
     state = task.freeze(task.merge([task.collect(rows)]), recipe)
     preprocessing = Preprocessing(state, task.load_processor(recipe))
     splits = [MemorySplit(task, part, preprocessing) for part in (rows[:-held_out], rows[-held_out:])]
-    return FitSpec(recipe, task, preprocessing), FitData(*splits)
+    return FitSpec(recipe, task, preprocessing), FitData(splits[0], splits[1])
 
 
 def losses(result: FitResult) -> list[float]:

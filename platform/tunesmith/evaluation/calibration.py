@@ -199,7 +199,8 @@ def _softmax(logits: Array) -> Array:
 
 
 def _sigmoid(logits: Array) -> Array:
-    return np.exp(-np.logaddexp(0, -logits))
+    chances: Array = np.exp(-np.logaddexp(0, -logits))
+    return chances
 
 
 def sentence(record: Mapping[str, Any]) -> str:

@@ -47,13 +47,13 @@ def retention(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
         yield Finding(_at("evaluation.retention.choose"), what, "add evaluation.retention.max_drop: 0.02, or remove it")
     if section.max_drop is None or section.data is None:
         return
-    key = _at("evaluation.retention.max_drop")
+    ceiling = _at("evaluation.retention.max_drop")
     if training.eval_strategy == "no":
         what = "a ceiling is watched at every evaluation, and eval_strategy is no"
-        yield Finding(key, what, "set training.eval_strategy: epoch", ("training.eval_strategy",))
+        yield Finding(ceiling, what, "set training.eval_strategy: epoch", ("training.eval_strategy",))
     elif not training.load_best_model_at_end:
         what = "the checkpoint that broke the ceiling would be kept: load_best_model_at_end is false"
-        yield Finding(key, what, "remove training.load_best_model_at_end", ("training.load_best_model_at_end",))
+        yield Finding(ceiling, what, "remove training.load_best_model_at_end", ("training.load_best_model_at_end",))
 
 
 def calibration(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:

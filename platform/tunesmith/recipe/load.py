@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,7 @@ def _anchor(tree: Tree, base_dir: str) -> None:
         if value is None or tree.mark(at).source is None or at_hub(key, keys.get(tree.values, "data.format")):
             continue
         anchor = absolute_model if key.startswith("model.") else absolute
-        keys.put(tree.values, key, each_place(value, lambda one, a=anchor: a(one, os.getcwd())))
+        keys.put(tree.values, key, each_place(value, partial(anchor, base=os.getcwd())))
 
 
 def _open_sections(values: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from tunesmith.errors import UserError, nearest
@@ -85,7 +86,7 @@ def located(recipe: Recipe, values: dict[str, Any]) -> dict[str, Any]:
         if not keys.has(values, key) or at_hub(key, recipe.data.format):
             continue
         place = absolute_model if key.startswith("model.") else absolute
-        keys.put(values, key, each_place(keys.get(values, key), lambda one, place=place: place(one, recipe.base_dir)))
+        keys.put(values, key, each_place(keys.get(values, key), partial(place, base=recipe.base_dir)))
     for key in ("training.output_dir", "data.cache_dir"):
         value = keys.get(values, key)
         if value is not None and not is_uri(value):

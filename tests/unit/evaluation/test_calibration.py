@@ -57,7 +57,7 @@ def several(n: int) -> list[dict[str, Any]]:
 
 
 BERT = partial(tiny_bert, spread=0.2)
-CASES = {
+CASES: dict[str, Any] = {
     "text": ("text-classification", BERT, texts),
     "several": ("text-classification", BERT, several),
     "tokens": ("token-classification", BERT, sentences),

@@ -23,7 +23,7 @@ def test_it_is_the_recursion_with_the_warm_up() -> None:
     for n in range(20):
         with torch.no_grad():
             model.weight.copy_(torch.randn(3))
-        model.num_batches_tracked.add_(1)
+        model.get_buffer("num_batches_tracked").add_(1)
         average.update(model)
         decay = min(0.5, (1 + n) / (10 + n))
         wanted = decay * wanted + (1 - decay) * model.weight.detach()
@@ -52,7 +52,10 @@ def test_the_average_is_judged_and_kept_and_the_weights_go_on_beside_it(tmp_path
     spec, data = prepare_in_memory(plain, rows)
     without = fit(spec, data)
     spec, data = prepare_in_memory(averaged, rows)
-    report = lambda _, folder: shutil.copytree(folder, kept, dirs_exist_ok=True)  # noqa: E731
+
+    def report(metrics: dict[str, float], folder: Path | None) -> None:
+        shutil.copytree(str(folder), kept, dirs_exist_ok=True)
+
     result = fit(spec, data, FitContext(report=report))
 
     assert losses(result) == losses(without), "training does not know of it"

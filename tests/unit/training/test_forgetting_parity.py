@@ -47,18 +47,21 @@ def assert_same(one: Outcome, other: Outcome, tolerance: float = 2e-5) -> None:
         np.testing.assert_allclose(value, other[1][name], atol=20 * tolerance, rtol=0, err_msg=name)
     for what in ("loss", "drop"):
         np.testing.assert_allclose(numbers(one[2], what), numbers(other[2], what), atol=20 * tolerance, rtol=0)
-    gaps = [numbers(each[2], "gap", "validation") for each in (one, other)]
-    np.testing.assert_allclose(*gaps, atol=20 * tolerance, rtol=0)
+    gap, other_gap = (numbers(each[2], "gap", "validation") for each in (one, other))
+    np.testing.assert_allclose(gap, other_gap, atol=20 * tolerance, rtol=0)
 
 
 def test_accumulation_does_not_multiply_the_penalty(tmp_path: Path) -> None:
     whole = case("text-classification", tmp_path, per_device_train_batch_size=16)
     pieces = case("text-classification", tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=4)
-    assert_same(*fitted_with_old(FitContext(), [whole, pieces]))
+    one, other = fitted_with_old(FitContext(), [whole, pieces])
+    assert_same(one, other)
 
 
 def test_two_ranks_equal_one(tmp_path: Path) -> None:
-    alone = [case(name, tmp_path / name, per_device_train_batch_size=16) for name in TASKS if (tmp_path / name).mkdir() is None]
+    for name in TASKS:
+        (tmp_path / name).mkdir()
+    alone = [case(name, tmp_path / name, per_device_train_batch_size=16) for name in TASKS]
     shared = [case(name, tmp_path / name, per_device_train_batch_size=8) for name in TASKS]
     first, second = on_ranks(2, fitted_with_old, shared)
     for one, zero, other in zip(fitted_with_old(FitContext(), alone), first, second, strict=True):

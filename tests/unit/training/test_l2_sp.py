@@ -33,7 +33,7 @@ def test_the_penalty_and_its_gradient_are_those_of_the_paper(tmp_path: Path) -> 
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter))
     value = penalty(model)
-    value.backward()
+    value.backward()  # type: ignore[no-untyped-call]  # torch
     moved = sum(float((p.detach() - start[n]).square().sum()) for n, p in model.named_parameters() if n not in head)
     own = sum(float(p.detach().square().sum()) for n, p in model.named_parameters() if n in head)
     assert value.item() == pytest.approx(0.3 / 2 * moved + 0.7 / 2 * own, rel=1e-5)
