@@ -3,7 +3,7 @@
 A linear probe should be at least 10 times faster than full fine-tuning over the same epochs, and gradual unfreezing no slower
 per update. The ways take turns in one process.
 
-python tests/benchmarks/bench_adaptation.py [--examples 256] [--epochs 10] [--repeats 3]
+python tests/benchmarks/bench_adaptation.py [--examples 128] [--epochs 10] [--repeats 3]
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def run(folder: Path, base: Path, rows: list[dict[str, Any]], epochs: int, setti
 def main() -> None:
     """Time all ways in turn, and print a table and the ratios as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--examples", type=int, default=256)
+    parser.add_argument("--examples", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
