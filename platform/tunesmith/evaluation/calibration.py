@@ -195,7 +195,8 @@ def _outputs(model: torch.nn.Module) -> Iterator[list[Any]]:
 
 def _softmax(logits: Array) -> Array:
     raised: Array = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)
+    chances: Array = raised / raised.sum(axis=1, keepdims=True)
+    return chances
 
 
 def _sigmoid(logits: Array) -> Array:
