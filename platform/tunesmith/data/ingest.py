@@ -100,7 +100,6 @@ class Ingested:
         for f in other.schema:
             kinds.get(f.name, []).append(f.type)
         schema = pa.schema([(name, tables.common_type(found)) for name, found in kinds.items()])
-        joined = {n: np.concatenate([getattr(self, n), getattr(other, n)[chosen]]) for n in ("hashes", "inputs", "targets")}
         return replace(
             self,
             files=files,
@@ -108,8 +107,10 @@ class Ingested:
             count=self.count + len(chosen),
             strata=strata,
             classes=classes,
+            hashes=np.concatenate([self.hashes, other.hashes[chosen]]),
+            inputs=np.concatenate([self.inputs, other.inputs[chosen]]),
+            targets=np.concatenate([self.targets, other.targets[chosen]]),
             _segments=[*self._segments, *writer.paths],
-            **joined,
         )
 
     def _stored(self) -> Iterator[pa.Table]:

@@ -138,6 +138,16 @@ def adaptation(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
     if way == "linear-probe" and training.layerwise_lr_decay != 1:
         what = "a linear probe trains the head alone: there are no layers whose rates could differ"
         yield Finding(_at("training.layerwise_lr_decay"), what, "remove it, or set training.adaptation: full", by)
+    if training.l2_sp and way in ("linear-probe", "lora"):
+        what = f"{way} leaves the pre-trained parameters as they are: there is nothing to pull back"
+        yield Finding(_at("training.l2_sp"), what, "remove it, or set training.adaptation: full", by)
+    if way == "lora" and training.wise_ft is not None:
+        what = "the adapters would no longer be those of the model that is kept"
+        fix = "lower training.lora.lora_alpha, which mixes alike, or set training.adaptation: full"
+        yield Finding(_at("training.wise_ft"), what, fix, by)
+    if way == "lora" and not training.lora.merge and recipe.evaluation.calibrate is not None:
+        what = "a temperature is folded into whole weights, and lora.merge is false"
+        yield Finding(_at("evaluation.calibrate"), what, "set training.lora.merge: true, or remove it", by)
     if training.fsdp and way != "full":
         what = f"{way} leaves parameters frozen, which works with whole replicas only, and fsdp is true"
         yield Finding(_at("training.adaptation"), what, "set training.fsdp: false", ("training.fsdp",))

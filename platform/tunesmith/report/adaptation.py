@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 if TYPE_CHECKING:
     from tunesmith.evaluation.results import Evaluation
-    from tunesmith.report.html import Section
+    from tunesmith.report.page import Section
     from tunesmith.runs import Run
 
 WAYS = {
@@ -21,7 +21,7 @@ WAYS = {
 
 def section(run: Run, evaluation: Evaluation) -> Section | None:
     """The part, or None where every parameter was trained from the start at one rate."""
-    from tunesmith.report.html import Section
+    from tunesmith.report.page import Section
 
     told = run.manifest.get("trained")
     if not told:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup, escape
 
 from tunesmith import storage
-from tunesmith.report.html import Section
+from tunesmith.report.page import Section
 from tunesmith.tasks.augment import SAMPLES
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from tunesmith import storage
 from tunesmith.evaluation.results import Evaluation
 
 if TYPE_CHECKING:
-    from tunesmith.report.html import Section
+    from tunesmith.report.page import Section
     from tunesmith.runs import Run
 
 TITLES = {"duplicates": "Exact duplicates", "near_duplicates": "Near duplicates", "conflicts": "Conflicting labels"}
@@ -23,12 +23,12 @@ def section(run: Run, evaluation: Evaluation) -> Section | None:
     """The section *Data care*, or None for data that was prepared without it."""
     from markupsafe import Markup
 
-    from tunesmith.report.html import Section, _environment
+    from tunesmith.report.page import Section, environment
 
     care = _stored(run)
     if not care:
         return None
-    page = _environment().get_template("care.html.j2")
+    page = environment().get_template("care.html.j2")
     audit = {"applied": False, "why": "", **care.get("label_errors", {})}
     html = page.render(rows=_rows(care), examples=_examples(care), audit=audit, most=SUSPECTS)
     return Section("Data care", Markup(html))
@@ -102,9 +102,9 @@ def _rows(care: Mapping[str, Any]) -> list[dict[str, Any]]:
         shown.append({"title": title, "rows": entry["rows"] if looked["done"] else None, "where": splits, "done": how})
     leakage = care["leakage"]
     for how, title in (("exact", "Leaks"), ("near", "Near leaks")):
-        splits = {**leakage["given"], **leakage["made"]}
-        where = ", ".join(f"{one[how]:,} in {name}" for name, one in splits.items() if one[how])
-        rows = sum(one[how] for one in splits.values()) if leakage["action"] != "off" else None
+        leaking = {**leakage["given"], **leakage["made"]}
+        where = ", ".join(f"{one[how]:,} in {name}" for name, one in leaking.items() if one[how])
+        rows = sum(one[how] for one in leaking.values()) if leakage["action"] != "off" else None
         shown.append({"title": title, "rows": rows, "where": where, "done": _leaks_done(leakage, how, rows)})
     untidy = care["texts"]["untidy"]
     where = ", ".join(f"{count:,} in {split}" for split, count in untidy.items() if count)

@@ -10,7 +10,8 @@ from markupsafe import Markup
 
 from tunesmith import storage
 from tunesmith.report import plots, words
-from tunesmith.report.html import REPORT, environment, resource
+from tunesmith.report.html import REPORT
+from tunesmith.report.page import environment, resource
 from tunesmith.runs.words import span
 from tunesmith.tasks.metrics import greater_is_better
 

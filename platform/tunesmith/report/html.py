@@ -6,8 +6,6 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +14,12 @@ from markupsafe import Markup
 from tunesmith import storage
 from tunesmith.evaluation.evaluate import BASE_MODEL, MAJORITY
 from tunesmith.evaluation.results import Evaluation
-from tunesmith.report import plots, words
+from tunesmith.report import adaptation, augmentation, care, imbalance, overfitting, plots, retention, words
+from tunesmith.report.page import Section, environment, resource, stored
 from tunesmith.report.plots import Row, Series
 from tunesmith.tasks.metrics import greater_is_better
 
 if TYPE_CHECKING:
-    import jinja2
-
     from tunesmith.runs import Run
 
 log = logging.getLogger(__name__)
@@ -31,17 +28,11 @@ REPORT = "report.html"
 SECTIONS = "tunesmith.report_sections"
 """Entry points ``(run, evaluation) -> Section | None`` by which wings add to the report."""
 
+PARTS = (care.section, imbalance.section, augmentation.section, adaptation.section, overfitting.section, retention.section)
+"""What the platform itself adds, in the order of the page; each is there where it has something to say."""
+
 MOST_CLASSES = 200
 """Rows of the table of classes; the rest is in ``metrics.json``."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report that a wing brings."""
-
-    title: str
-    html: Markup
-    """Its content; whoever makes it has escaped what comes from data."""
 
 
 def write_report(run: Run, evaluation: Evaluation) -> str:
@@ -54,7 +45,7 @@ def write_report(run: Run, evaluation: Evaluation) -> str:
 def render(run: Run, evaluation: Evaluation) -> str:
     """The page as text."""
     recipe = run.recipe_values
-    stored = _stored(run, "data/report.json")
+    prepared = stored(run, "data/report.json")
     page = environment().get_template("report.html.j2")
     return page.render(
         run=run,
@@ -69,52 +60,14 @@ def render(run: Run, evaluation: Evaluation) -> str:
         charts=_charts(evaluation),
         classes=_classes(evaluation),
         slices=_slices(evaluation),
-        data=stored or {"splits": run.manifest.get("data", {})},
-        label_counts=_label_counts(stored),
+        data=prepared or {"splits": run.manifest.get("data", {})},
+        label_counts=_label_counts(prepared),
         recipe=recipe,
         settings=_flat(recipe),
         sections=_sections(run, evaluation),
         durations={name: words.duration(seconds) for name, seconds in run.manifest.get("durations", {}).items()},
         style=Markup(resource("report.css")),
     )
-
-
-@cache
-def environment() -> jinja2.Environment:
-    """The templates of the report, with the filters that they use."""
-    import jinja2
-
-    made = jinja2.Environment(
-        loader=jinja2.PackageLoader("tunesmith.report", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    made.filters |= {
-        "number": words.number,
-        "interval": words.interval,
-        "metric_title": words.metric_title,
-        "bytes": _bytes,
-        "shown": _shown,
-        "percent": lambda share: f"{100 * share:.1f}\u202f%" if share < 0.995 or share == 1 else f"{100 * share:.2f}\u202f%",
-    }
-    return made
-
-
-def resource(name: str) -> str:
-    """A file beside the templates, as text."""
-    from importlib.resources import files
-
-    return files("tunesmith.report").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _stored(run: Run, name: str) -> dict[str, Any]:
-    try:
-        found = storage.read_json(run.file(name))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _hero(found: Evaluation) -> Markup:
@@ -298,8 +251,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _sections(run: Run, found: Evaluation) -> list[Section]:
-    """What the wings add. A wing that fails costs its own section, not the report."""
-    sections = []
+    """The parts, then what the wings add. A wing that fails costs its own section, not the report."""
+    sections = [section for part in PARTS if (section := part(run, found)) is not None]
     for entry in sorted(entry_points(group=SECTIONS), key=lambda one: one.name):
         try:
             make: Callable[[Run, Evaluation], Section | None] = entry.load()
@@ -310,14 +263,3 @@ def _sections(run: Run, found: Evaluation) -> list[Section]:
         if section is not None:
             sections.append(section)
     return sections
-
-
-def _bytes(size: float | None) -> str:
-    return "–" if size is None else f"{size / 2**30:.1f} GiB"
-
-
-def _shown(value: Any) -> str:
-    """A reference or an answer as text."""
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or "none"
-    return "–" if value is None else str(value)

@@ -13,7 +13,7 @@ from tunesmith.tasks.weights import advice, class_weights, remedies
 if TYPE_CHECKING:
     from tunesmith.evaluation.results import ClassResult, Evaluation
     from tunesmith.recipe.training import TrainingSection
-    from tunesmith.report.html import Section
+    from tunesmith.report.page import Section
     from tunesmith.runs import Run
 
 MOST_CLASSES = 30
@@ -22,18 +22,18 @@ MOST_CLASSES = 30
 
 def section(run: Run, evaluation: Evaluation) -> Section | None:
     """The classes of the training split; None where the task has none."""
-    from tunesmith.report import html
+    from tunesmith.report import page
 
-    stored = html._stored(run, "data/report.json")
-    found = stored.get("imbalance")
+    report = page.stored(run, "data/report.json")
+    found = report.get("imbalance")
     if not found:
         return None
     training = run.recipe.training
-    rows = stored.get("splits", {}).get("train", {}).get("rows", 0)
+    rows = report.get("splits", {}).get("train", {}).get("rows", 0)
     counts: dict[str, int] = found["counts"]
     state = {"labels": list(counts), "label_counts": list(counts.values())}
-    page = html._environment().get_template("imbalance.html.j2")
-    shown = page.render(
+    template = page.environment().get_template("imbalance.html.j2")
+    shown = template.render(
         found=found,
         advice=advice(state, training),
         done=_done(training),
@@ -43,7 +43,7 @@ def section(run: Run, evaluation: Evaluation) -> Section | None:
         total=len(counts),
         split=evaluation.split,
     )
-    return html.Section("Classes of unequal size", Markup(shown))
+    return page.Section("Classes of unequal size", Markup(shown))
 
 
 def _classes(

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from tunesmith.evaluation.calibration import sentence as calibration_sentence
 from tunesmith.evaluation.results import Evaluation
 from tunesmith.report import plots
-from tunesmith.report.html import Section
+from tunesmith.report.page import Section
 from tunesmith.report.plots import Series
 from tunesmith.training.overfitting import IN_A_ROW, overfitting
 

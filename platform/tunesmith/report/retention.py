@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from tunesmith.evaluation.results import Evaluation, Retained
 from tunesmith.report import plots, words
-from tunesmith.report.html import Section
+from tunesmith.report.page import Section
 
 if TYPE_CHECKING:
     from tunesmith.runs import Run

@@ -121,7 +121,7 @@ def inject(model: Any, settings: LoraSection, head: Sequence[str], name_or_path:
     base = {"name_or_path": name_or_path, "revision": revision, "hash": trunk_hash(model, head)}
     config = LoraConfig(
         r=settings.r,
-        lora_alpha=settings.lora_alpha,
+        lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # peft divides by it, a float does as well
         lora_dropout=settings.lora_dropout,
         target_modules=targets(model, settings.target_modules, head),
         base_model_name_or_path=name_or_path,

@@ -232,7 +232,7 @@ def _outputs(
     spec: FitSpec, criterion: Criterion, model: torch.nn.Module, trunk: torch.nn.Module, batch: Batch
 ) -> tuple[Any, float]:
     """The trunk's outputs by name, and the loss that came of them."""
-    from transformers.utils import ModelOutput
+    from transformers.utils.generic import ModelOutput
 
     heard: list[Any] = []
     handle = trunk.register_forward_hook(lambda _module, _inputs, output: heard.append(output))
@@ -285,7 +285,7 @@ def _exchange(values: torch.Tensor, device: torch.device) -> None:
     """Give every rank all rows: each has its own, and zeros elsewhere."""
     if not collective.together():
         return
-    for part in values.view(-1).split(EXCHANGED):
+    for part in torch.split(values.view(-1), EXCHANGED):
         moved = part.to(device, torch.float32)
         torch.distributed.all_reduce(moved)
         part.copy_(moved)

@@ -53,7 +53,7 @@ def audit(data: DataSection, task: Task, train: Ingested, chosen: np.ndarray) ->
         return chosen, {**entry, "why": why, "examples": []}
     strata = train.strata[chosen]  # type: ignore[index]  # _not_applied says so where there is none
     some = chosen[split.subset(len(chosen), MOST_ROWS, strata, data.split.seed)]
-    labels = np.unique(train.strata[some], return_inverse=True)  # type: ignore[index]
+    labels = np.unique(np.asarray(train.strata)[some], return_inverse=True)
     if len(labels[0]) < 2:
         return chosen, {**entry, "why": "the rows have one class only", "examples": []}
     features = text_features(inputs, some) if inputs.kind == "text" else image_features(inputs, some)
