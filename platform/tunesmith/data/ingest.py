@@ -136,18 +136,11 @@ def ingest(
     Raises :class:`DataError` for what concerns a whole file: no such column, nothing in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    writer = _Segments(folder)
-    files: dict[str, int] = {}
-    hashes: list[np.ndarray] = []
-    targets: list[np.ndarray] = []
-    untidy = 0
-    codes: list[np.ndarray] = []
-    classes: dict[str, int] = {}
     mapping: dict[str, str] = {}
     seen = 0
     media = any(column.kind in rows.MEDIA for column in task.columns.values())
-    with writer, ThreadPoolExecutor(_THREADS) as pool:
-        each: Callable[..., Any] = pool.map if media else map
+    with _Segments(folder) as writer, ThreadPoolExecutor(_THREADS) as pool:
+        gathered = _Gathered(name, task, problems, writer, pool.map if media else map, normalize)
         for source in sources:
             for chunk in source.chunks():
                 seen += len(chunk.table) + len(chunk.bad)
@@ -155,55 +148,77 @@ def ingest(
                     problems.add(Problem(name, chunk.file, bad.row, bad.reason), {"raw": bad.raw})
                 if len(chunk.table) == 0:
                     continue
-                if chunk.file not in files:
+                if chunk.file not in gathered.files:
                     found = columns.match(chunk.table.column_names, task, said, chunk.file)
                 mapping = mapping or found
-                files.setdefault(chunk.file, len(files))
-                table = rows.by_role(chunk.table, found, task.columns, chunk.file.rpartition("/")[0])
-                examples = rows.examples(table, task.columns)
-                reasons = list(each(partial(_check, task), examples))
-                good = np.array([reason is None for reason in reasons])
-                for index in np.flatnonzero(~good):
-                    problem = Problem(name, _file_of(chunk, examples[index], task), int(chunk.rows[index]), reasons[index])
-                    problems.add(problem, examples[index])
-                kept = [example for example, reason in zip(examples, reasons, strict=True) if reason is None]
-                found_hashes = list(each(partial(rows.hashes, roles=task.columns, target=task.target), kept))
-                hashed = np.array([one[:2] for one in found_hashes], np.uint64).reshape(-1, 2)
-                hashes.append(hashed)
-                targets.append(np.fromiter((_target(task, example) for example in kept), np.uint64, len(kept)))
-                untidy += sum(one.untidy for one in found_hashes)
-                codes.append(_codes(task, kept, classes))
-                own = {
-                    rows.ROW: chunk.rows[good],
-                    rows.FILE: np.full(len(kept), files[chunk.file], np.int32),
-                    rows.HASH: hashed[:, 0].copy(),
-                }
-                table = table if good.all() else table.filter(good)
-                table = rows.tidied(table, task.columns) if normalize else table
-                for column, values in own.items():
-                    table = table.append_column(column, pa.array(values))
-                writer.write(table)
+                gathered.take(chunk, found)
                 progress("read", seen, 0)
     if seen == 0:
         specs = ", ".join(dict.fromkeys(source.spec for source in sources))
         raise DataError(f"data.{name}: {specs} has no rows\n    → Give data with at least one row below the column names.")
-    strata = np.concatenate(codes) if codes else np.zeros(0, np.int32)
-    both = np.concatenate(hashes) if hashes else np.zeros((0, 2), np.uint64)
-    return Ingested(
-        name=name,
-        files=list(files),
-        mapping=mapping,
-        schema=writer.schema(),
-        count=len(strata),
-        hashes=both[:, 0].copy(),
-        inputs=both[:, 1].copy(),
-        targets=np.concatenate(targets) if targets else np.zeros(0, np.uint64),
-        untidy=untidy,
-        strata=strata if len(strata) and (strata >= 0).all() else None,
-        classes=list(classes),
-        seen=seen,
-        _segments=writer.paths,
-    )
+    return gathered.ingested(mapping, seen)
+
+
+@dataclass
+class _Gathered:
+    """The rows read so far: the good ones are written, what the splits need of each is kept."""
+
+    name: str
+    task: Task
+    problems: Problems
+    writer: _Segments
+    each: Callable[..., Any]
+    normalize: bool
+    files: dict[str, int] = field(default_factory=dict)
+    classes: dict[str, int] = field(default_factory=dict)
+    hashes: list[np.ndarray] = field(default_factory=list)
+    targets: list[np.ndarray] = field(default_factory=list)
+    codes: list[np.ndarray] = field(default_factory=list)
+    untidy: int = 0
+
+    def take(self, chunk: Chunk, mapping: Mapping[str, str]) -> None:
+        """Check a chunk's rows, write the good ones, note the others as problems."""
+        task, number = self.task, self.files.setdefault(chunk.file, len(self.files))
+        table = rows.by_role(chunk.table, mapping, task.columns, chunk.file.rpartition("/")[0])
+        examples = rows.examples(table, task.columns)
+        reasons = list(self.each(partial(_check, task), examples))
+        good = np.array([reason is None for reason in reasons])
+        for index in np.flatnonzero(~good):
+            problem = Problem(self.name, _file_of(chunk, examples[index], task), int(chunk.rows[index]), reasons[index])
+            self.problems.add(problem, examples[index])
+        kept = [example for example, reason in zip(examples, reasons, strict=True) if reason is None]
+        found = list(self.each(partial(rows.hashes, roles=task.columns, target=task.target), kept))
+        hashed = np.array([one[:2] for one in found], np.uint64).reshape(-1, 2)
+        self.hashes.append(hashed)
+        self.targets.append(np.fromiter((_target(task, example) for example in kept), np.uint64, len(kept)))
+        self.codes.append(_codes(task, kept, self.classes))
+        self.untidy += sum(one.untidy for one in found)
+        table = table if good.all() else table.filter(good)
+        table = rows.tidied(table, task.columns) if self.normalize else table
+        own = {rows.ROW: chunk.rows[good], rows.FILE: np.full(len(kept), number, np.int32), rows.HASH: hashed[:, 0].copy()}
+        for column, values in own.items():
+            table = table.append_column(column, pa.array(values))
+        self.writer.write(table)
+
+    def ingested(self, mapping: dict[str, str], seen: int) -> Ingested:
+        """All of it, once everything is read."""
+        strata = np.concatenate(self.codes) if self.codes else np.zeros(0, np.int32)
+        hashes = np.concatenate(self.hashes) if self.hashes else np.zeros((0, 2), np.uint64)
+        return Ingested(
+            name=self.name,
+            files=list(self.files),
+            mapping=mapping,
+            schema=self.writer.schema(),
+            count=len(strata),
+            hashes=hashes[:, 0].copy(),
+            inputs=hashes[:, 1].copy(),
+            targets=np.concatenate(self.targets) if self.targets else np.zeros(0, np.uint64),
+            untidy=self.untidy,
+            strata=strata if len(strata) and (strata >= 0).all() else None,
+            classes=list(self.classes),
+            seen=seen,
+            _segments=self.writer.paths,
+        )
 
 
 def _target(task: Task, example: Example) -> int:

@@ -13,6 +13,7 @@ from operator import attrgetter
 
 from tunesmith.errors import nearest
 from tunesmith.recipe import augment, hf_names, loss_names, task_names
+from tunesmith.recipe.base import Section
 from tunesmith.recipe.paths import INPUTS, absolute, at_hub, data_problem, is_uri, model_problem, places_of
 from tunesmith.recipe.recipe import Recipe
 from tunesmith.recipe.yaml_tree import Keys
@@ -35,6 +36,15 @@ Check = Callable[[Recipe, Collection[str]], Iterator[Finding]]
 
 def _at(key: str) -> Keys:
     return tuple(key.split("."))
+
+
+def _changed(section: Section) -> list[str]:
+    """The fields that are not at their defaults: a recipe that was resolved names them all."""
+    return [
+        name
+        for name, field in type(section).model_fields.items()
+        if getattr(section, name) != field.get_default(call_default_factory=True)
+    ]
 
 
 def known_task(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
@@ -125,11 +135,9 @@ def adaptation(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
     """The way of adapting is one, and its settings are those of that way."""
     training = recipe.training
     way, by = training.adaptation, ("training.adaptation",)
-    for key in sorted(given):
-        if key.startswith("training.lora.") and way != "lora":
-            yield Finding(
-                _at(key), f"it has no effect while adaptation is {way}", "add training.adaptation: lora, or remove it", by
-            )
+    for name in _changed(training.lora) if way != "lora" else ():
+        what = f"it has no effect while adaptation is {way}"
+        yield Finding(_at(f"training.lora.{name}"), what, "add training.adaptation: lora, or remove it", by)
     targets = training.lora.target_modules
     for word in ("auto", "all-linear"):
         if word in targets and len(targets) > 1:
@@ -157,7 +165,7 @@ def unfreezing(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
     """The schedule of unfreezing is said once, has something to unfreeze, and begins before training ends."""
     training, unfreeze = recipe.training, recipe.training.unfreeze
     if not unfreeze.on:
-        if "training.unfreeze.groups_at_once" in given:
+        if "groups_at_once" in _changed(unfreeze):
             what, fix = "nothing says when groups are unfrozen", "add training.unfreeze.every_epochs: 1, or remove it"
             yield Finding(_at("training.unfreeze.groups_at_once"), what, fix)
         return
@@ -225,7 +233,7 @@ def cleaning(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
     """Thresholds are used, and nothing is asked of splits that there are not."""
     data, clean = recipe.data, recipe.data.clean
     for name in ("similarity", "image_distance"):
-        if clean.near_duplicates == "off" and f"data.clean.{name}" in given:
+        if clean.near_duplicates == "off" and name in _changed(clean):
             fix = "remove it, or set data.clean.near_duplicates: report"
             what = "it has no effect while data.clean.near_duplicates is off"
             yield Finding(_at(f"data.clean.{name}"), what, fix, ("data.clean.near_duplicates",))

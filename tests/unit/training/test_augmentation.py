@@ -18,6 +18,7 @@ from tunesmith.errors import ModelError, UserError
 from tunesmith.recipe import Recipe
 from tunesmith.tasks.augment import Augmentation
 from tunesmith.tasks.base import Batch, Features
+from tunesmith.tasks.losses import CrossEntropy
 from tunesmith.training.augmentation import SHOWN, VARIANTS, batch_maker, samples
 from tunesmith.training.checkpoint import Start
 from tunesmith.training.fit import FitContext, FitData, FitSpec, fit
@@ -116,7 +117,7 @@ def test_the_loss_of_joined_examples_is_the_share_of_both(tmp_path: Path) -> Non
     batch = batch_maker(spec, data.train)(0, list(range(8)))
     model = spec.task.build_model(spec.recipe, spec.preprocessing.state).eval()
     with torch.no_grad():
-        loss, units = spec.task.loss(model, batch)
+        loss, units = spec.task.loss(model, batch, CrossEntropy())
         chances = model(pixel_values=batch["pixel_values"]).logits.log_softmax(-1)
     own, other = (-chances[range(8), batch[name]] for name in ("labels", "mixed_labels"))
     wanted = (batch["mix_share"] * own + (1 - batch["mix_share"]) * other).sum()

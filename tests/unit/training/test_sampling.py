@@ -15,6 +15,7 @@ from support.fits import prepare_in_memory, recipe_for
 from support.models import tiny_bert
 from tunesmith.errors import UserError
 from tunesmith.training.batch_plan import Indices
+from tunesmith.training.composition import compose
 from tunesmith.training.fit import FitContext, FitData, FitSpec, _planner
 from tunesmith.training.sampling import Balanced, EveryExample, make_sampler
 
@@ -114,7 +115,7 @@ def test_the_plan_of_an_epoch_does_not_depend_on_workers_or_accumulation(base: P
         settings = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation, "batching": batching}
         spec, data = made("text-classification", base, uneven(112), tmp_path / f"{world}{accumulation}", **settings)
         context = FitContext(world_size=world)
-        planner = _planner(spec, data, context, make_sampler(spec, data.train))
+        planner = _planner(spec, compose(spec, data), context)
         epochs = [planner(epoch) for epoch in range(3)]
         assert {len(updates) for updates in epochs} == {6}
         for updates in epochs:
