@@ -6,6 +6,8 @@ up to 25 degrees, blurred, and noisy; every second page lies in a scanner with m
 
     data/train/metadata.csv  file_name, label, noise (low or high), and the images beside it
     data/test/metadata.csv   the same
+    data/clean/              the digits of data/test as the base model knows them, unscanned: to see what it forgets
+    data/old/                the digits that the base model was trained on: to rehearse them (training.replay)
 
 The same script gives the same files every time. Usage: ``python make_data.py [FOLDER]``
 """
@@ -64,13 +66,27 @@ def write_split(folder: Path, indices: np.ndarray, random: np.random.Generator) 
             rows.writerow([f"{index:04d}.png", digits.target[index], noise])
 
 
+def write_clean(folder: Path, indices: np.ndarray) -> None:
+    """The digits ``indices`` as they are: one PNG each, and ``metadata.csv`` with the labels."""
+    digits = load_digits()
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "metadata.csv", "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["file_name", "label"])
+        for index in indices:
+            clean_image(digits.images[index]).save(folder / f"{index:04d}.png")
+            rows.writerow([f"{index:04d}.png", digits.target[index]])
+
+
 def main(folder: Path) -> None:
-    """Writes both splits."""
-    unseen = halves()[1]
+    """Writes the scans, to train on and to test on, and the clean digits."""
+    seen, unseen = halves()
     test = round(len(unseen) * TEST_SHARE)
     random = np.random.default_rng(1)
     write_split(folder / "test", unseen[:test], random)
     write_split(folder / "train", unseen[test:], random)
+    write_clean(folder / "clean", unseen[:test])
+    write_clean(folder / "old", seen)
     print(f"{len(unseen) - test} images to train on and {test} to test on in {folder}")
 
 

@@ -135,7 +135,8 @@ def test_an_empty_file(project: Path, refused: Refused, content: str, what: str)
 
 
 def test_a_label_in_test_that_train_lacks(project: Path, refused: Refused) -> None:
-    write_csv(project / "test.csv", [*ROWS[:9], {"text": "word1 word2", "label": "hihg"}])
+    others = [{**row, "text": f"{row['text']} word{index}"} for index, row in enumerate(ROWS[:9])]
+    write_csv(project / "test.csv", [*others, {"text": "word1 word2", "label": "hihg"}])
 
     said = refused("data.test=test.csv")
 
@@ -340,3 +341,12 @@ def test_bad_rows_are_dropped_or_kept_aside_where_that_is_wanted(project: Path) 
         if written is not None:
             (line,) = map(json.loads, written.read_text().splitlines())
             assert (line["row"], line["reason"]) == (expected, "text is missing")
+
+
+def test_test_rows_that_also_stand_in_training(project: Path, refused: Refused) -> None:
+    write_csv(project / "test.csv", ROWS[:5])
+
+    said = refused("data.test=test.csv")
+
+    assert "5 of 5 rows also stand in data.train, exactly" in said
+    assert "data.leakage: move" in said

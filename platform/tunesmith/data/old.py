@@ -6,12 +6,14 @@ that was compressed again is another one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from tunesmith import storage
 from tunesmith.data import rows
 from tunesmith.data.ingest import Progress
 from tunesmith.data.prepare import prepare, prepare_frozen
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
     from tunesmith.recipe.data import Source
 
-ONLY = "retention"
-"""The name of a retention set that the recipe gives without one."""
+UNNAMED = "old"
+"""The name of a retention set that has none in the recipe, and whose place gives none."""
 
 _BLOCK = 4096
 
@@ -98,10 +100,13 @@ def prepare_old(recipe: Recipe, task: Task, prepared: PreparedData, progress: Pr
 
 
 def named(data: Source | Mapping[str, Source] | None) -> dict[str, Source]:
-    """The retention sets by name; the only one has a name too."""
+    """The retention sets by name; one that the recipe gives without a name is called after its file or folder."""
     if data is None:
         return {}
-    return dict(data) if isinstance(data, Mapping) else {ONLY: data}
+    if isinstance(data, Mapping):
+        return dict(data)
+    first = storage.name(data if isinstance(data, str) else data[0])
+    return {re.sub(r"[^A-Za-z0-9_-]+", "-", first.partition(".")[0]).strip("-") or UNNAMED: data}
 
 
 def refuse_shared(task: Task, key: str, one: Split, what: str, other: Split, why: str) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 def render(found: RecipeComparison) -> str:
     """The page as text."""
     name = found.headline
+    old = [metric for metric in found.outcomes[0].metrics if "/" in metric]
     shown = [metric for metric in found.outcomes[0].metrics if not metric.endswith("_weighted") or metric == name]
     return (
         environment()
@@ -33,7 +34,7 @@ def render(found: RecipeComparison) -> str:
                 name,
                 [plots.Row(one.name, one.metrics[name], "own" if one.differences else "base") for one in found.outcomes],
             ),
-            metrics=[name, *(metric for metric in shown if metric != name)],
+            metrics=[name, *old, *(metric for metric in shown if metric not in (name, *old))],
             rows=[_row(one, found) for one in found.outcomes],
             style=Markup(resource("report.css")),
         )

@@ -49,6 +49,9 @@ def metric_title(name: str) -> str:
     >>> metric_title("f1_macro"), metric_title("roc_auc"), metric_title("word_error_rate")
     ('F1 (macro)', 'ROC-AUC', 'Word error rate')
     """
+    if "/" in name:
+        whole, _, part = name.partition("/")
+        return f"{metric_title(whole)}, {part}"
     base, _, average = name.rpartition("_")
     if average in _AVERAGES and base:
         return f"{metric_title(base)} ({average})"
@@ -63,6 +66,7 @@ def in_sentence(name: str) -> str:
 
 def is_percent(name: str) -> bool:
     """Whether the metric is written as a percentage."""
+    name = name.partition("/")[0]
     base, _, average = name.rpartition("_")
     return name in _PERCENT or (average in _AVERAGES and base in _PERCENT)
 

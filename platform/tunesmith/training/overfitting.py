@@ -41,7 +41,7 @@ class Overfit:
 
 
 def overfitting(history: Iterable[Mapping[str, Any]]) -> Overfit | None:
-    """The last time the rule held among the lines of ``metrics.jsonl``, or None.
+    """The last time the rule held among the lines of ``metrics.jsonl``, or None; a lower validation loss later takes it back.
 
     >>> lines = [{"split": "validation", "step": k, "loss": loss, "gap": gap}
     ...          for k, loss, gap in [(1, 0.5, 0.0), (2, 0.4, 0.1), (3, 0.45, 0.2), (4, 0.5, 0.4)]]
@@ -54,7 +54,7 @@ def overfitting(history: Iterable[Mapping[str, Any]]) -> Overfit | None:
         if line.get("split") != "validation" or not all(isinstance(line.get(k), int | float) for k in ("loss", "gap", "step")):
             continue
         if best is None or line["loss"] <= best["loss"]:
-            best, agreed = line, 0
+            best, agreed, found = line, 0, None  # what came before was passed
             continue
         agreed = agreed + 1 if line["gap"] > best["gap"] else 0
         if agreed >= IN_A_ROW:

@@ -218,15 +218,27 @@ def _compared(variants: Sequence[Variant], runs: Mapping[str, list[Run]], seeds:
     return RecipeComparison(verdict["headline"], seeds, verdict[verdict["split"]]["n"], outcomes, place)
 
 
+def _found(run: Run) -> Estimates:
+    """The run's verdict, and beside each metric of the old data what was kept of it: ``accuracy/clean``."""
+    from tunesmith.evaluation.results import Evaluation
+
+    verdict = Evaluation.from_json(run.verdict)
+    kept = {
+        f"{verdict.headline}/{name}": one.after[verdict.headline]
+        for name, one in verdict.retention.items()
+        if verdict.headline in one.after
+    }
+    return {**verdict.metrics, **kept}
+
+
 def _over_seeds(runs: Sequence[Run], reference: Sequence[Run]) -> tuple[Estimates, Estimates]:
     """Each metric over the seeds, and its difference to the reference's, paired by seed."""
     from tunesmith.evaluation.repeats import over_seeds, paired
 
-    values = [run.metrics for run in runs]
-    others = [run.metrics for run in reference]
+    values, others = [_found(run) for run in runs], [_found(run) for run in reference]
 
-    def all_of(found: Sequence[Mapping[str, float | None]], name: str) -> list[float]:
-        return [math.nan if one.get(name) is None else float(one[name] or 0.0) for one in found]
+    def all_of(found: Sequence[Estimates], name: str) -> list[float]:
+        return [one[name].value if name in one else math.nan for one in found]
 
     return (
         {name: over_seeds(all_of(values, name)) for name in values[0]},
@@ -235,17 +247,23 @@ def _over_seeds(runs: Sequence[Run], reference: Sequence[Run]) -> tuple[Estimate
 
 
 def _over_rows(run: Run, reference: Run) -> tuple[Estimates, Estimates]:
-    """Each metric as the run's verdict has it, and its difference to the reference's, paired by test row."""
+    """Each metric as the run's verdict has it, and its difference to the reference's, paired by test row.
+
+    What was kept of old data has no interval for its difference: its rows are not those of the test.
+    """
     from tunesmith.evaluation.evaluate import judgement
-    from tunesmith.evaluation.statistics import difference
+    from tunesmith.evaluation.statistics import Estimate, difference
 
     settings = reference.recipe.evaluation
     one, other = judgement(run, settings), judgement(reference, settings)
-    names = [name for name in run.metrics if name in one.values and name in other.values]
-    return (
-        {name: one.estimate(name, settings.confidence) for name in names},
-        {name: difference(one, other, name, settings.confidence) for name in names},
-    )
+    mine, theirs = _found(run), _found(reference)
+    more: Estimates = {}
+    for name in (name for name in mine if name in theirs):
+        if name in one.values and name in other.values:
+            more[name] = difference(one, other, name, settings.confidence)
+        else:
+            more[name] = Estimate(mine[name].value - theirs[name].value, math.nan, math.nan, mine[name].n, "none")
+    return mine, more
 
 
 def _write(found: RecipeComparison) -> None:
@@ -259,7 +277,7 @@ def _write(found: RecipeComparison) -> None:
 
 
 def table(found: RecipeComparison) -> Any:
-    """The comparison as a rich table: the headline metric of every variant."""
+    """The comparison as a rich table: the headline metric of every variant, and what it kept of old data."""
     from rich.table import Table
 
     from tunesmith.report import words
@@ -267,7 +285,9 @@ def table(found: RecipeComparison) -> Any:
 
     name, colours = found.headline, {"better": "[green]{}[/]", "worse": "[red]{}[/]"}
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("VARIANT", words.metric_title(name).upper(), "95 % INTERVAL", "CHANGE", "95 % INTERVAL", "TRAINING"):
+    old = [metric for metric in found.outcomes[0].metrics if "/" in metric]
+    titles = ("VARIANT", words.metric_title(name).upper(), "95 % INTERVAL", "CHANGE", "95 % INTERVAL")
+    for title in (*titles, *(words.metric_title(metric).upper() for metric in old), "TRAINING"):
         shown.add_column(title, overflow="fold")
     for one in found.outcomes:
         more = one.differences.get(name)
@@ -278,6 +298,7 @@ def table(found: RecipeComparison) -> Any:
             words.interval(name, one.metrics[name]),
             tone.format(words.change(name, more)) if more else "the reference",
             words.change_interval(name, more) if more else "",
+            *(words.number(metric, one.metrics[metric].value) if metric in one.metrics else "–" for metric in old),
             span(one.seconds) if one.seconds is not None else "",
         )
     return shown

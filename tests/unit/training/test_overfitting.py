@@ -17,6 +17,7 @@ def lines(*pairs: tuple[float, float]) -> list[dict[str, object]]:
         lines((0.5, 0.0), (0.4, 0.1), (0.3, 0.3)),  # the gap grows while validation still gets better
         lines((0.5, 0.1), (0.6, 0.0), (0.7, 0.0)),  # both get worse: it diverges, but learns nothing by heart
         lines((0.5, 0.0), (0.6, 0.2), (0.4, 0.1), (0.5, 0.2)),  # once is chance
+        lines((0.5, 0.0), (0.6, 0.2), (0.7, 0.3), (0.4, 0.1)),  # it was passed
         [],
     ],
 )
