@@ -52,7 +52,7 @@ def test_the_kept_model_is_mixed_and_calibrated(asked: bool, tmp_path: Path) -> 
         return
     assert json.loads(json.dumps(found.records)) == found.records, "plain data for the manifest"
     alpha, calibration = found.records["wise_ft"]["alpha"], found.records["calibration"]
-    assert [one["drops"].keys() for one in found.records["wise_ft"]["tried"]] == [{"retention"}] * 2
+    assert [one["drops"].keys() for one in found.records["wise_ft"]["tried"]] == [{"old"}] * 2
     base = base_weights(task, recipe, prepared.state)
     for name, value in kept.items():
         wanted = (1 - alpha) * base[name] + alpha * tuned[name]

@@ -45,7 +45,7 @@ def log() -> Console:
 
 @pytest.fixture
 def terminal() -> Console:
-    return Console(file=io.StringIO(), force_terminal=True, width=140, color_system=None)
+    return Console(file=io.StringIO(), force_terminal=True, width=140, color_system=None, _environ={"TERM": "xterm"})
 
 
 def text(console: Console) -> str:
