@@ -243,7 +243,7 @@ def _nothing(what: str, model: torch.nn.Module, names: Sequence[str] | Mapping[s
     there = f"it has {', '.join(last[:20])}" if last else "it has no linear layer, convolution or embedding outside its head"
     return (
         f"{what} matches no module of {type(model).__name__}'s trunk: {there}\n"
-        f"    → Name some of them{f', such as {near}' if near else ''}, or set training.lora.target_modules: auto"
+        f"    → Name some of them{f', such as {near}' if near else ''} in training.lora.target_modules"
     )
 
 
