@@ -42,8 +42,10 @@ def render(found: RecipeComparison) -> str:
 
 
 def _sentence(found: RecipeComparison) -> str:
-    """What came out, in one line: the variant that is clearly best, or that none is."""
+    """What came out, in one line: the variant that is clearly best, or that none is; of one alone, its value."""
     name, first = found.headline, found.outcomes[0]
+    if len(found.outcomes) == 1:
+        return f"{first.name}: {words.in_sentence(name)} {words.number(name, first.metrics[name].value)}"
     clear = [one for one in found.outcomes[1:] if words.tone_of(name, one.differences[name]) == "better"]
     if not clear:
         return f"No variant is clearly better than {first.name} in {words.in_sentence(name)}"

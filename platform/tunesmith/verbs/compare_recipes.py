@@ -33,8 +33,6 @@ class Variant:
 
     name: str
     recipe: Recipe
-    overrides: tuple[str, ...] = ()
-    """What makes it different from the first, as it was written."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def parse_variants(recipes: Sequence[str], written: Sequence[str]) -> list[Varia
                 f"--variant {text!r} is not written as NAME: KEY=VALUE …\n"
                 '    → Such as --variant "weighted: training.class_weights=inverse"'
             )
-        variants.append(Variant(name.strip(), loaded[0].override(*overrides), overrides))
+        variants.append(Variant(name.strip(), loaded[0].override(*overrides)))
     return variants
 
 

@@ -130,3 +130,13 @@ def test_other_test_rows_are_refused_before_anything_is_trained(runs: dict[str, 
     other = first.override("data.split.seed=7")
     with pytest.raises(DataError, match="other test rows"):
         compare_recipes([Variant("a", first), Variant("b", other)])
+
+
+def test_one_recipe_over_seeds_is_compared_with_nothing(runs: dict[str, Run], tmp_path: Path) -> None:
+    one = Variant("few", runs["long"].recipe)
+    verb._write(verb._compared([one], {"few": [runs["long"], runs["short"]]}, [1, 2], str(tmp_path)))
+
+    page = (tmp_path / "comparison.html").read_text()
+    assert "<h1>few: F1 (macro) " in page
+    assert "2 trainings" in page
+    assert "clearly better" not in page
