@@ -26,7 +26,7 @@ from tunesmith.training import collective
 from tunesmith.training.feature_store import Store, Uncacheable, empty_store
 from tunesmith.training.parameters import trunk_name
 from tunesmith.training.spec import Event, Examples, FitContext, FitData, FitSpec, Trainee
-from tunesmith.training.splits import Joined, joined
+from tunesmith.training.splits import Chosen, joined
 
 MOST_BYTES = 4 << 30
 """Largest cache of one rank."""
@@ -83,7 +83,7 @@ class NumberedFeatures(Features):
 
 
 @dataclass(frozen=True)
-class Numbered(Joined):
+class Numbered(Chosen):
     """A split whose features are numbered."""
 
     begin: int = 0
@@ -97,7 +97,7 @@ class Numbered(Joined):
 
 def numbered(split: Examples, begin: int = 0) -> Numbered:
     """The split with its examples numbered from ``begin`` on."""
-    return Numbered(((split, len(split)),), begin)
+    return Numbered(joined(split).parts, begin)
 
 
 class OnCachedTrunk:

@@ -16,7 +16,7 @@ from tunesmith.tasks.metrics import greater_is_better
 from tunesmith.training import checkpoint, collective
 from tunesmith.training.optim import on_plateau
 from tunesmith.training.spec import Event, Examples, FitContext, FitData, FitSpec, Tally, Trainee
-from tunesmith.training.splits import first
+from tunesmith.training.splits import chosen
 
 ROUNDING = 1e-9
 """Gains up to this are no gains: the same right answers, summed in another order."""
@@ -102,7 +102,8 @@ def rehearse(spec: FitSpec, model: torch.nn.Module, split: Examples, context: Fi
     Raises:
         UserError: the metric that chooses the checkpoint does not exist.
     """
-    choosing_value(spec, validate(spec, model, first(split, REHEARSED * context.world_size), context))
+    few = chosen(split, np.arange(min(REHEARSED * context.world_size, len(split))))
+    choosing_value(spec, validate(spec, model, few, context))
 
 
 def remember(spec: FitSpec, place: checkpoint.Place, value: float) -> None:
