@@ -150,6 +150,6 @@ def test_one_recipe_over_seeds_is_compared_with_nothing(runs: dict[str, Run], tm
     assert "<h1>few: F1 (macro) " in page
     assert "2 trainings" in page
     assert "clearly better" not in page
-    assert "reference" not in page
+    assert "the reference" not in page
     shown = table(found)
     assert [str(column.header) for column in shown.columns] == ["VARIANT", "F1 (MACRO)", "95 % INTERVAL", "TRAINING"]
