@@ -35,9 +35,8 @@ def test_adapters_of_a_run_answer_alike_in_transformers_in_peft_and_here(project
     with torch.no_grad():
         logits = merged(**batch).logits
         torch.testing.assert_close(adapted(**batch).logits, logits, rtol=1e-4, atol=1e-5)
-    here = torch.tensor(
-        [answer["probabilities"] for answer in Predictor.load(folder, device="cpu").predict([{"text": text} for text in ASKED])]
-    )
+    texts = [{"text": text} for text in ASKED]
+    here = torch.tensor([answer["probabilities"] for answer in Predictor.load(folder, device="cpu").predict(texts)])
     torch.testing.assert_close(logits.softmax(-1), here.to(logits.dtype), rtol=1e-4, atol=1e-4)
     assert run.manifest["trained"]["adaptation"] == "lora"
     assert run.manifest["calibration"]["temperature"] > 0
