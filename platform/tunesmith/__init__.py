@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from tunesmith.evaluation.evaluate import evaluate_run as evaluate
     from tunesmith.recipe import Recipe
     from tunesmith.runs import Run
-    from tunesmith.verbs.compare_recipes import compare_recipes, repeat
+    from tunesmith.verbs.compare_recipes import compare_recipes
+    from tunesmith.verbs.repeat import repeat
     from tunesmith.verbs.train import train
 
 __version__ = "0.1.0"
@@ -28,7 +29,7 @@ _PLACES = {
     "Run": ("tunesmith.runs", "Run"),
     "compare_recipes": ("tunesmith.verbs.compare_recipes", "compare_recipes"),
     "evaluate": ("tunesmith.evaluation.evaluate", "evaluate_run"),
-    "repeat": ("tunesmith.verbs.compare_recipes", "repeat"),
+    "repeat": ("tunesmith.verbs.repeat", "repeat"),
     "train": ("tunesmith.verbs.train", "train"),
 }
 

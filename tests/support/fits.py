@@ -52,8 +52,8 @@ def losses(result: FitResult) -> list[float]:
     return [event["loss"] for event in result.history if event["kind"] == "step"]
 
 
-def on_ranks(world_size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """``work(context, *arguments)`` on ranks of a gloo group, each a process; what they return, by rank."""
+def on_ranks(world_size: int, work: Callable[..., Any], *arguments: Any, timeout: float = TIMEOUT) -> list[Any]:
+    """``work(context, *arguments)`` on ranks of a gloo group, each a process; what they return within so many seconds."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -61,7 +61,7 @@ def on_ranks(world_size: int, work: Callable[..., Any], *arguments: Any) -> list
     spawn: Any = torch.multiprocessing.spawn  # type: ignore[attr-defined]  # untyped
     ranks = spawn(_rank, (world_size, port, queue, work, arguments), nprocs=world_size, join=False)
     results: dict[int, Any] = {}
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + timeout
     while len(results) < world_size:
         if not queue.empty():  # emptied before joining: a full pipe would keep the ranks from ending
             rank, result = queue.get()
@@ -71,7 +71,7 @@ def on_ranks(world_size: int, work: Callable[..., Any], *arguments: Any) -> list
         if time.monotonic() > deadline:
             for process in ranks.processes:
                 process.kill()
-            raise TimeoutError(f"{world_size} ranks did not end within {TIMEOUT} s")
+            raise TimeoutError(f"{world_size} ranks did not end within {timeout} s")
     while not ranks.join(timeout=TIMEOUT):
         pass
     return [results[rank] for rank in range(world_size)]

@@ -68,20 +68,22 @@ def tiny_bert(
     return folder
 
 
-def tiny_vit(folder: Path, *, side: int = 16, spread: float = 0.02) -> Path:
+def tiny_vit(
+    folder: Path, *, side: int = 16, spread: float = 0.02, dropout: float = 0.0, layers: int = 2, hidden: int = 32
+) -> Path:
     """A ViT for images of ``side`` × ``side``; it has no batch norm, so that batches may be cut in any way."""
     from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
     torch.manual_seed(0)
     config = ViTConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
         num_attention_heads=4,
-        intermediate_size=64,
+        intermediate_size=2 * hidden,
         image_size=side,
         patch_size=4,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
         initializer_range=spread,
     )
     ViTModel(config, add_pooling_layer=False).save_pretrained(folder)

@@ -27,7 +27,7 @@ from tunesmith.data.care.treat import Treated, count_made, treat
 from tunesmith.data.encode import Encoder, Engine, batch_size, encode_here
 from tunesmith.data.ingest import Ingested, Progress, ingest
 from tunesmith.data.partition import method, partition
-from tunesmith.data.prepared import FEATURES, MANIFEST, QUARANTINE, ROWS, PreparedData, Split
+from tunesmith.data.prepared import FEATURES, MANIFEST, QUARANTINE, ROWS, PreparedData
 from tunesmith.data.problems import Problem, Problems
 from tunesmith.data.sources import Source, describe, resolve, resolve_splits
 from tunesmith.errors import DataError
@@ -91,22 +91,6 @@ def prepare_frozen(
         _build(recipe, task, sources, folder, progress or _silent, engine, hashes, preprocessing)
 
     return cache.get(name, build)
-
-
-def prepare_test(
-    recipe: Recipe,
-    task: Task,
-    preprocessing: Preprocessing,
-    source: str | Sequence[str],
-    *,
-    output_dir: str,
-    base_dir: str = ".",
-    progress: Progress | None = None,
-    engine: EngineName | None = None,
-) -> Split:
-    """The split of :func:`prepare_frozen`, to be judged."""
-    options = {"output_dir": output_dir, "base_dir": base_dir, "progress": progress, "engine": engine}
-    return prepare_frozen(recipe, task, preprocessing, source, **options).splits["test"]  # type: ignore[arg-type]  # as above
 
 
 @dataclass

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tunesmith import storage
-from tunesmith.data.prepare import prepare, prepare_test
+from tunesmith.data.prepare import prepare, prepare_frozen
 from tunesmith.data.prepared import PreparedData, Split
 from tunesmith.errors import DataError, UserError, nearest
 from tunesmith.evaluation.examples import best_and_worst
@@ -145,10 +145,10 @@ def _judged_split(
                 "--data and --split cannot both be given: other data is judged whole.\n    → Leave one of them out."
             )
         output_dir = run.recipe.training.output_dir
-        given = prepare_test(
+        given = prepare_frozen(
             run.recipe, predictor.task, predictor.preprocessing, data, output_dir=output_dir, base_dir=".", progress=progress
         )
-        return given, "test"
+        return given.splits["test"], "test"
     splits: Mapping[str, Split] = own().splits
     filled = [name for name in ("test", "validation", "train") if name in splits and len(splits[name])]
     name = split or next((one for one in filled if one != "train"), None)

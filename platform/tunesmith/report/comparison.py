@@ -29,6 +29,7 @@ def render(found: RecipeComparison) -> str:
         .get_template("comparison.html.j2")
         .render(
             found=found,
+            several=len(found.outcomes) > 1,
             sentence=_sentence(found),
             hero=plots.intervals(
                 name,

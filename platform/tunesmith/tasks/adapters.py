@@ -100,6 +100,23 @@ class Adapters:
         return plain
 
 
+def take_over_head(folder: Path, model: torch.nn.Module) -> bool:
+    """Give the adapters in a model's folder the head of the model, which was changed after them; False where there are none.
+
+    The rest of the model is as it was: the base with these adapters merged in.
+    """
+    from safetensors.torch import load_file, save_file
+
+    place = folder / FOLDER / WEIGHTS
+    if not place.is_file():
+        return False
+    state = model.state_dict()
+    saved = load_file(str(place))
+    now = {name: state.get(_live_name(name), tensor).detach().cpu().contiguous() for name, tensor in saved.items()}
+    save_file(now, str(place), metadata={"format": "pt"})
+    return True
+
+
 def inject(model: Any, settings: LoraSection, head: Sequence[str], name_or_path: str, revision: str | None) -> Adapters:
     """Put fresh adapters into the model; they and the head are what needs gradients afterwards.
 

@@ -13,6 +13,7 @@ undefined ratio there as 0 (scikit-learn's default); ROC-AUC and PR-AUC average 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = [
     "ECE_BINS",
     "LOWER_IS_BETTER",
     "greater_is_better",
+    "limits",
     "multi_label",
     "per_resample",
     "single_label",
@@ -50,10 +52,34 @@ def greater_is_better(name: str) -> bool:
     >>> greater_is_better("f1_macro"), greater_is_better("log_loss"), greater_is_better("eval_loss")
     (True, False, False)
     """
+    return _base(name) not in LOWER_IS_BETTER
+
+
+def limits(name: str) -> tuple[float, float]:
+    """The least and the largest value that a metric can have; infinite where it has none, or is not known.
+
+    >>> limits("f1_macro"), limits("accuracy/clean"), limits("mcc"), limits("log_loss")
+    ((0.0, 1.0), (0.0, 1.0), (-1.0, 1.0), (0.0, inf))
+    """
+    base = _base(name)
+    if base in LOWER_IS_BETTER:
+        return 0.0, _MOST.get(base, math.inf)
+    whole, _, average = base.rpartition("_")
+    known = base in _SHARES or (average in _AVERAGES and whole in _SHARES)
+    return (0.0, 1.0) if known else (-1.0, 1.0) if base == "mcc" else (-math.inf, math.inf)
+
+
+_SHARES = frozenset({"accuracy", "balanced_accuracy", "token_accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc"})
+_AVERAGES = frozenset({"macro", "micro", "weighted", "samples"})
+_MOST = {"ece": 1.0, "hamming_loss": 1.0, "brier": 2.0}
+
+
+def _base(name: str) -> str:
+    """A metric's name without a class or set behind it and without a split before it."""
     base = name.split("/", 1)[0]
     for prefix in ("eval_", "train_", "validation_", "test_"):
         base = base.removeprefix(prefix)
-    return base not in LOWER_IS_BETTER
+    return base
 
 
 def weighted_mean(values: ArrayLike, weights: ArrayLike | None = None, per: ArrayLike | None = None) -> Any:

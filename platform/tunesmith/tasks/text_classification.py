@@ -143,8 +143,8 @@ class TextClassification:
     ) -> list[dict[str, Any]]:
         """The examples with both texts changed."""
         changed = []
-        for index, example in zip(indices, source.examples(list(indices)), strict=True):
-            rng, new = augmentation.rng(index), dict(example)
+        for rng, example in zip(augmentation.rngs(indices), source.examples(list(indices)), strict=True):
+            new = dict(example)
             for role in ("text", "text_pair"):
                 if isinstance(new.get(role), str):
                     new[role] = change_text(new[role], augmentation.operations, rng)

@@ -155,9 +155,9 @@ class TokenClassification:
     ) -> list[dict[str, Any]]:
         """The examples with their words changed; a word that is left out takes its tag with it."""
         changed = []
-        for index, example in zip(indices, source.examples(list(indices)), strict=True):
+        for rng, example in zip(augmentation.rngs(indices), source.examples(list(indices)), strict=True):
             words, tags = labels.words(example["tokens"]) or [], self._tags(example)
-            kept = change_words(words, augmentation.operations, augmentation.rng(index))
+            kept = change_words(words, augmentation.operations, rng)
             new: dict[str, Any] = {**example, "tokens": [word for word, _ in kept]}
             changed.append(new if tags is None else {**new, self.target: [tags[place] for _, place in kept]})
         return changed

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,8 +15,13 @@ from tunesmith.tasks.augment import Augmentation, Augments
 from tunesmith.tasks.base import Batch, Preprocessing
 from tunesmith.training.spec import Examples, FitSpec
 
-MakeBatch = Callable[[int, Sequence[int]], Batch]
-"""Epoch and indices of examples → tensors."""
+
+class MakeBatch(Protocol):
+    """Examples → tensors."""
+
+    def __call__(self, epoch: int, indices: Sequence[int], copies: Sequence[int] = ()) -> Batch:
+        """``copies`` says how often each was drawn before in the epoch; empty where none was."""
+
 
 SHOWN, VARIANTS = 4, 6
 """Training examples in the samples, and epochs in which each is shown."""
@@ -29,12 +34,12 @@ def batch_maker(spec: FitSpec, split: Examples) -> MakeBatch:
     """
     operations = spec.recipe.data.augment
     if not operations:
-        return lambda epoch, indices: spec.task.collate(split.features(indices), spec.preprocessing)
+        return lambda epoch, indices, copies=(): spec.task.collate(split.features(indices), spec.preprocessing)
     task, preprocessing = augmenting(spec), _own(spec.preprocessing)
     seed = spec.recipe.training.seed
 
-    def make(epoch: int, indices: Sequence[int]) -> Batch:
-        return task.augment(split, indices, preprocessing, Augmentation(operations, seed, epoch))
+    def make(epoch: int, indices: Sequence[int], copies: Sequence[int] = ()) -> Batch:
+        return task.augment(split, indices, preprocessing, Augmentation(operations, seed, epoch, copies))
 
     make(0, [0])
     return make

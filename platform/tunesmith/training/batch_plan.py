@@ -19,7 +19,9 @@ the same whether it stands in a batch of many short ones or of few long ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,15 @@ import numpy.typing as npt
 Indices = npt.NDArray[np.int64]
 MicroBatches = tuple[Indices, ...]
 """One per accumulation step."""
+
+
+class Draws(NamedTuple):
+    """The examples of one micro-batch."""
+
+    indices: Indices
+    copies: Indices
+    """How often each of them was drawn before in this epoch: 0, but where sampling draws an example again."""
+
 
 JITTER = 0.05
 """Relative noise on a length before sorting: neighbours change each epoch, padding grows by about two per cent
@@ -161,6 +172,25 @@ def _longest_run(running: npt.NDArray[np.int64], start: int, budget: int, most: 
 def _deal(pieces: list[Indices], world_size: int, accumulation: int) -> list[MicroBatches]:
     """Give each rank its micro-batches."""
     return [tuple(pieces[rank * accumulation : (rank + 1) * accumulation]) for rank in range(world_size)]
+
+
+def with_copies(updates: Sequence[Sequence[MicroBatches]]) -> list[list[tuple[Draws, ...]]]:
+    """All updates of one epoch, ``[update][rank][micro-batch]``, with what tells the draws of one example apart.
+
+    They are counted through the updates in order, so that the numbers do not depend on how an update is cut.
+
+    >>> [(update,)] = with_copies([[(np.array([7, 3]), np.array([7]))]])
+    >>> [draws.copies.tolist() for draws in update]
+    [[0, 0], [1]]
+    """
+    batches = [batch for update in updates for micro in update for batch in micro]
+    drawn = np.concatenate(batches) if batches else np.zeros(0, np.int64)
+    order = np.argsort(drawn, kind="stable")
+    begins = np.flatnonzero(np.diff(drawn[order], prepend=-1))
+    copies = np.empty(len(drawn), np.int64)
+    copies[order] = np.arange(len(drawn)) - np.repeat(begins, np.diff(begins, append=len(drawn)))
+    parts = iter(np.split(copies, np.cumsum([len(batch) for batch in batches])[:-1]))
+    return [[tuple(Draws(batch, next(parts)) for batch in micro) for micro in update] for update in updates]
 
 
 def padding_share(batches: list[Indices], lengths: npt.NDArray[np.int32]) -> float:

@@ -5,17 +5,16 @@ Pure functions of the settings, the seed and the epoch: no number of ranks, no a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tunesmith.errors import DataError
-from tunesmith.tasks.base import Features
 from tunesmith.training.sampling import make_sampler
 from tunesmith.training.spec import Examples, FitData, FitSpec
+from tunesmith.training.splits import joined
 
 Indices = npt.NDArray[np.int64]
 
@@ -48,7 +47,7 @@ def compose(spec: FitSpec, data: FitData) -> Composition:
     def rows(epoch: int) -> Indices:
         return np.concatenate([sampler.draw(epoch), len(new) + turns(len(old), drawn, settings.seed, epoch)])
 
-    return Composition(Joined(new, old), len(new) + drawn, units, rows)
+    return Composition(joined(new, old), len(new) + drawn, units, rows)
 
 
 def replayed(new: int, share: float) -> int:
@@ -73,43 +72,3 @@ def turns(n: int, drawn: int, seed: int, epoch: int) -> Indices:
 
 _REPLAY = 0x5EED
 """Keeps these draws apart from those of the batch plan."""
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Two splits as one: the examples of ``first``, then those of ``second``."""
-
-    first: Examples
-    second: Examples
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int32]:
-        """What each example costs."""
-        return np.concatenate([self.first.lengths, self.second.lengths])
-
-    @property
-    def counts(self) -> npt.NDArray[np.int32]:
-        """The units of loss of each."""
-        return np.concatenate([self.first.counts, self.second.counts])
-
-    def __len__(self) -> int:
-        return len(self.first) + len(self.second)
-
-    def features(self, indices: Sequence[int]) -> list[Features]:
-        """The features of these examples, in this order."""
-        return self._each(indices, self.first.features, self.second.features)
-
-    def examples(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The examples themselves, in this order."""
-        return self._each(indices, self.first.examples, self.second.examples)
-
-    def _each(self, indices: Sequence[int], one: Callable[..., list[Any]], other: Callable[..., list[Any]]) -> list[Any]:
-        where = np.asarray(indices, dtype=np.int64)
-        late = where >= len(self.first)
-        found: list[Any] = [None] * len(where)
-        for mask, ask, offset in ((~late, one, 0), (late, other, len(self.first))):
-            places = np.flatnonzero(mask)
-            if len(places):
-                for place, value in zip(places, ask((where[places] - offset).tolist()), strict=True):
-                    found[place] = value
-        return found

@@ -1,4 +1,4 @@
-"""A linear probe's trunk never changes: its outputs are computed once, and the head is trained on them.
+"""A linear probe's trunk never changes: its outputs are computed once, and the head is trained and judged on them.
 
 What is kept are the outputs of the model's trunk (``base_model_prefix``), in memory, as far as the head reads them. In training
 the trunk answers from there, and everything behind it runs as it is: dropout, every module of the head, the loss. Which outputs
@@ -10,21 +10,23 @@ once per loss, or its outputs are too large, the probe runs through the trunk in
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from tunesmith.evaluation.predictor import EXAMPLES_PER_BATCH, TOKENS_PER_BATCH, batches_by_length, to_device
-from tunesmith.tasks.base import Batch, Features, Preprocessing, Task
+from tunesmith.tasks.base import Answer, Batch, Example, Features, Preprocessing, Task
 from tunesmith.tasks.losses import Criterion
 from tunesmith.training import collective
+from tunesmith.training.feature_store import Store, Uncacheable, empty_store
 from tunesmith.training.parameters import trunk_name
-from tunesmith.training.spec import Event, Examples, FitContext, FitSpec, Trainee
+from tunesmith.training.spec import Event, Examples, FitContext, FitData, FitSpec, Trainee
+from tunesmith.training.splits import Chosen, joined
 
 MOST_BYTES = 4 << 30
 """Largest cache of one rank."""
@@ -38,80 +40,39 @@ TOLERANCE = 1e-4
 PREFIX = "trunk."
 """Of the cached outputs' names in a batch."""
 
-EXCHANGED = 1 << 24
-"""Numbers that ranks exchange at a time."""
-
-
-class Uncacheable(Exception):
-    """Why the outputs cannot be kept."""
-
 
 def cached(
-    spec: FitSpec, split: Examples, trainee: Trainee, context: FitContext, tell: Callable[[Event], None]
-) -> tuple[FitSpec, Examples]:
-    """Spec and split for training, whose batches bring the trunk's outputs where only the head is trained; else as they are."""
+    spec: FitSpec, split: Examples, data: FitData, trainee: Trainee, context: FitContext, tell: Callable[[Event], None]
+) -> tuple[FitSpec, Examples, FitData]:
+    """Spec, training split and data, whose batches bring the trunk's outputs where only the head is trained; else as they are.
+
+    Of ``data`` the validation split is kept too, where it is judged during training.
+    """
     settings = spec.recipe.training
     if settings.adaptation != "linear-probe":
-        return spec, split
+        return spec, split, data
     model = trainee.accelerator.unwrap_model(trainee.model)
-    tell({"kind": "phase", "message": f"Computing the trunk's outputs of {len(split):,} examples"})
+    validation = data.validation if settings.eval_strategy != "no" else None
+    whole = split if validation is None else joined(split, validation)
+    tell({"kind": "phase", "message": f"Computing the trunk's outputs of {len(whole):,} examples"})
     model.eval()
     try:
         if settings.torch_compile:
             raise Uncacheable("training.torch_compile is on")
         if spec.recipe.data.augment:
             raise Uncacheable("data.augment changes the examples in every epoch")
-        stores, task = _made(spec, split, model, trainee, context)
+        stores, task = _made(spec, whole, model, trainee, context)
     except Uncacheable as error:
         tell({"kind": "note", "message": f"The trunk is run in every update of the probe, its outputs not cached: {error}"})
-        return spec, split
+        return spec, split, data
     finally:
         model.train()
         trainee.freezing.hold()
     size = sum(store.bytes for store in stores.values()) / 1e6
     tell({"kind": "note", "message": f"Training the head on cached outputs ({', '.join(stores)}: {size:,.1f} MB)"})
-    return FitSpec(spec.recipe, cast(Task, task), spec.preprocessing), Numbered(split)
-
-
-@dataclass
-class Store:
-    """One output of the trunk for all examples: rows of one shape, or a stretch of rows for each."""
-
-    values: torch.Tensor
-    """``[n, …]``, or ``[sum of lengths, …]`` for a ragged one."""
-    lengths: npt.NDArray[np.int32] | None
-    """Of each example where it is ragged."""
-    first: bool
-    """Whether only the first position of each is kept, the one that the head reads."""
-
-    def __post_init__(self) -> None:
-        self._starts = None if self.lengths is None else np.cumsum(self.lengths, dtype=np.int64) - self.lengths
-
-    @property
-    def bytes(self) -> int:
-        """Memory that it takes."""
-        return self.values.numel() * self.values.element_size()
-
-    def put(self, indices: npt.NDArray[np.int64], output: torch.Tensor) -> None:
-        """Keep the output of these examples. Raises :class:`Uncacheable` where it is not shaped like the others."""
-        rows = (output[:, :1] if self.first else output).to(self.values)
-        if self._starts is None or self.lengths is None:
-            if rows.shape[1:] != self.values.shape[1:]:
-                raise Uncacheable(f"outputs differ in shape, {tuple(rows.shape[1:])} and {tuple(self.values.shape[1:])}")
-            self.values[torch.from_numpy(indices)] = rows
-            return
-        if rows.shape[1] != self.lengths[indices].max():
-            raise Uncacheable(f"inputs of {self.lengths[indices].max()} steps have outputs of {rows.shape[1]}")
-        for row, index in zip(rows, indices, strict=True):
-            start, length = int(self._starts[index]), int(self.lengths[index])
-            self.values[start : start + length] = row[:length]
-
-    def take(self, indices: Sequence[int]) -> torch.Tensor:
-        """The output of these examples, ragged ones padded with zeros."""
-        if self._starts is None or self.lengths is None:
-            return self.values[torch.tensor(indices)]
-        rows = [self.values[self._starts[i] : self._starts[i] + self.lengths[i]] for i in indices]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    if validation is not None:
+        data = dataclasses.replace(data, validation=numbered(validation, len(split)))
+    return FitSpec(spec.recipe, cast(Task, task), spec.preprocessing), numbered(split), data
 
 
 @dataclass(frozen=True)
@@ -122,36 +83,28 @@ class NumberedFeatures(Features):
 
 
 @dataclass(frozen=True)
-class Numbered:
+class Numbered(Chosen):
     """A split whose features are numbered."""
 
-    split: Examples
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int32]:
-        """What each example costs."""
-        return self.split.lengths
-
-    @property
-    def counts(self) -> npt.NDArray[np.int32]:
-        """The units of loss of each."""
-        return self.split.counts
-
-    def __len__(self) -> int:
-        return len(self.split)
+    begin: int = 0
+    """The number of its first example."""
 
     def features(self, indices: Sequence[int]) -> list[Features]:
         """The features of these examples, numbered."""
-        found = self.split.features(indices)
-        return [NumberedFeatures(one.values, one.length, one.count, int(i)) for one, i in zip(found, indices, strict=True)]
+        found = zip(super().features(indices), indices, strict=True)
+        return [NumberedFeatures(one.values, one.length, one.count, self.begin + int(i)) for one, i in found]
 
-    def examples(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The examples themselves, by role."""
-        return self.split.examples(indices)
+
+def numbered(split: Examples, begin: int = 0) -> Numbered:
+    """The split with its examples numbered from ``begin`` on."""
+    return Numbered(joined(split).parts, begin)
 
 
 class OnCachedTrunk:
-    """A task whose batches bring the trunk's outputs, and whose loss takes them from there; else the task itself."""
+    """A task whose batches bring the trunk's outputs, and whose loss and answers take them from there; else the task itself.
+
+    Examples that are not numbered have none, and go through the trunk.
+    """
 
     def __init__(self, task: Task, trunk: torch.nn.Module, stores: dict[str, Store], rebuild: Callable[..., Any]) -> None:
         self._task, self._trunk, self._stores, self._rebuild = task, trunk, stores, rebuild
@@ -162,15 +115,27 @@ class OnCachedTrunk:
     def collate(self, features: Sequence[Features], preprocessing: Preprocessing) -> Batch:
         """The batch with the trunk's outputs in it."""
         batch = self._task.collate(features, preprocessing)
-        indices = [cast(NumberedFeatures, one).index for one in features]
+        indices = [one.index for one in features if isinstance(one, NumberedFeatures)]
+        if len(indices) < len(features):
+            return batch
         return batch | {PREFIX + name: store.take(indices) for name, store in self._stores.items()}
 
     def loss(self, model: torch.nn.Module, batch: Batch, *arguments: Any, **named: Any) -> tuple[torch.Tensor, int]:
         """The task's loss, the trunk answering from the batch."""
-        outputs = {name.removeprefix(PREFIX): value for name, value in batch.items() if name.startswith(PREFIX)}
-        rest = {name: value for name, value in batch.items() if not name.startswith(PREFIX)}
-        with _answering(self._trunk, self._rebuild(**outputs)):
+        with self._trunk_answers(batch) as rest:
             return self._task.loss(model, rest, *arguments, **named)
+
+    def answers(self, model: torch.nn.Module, batch: Batch, *arguments: Any, **named: Any) -> list[Answer]:
+        """The task's answers, the trunk answering from the batch."""
+        with self._trunk_answers(batch) as rest:
+            return self._task.answers(model, rest, *arguments, **named)
+
+    @contextmanager
+    def _trunk_answers(self, batch: Batch) -> Iterator[Batch]:
+        """The batch without the trunk's outputs, which the trunk gives inside the block."""
+        outputs = {name.removeprefix(PREFIX): value for name, value in batch.items() if name.startswith(PREFIX)}
+        with _answering(self._trunk, self._rebuild(**outputs)) if outputs else nullcontext():
+            yield {name: value for name, value in batch.items() if not name.startswith(PREFIX)}
 
 
 def _made(
@@ -190,7 +155,7 @@ def _made(
         sample = batch_of(few)
         outputs, wanted = _outputs(spec, trainee.criterion, model, trunk, sample)
         stores = {
-            key: _store(split, value, spec.task.ragged, few, place == "first")
+            key: empty_store(split, value, spec.task.ragged, few, place == "first")
             for key, value in outputs.items()
             if (place := _read(spec, trainee.criterion, model, trunk, sample, outputs, key)) != "nothing"
         }
@@ -210,14 +175,33 @@ def _made(
         if collective.sum_over_ranks([float(bool(problem))], device)[0]:
             raise Uncacheable(problem or "another rank could not")
         for store in stores.values():
-            _exchange(store.values, device)
+            store.exchange(device)
         kind, shapes = type(outputs), {key: value for key, value in outputs.items() if key not in stores}
         task = OnCachedTrunk(spec.task, trunk, stores, lambda **kept: _rebuilt(kind, list(outputs), kept, shapes))
-        with_cache = to_device(task.collate(Numbered(split).features(few), spec.preprocessing), device)
+        with_cache = to_device(task.collate(numbered(split).features(few), spec.preprocessing), device)
         given = _loss(cast(Task, task), trainee.criterion, model, with_cache)
-    if not abs(given - wanted) <= TOLERANCE * max(1.0, abs(wanted)):
-        raise Uncacheable(f"the loss on them is {given:.6g}, and {wanted:.6g} without")
+        _check_close("the loss on them", given, wanted)
+        judged = [
+            _judged(one, spec, model, batch, split.examples(few)) for one, batch in ((task, with_cache), (spec.task, sample))
+        ]
+        _check_close("the loss of the answers from them", *judged)
     return stores, task
+
+
+def _check_close(what: str, given: float, wanted: float) -> None:
+    """Raises :class:`Uncacheable` where what came from the cache is not what comes from the trunk."""
+    if not abs(given - wanted) <= TOLERANCE * max(1.0, abs(wanted)):
+        raise Uncacheable(f"{what} is {given:.6g}, and {wanted:.6g} without")
+
+
+def _judged(task: Any, spec: FitSpec, model: torch.nn.Module, batch: Batch, examples: Sequence[Example]) -> float:
+    """The loss of the model's answers, as a verdict has it, summed; NaN where the model or the task refuses the outputs."""
+    try:
+        answers = task.answers(model, batch, spec.preprocessing)
+    except (ValueError, RuntimeError, AssertionError, TypeError, IndexError):
+        return float("nan")
+    state = spec.preprocessing.state
+    return sum(float(spec.task.score(a, e, state)["loss"]) for a, e in zip(answers, examples, strict=True))
 
 
 def _loss(task: Task, criterion: Criterion, model: torch.nn.Module, batch: Batch) -> float:
@@ -264,31 +248,11 @@ def _read(
     return "whole"
 
 
-def _store(split: Examples, value: torch.Tensor, ragged: bool, few: list[int], first: bool) -> Store:
-    """An empty store for an output of which ``value`` is an example. Zeros, which ranks add up."""
-    if first:
-        return Store(torch.zeros(len(split), 1, *value.shape[2:], dtype=value.dtype), None, True)
-    if ragged and value.dim() > 1 and value.shape[1] == split.lengths[few].max():
-        lengths = np.asarray(split.lengths)
-        return Store(torch.zeros(int(lengths.sum()), *value.shape[2:], dtype=value.dtype), lengths, False)
-    return Store(torch.zeros(len(split), *value.shape[1:], dtype=value.dtype), None, False)
-
-
 def _rebuilt(kind: type, names: list[str], kept: dict[str, torch.Tensor], unread: dict[str, torch.Tensor]) -> Any:
     """The trunk's output as it was, with NaN for what is not read."""
     (size, device) = next((len(value), value.device) for value in kept.values())
     nan = torch.full((1,), float("nan"), device=device)
     return kind(**{name: kept[name] if name in kept else nan.expand(size, *unread[name].shape[1:]) for name in names})
-
-
-def _exchange(values: torch.Tensor, device: torch.device) -> None:
-    """Give every rank all rows: each has its own, and zeros elsewhere."""
-    if not collective.together():
-        return
-    for part in torch.split(values.view(-1), EXCHANGED):
-        moved = part.to(device, torch.float32)
-        torch.distributed.all_reduce(moved)
-        part.copy_(moved)
 
 
 @contextmanager

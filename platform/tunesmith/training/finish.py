@@ -11,6 +11,7 @@ from tunesmith.data.prepared import PreparedData
 from tunesmith.evaluation.calibration import calibrate
 from tunesmith.evaluation.predictor import Predictor
 from tunesmith.recipe import Recipe
+from tunesmith.tasks.adapters import take_over_head
 from tunesmith.tasks.base import Metrics, Preprocessing, Task
 from tunesmith.training.checkpoint import save_model
 from tunesmith.training.spec import FitSpec, OldData
@@ -46,4 +47,5 @@ def finish(recipe: Recipe, task: Task, prepared: PreparedData, old: OldPlaces, f
         predictor.model.eval()
         records["calibration"] = calibrate(predictor, validation, recipe.evaluation.seed)
     save_model(folder, predictor.model, task, spec.preprocessing)
+    take_over_head(folder, predictor.model)
     return Finished(metrics, records)

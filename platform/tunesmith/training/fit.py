@@ -30,7 +30,7 @@ from tunesmith.training.acceleration import emulated, make_accelerator
 from tunesmith.training.adaptation import adapt, described
 from tunesmith.training.augmentation import MakeBatch, batch_maker
 from tunesmith.training.averaging import Average
-from tunesmith.training.batch_plan import MicroBatches, PlanSettings, plan, updates_per_epoch
+from tunesmith.training.batch_plan import Draws, MicroBatches, PlanSettings, plan, updates_per_epoch, with_copies
 from tunesmith.training.composition import Composition, compose
 from tunesmith.training.feature_cache import cached
 from tunesmith.training.l2_sp import make_l2_sp
@@ -80,12 +80,12 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
     if trainee.watch is not None and not place.step:
         tell_retained(trainee.watch.before, place, 0.0, tell)
     trainee.model.train()
-    trained, train = cached(spec, composition.examples, trainee, context, tell)
+    trained, train, data = cached(spec, composition.examples, data, trainee, context, tell)
     make = batch_maker(trained, train)
     tally, begun, seen = Tally(), time.perf_counter(), 0
     stop = place.stopped_early
     while place.step < last and not stop:
-        updates = planner(place.epoch)[place.update : place.update + last - place.step]
+        updates = with_copies(planner(place.epoch))[place.update : place.update + last - place.step]
         for batches in _batches(updates, context.rank, place.epoch, make):
             checkpoint.seed_update(settings.seed, place.step, context.rank)
             trainee.model = trainee.freezing.advance(trainee.model, trainee.accelerator, place.step)
@@ -99,7 +99,7 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
             if place.update == per_epoch:
                 place.epoch, place.update = place.epoch + 1, 0
             paused = time.perf_counter()
-            stop = _judge_and_save(spec, data, context, trainee, place, last, epoch, tell)
+            stop = _judge_and_save(trained, data, context, trainee, place, last, epoch, tell)
             paused = time.perf_counter() - paused
             tally.since, begun = tally.since + paused, begun + paused
             if stop:
@@ -230,9 +230,13 @@ def _planner(spec: FitSpec, composition: Composition, context: FitContext) -> Pl
     return planned
 
 
-def _batches(updates: list[list[MicroBatches]], rank: int, epoch: int, make: MakeBatch) -> Iterator[list[Batch]]:
+def _batches(updates: list[list[tuple[Draws, ...]]], rank: int, epoch: int, make: MakeBatch) -> Iterator[list[Batch]]:
     """The tensors of this rank's micro-batches, update by update, built ahead in a thread."""
-    return prefetch(lambda update: [make(epoch, indices.tolist()) for indices in update[rank]], updates)
+
+    def built(update: list[tuple[Draws, ...]]) -> list[Batch]:
+        return [make(epoch, draws.indices.tolist(), draws.copies.tolist()) for draws in update[rank]]
+
+    return prefetch(built, updates)
 
 
 def _judge_and_save(

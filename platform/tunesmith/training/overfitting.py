@@ -31,11 +31,12 @@ class Overfit:
     loss: float
     gap: float
 
-    def sentence(self) -> str:
-        """What happened and what to do, for people."""
+    def sentence(self, *, so_far: bool = False) -> str:
+        """What happened and what to do, for people; ``so_far`` while training goes on, which may yet take it back."""
         return (
-            f"Overfitting: since step {self.best_step:,} the validation loss rose from {self.best_loss:.4g} to {self.loss:.4g} "
-            f"while the gap to the training loss grew from {self.best_gap:.4g} to {self.gap:.4g} (step {self.step:,}). "
+            f"Overfitting{' so far' * so_far}: since step {self.best_step:,} the validation loss rose from "
+            f"{self.best_loss:.4g} to {self.loss:.4g} while the gap to the training loss grew from {self.best_gap:.4g} to "
+            f"{self.gap:.4g} (step {self.step:,}). "
             "Fewer epochs, training.early_stopping_patience, model.dropout, training.weight_decay or more data help."
         )
 

@@ -7,10 +7,8 @@ is measured (:mod:`tunesmith.evaluation.drift`). Every rank sees the same number
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,42 +16,14 @@ import torch
 
 from tunesmith.evaluation import drift
 from tunesmith.evaluation.retention import sample
-from tunesmith.tasks.base import Features, Metrics
+from tunesmith.tasks.base import Metrics
 from tunesmith.training import collective
-from tunesmith.training.spec import Examples, FitContext, FitSpec, OldData
+from tunesmith.training.spec import FitContext, FitSpec, OldData
+from tunesmith.training.splits import chosen
 from tunesmith.training.validation import ROUNDING, choosing_metric, choosing_value, more_is_better, predictor_for, validate
 
 DROP, CKA = "drop", "cka"
 """What every judgement holds beside the metrics: how much was lost since before training, and the similarity of drift."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Some examples of a split, which is what it can be used as."""
-
-    split: Examples
-    indices: npt.NDArray[np.int64]
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int32]:
-        """What each example costs."""
-        return self.split.lengths[self.indices]
-
-    @property
-    def counts(self) -> npt.NDArray[np.int32]:
-        """The units of loss of each."""
-        return self.split.counts[self.indices]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def features(self, indices: Sequence[int]) -> list[Features]:
-        """The features of these examples of the sample."""
-        return self.split.features(self.indices[np.asarray(indices)].tolist())
-
-    def examples(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The examples themselves."""
-        return self.split.examples(self.indices[np.asarray(indices)].tolist())
 
 
 class Watch:
@@ -64,7 +34,7 @@ class Watch:
         self._spec, self._context = spec, context
         self._by = {name: one.by for name, one in sets.items()}
         most, seed = spec.recipe.evaluation.retention.max_samples, spec.recipe.evaluation.seed
-        self._samples = {name: Sample(one.split, sample(len(one.split), most, seed)) for name, one in sets.items()}
+        self._samples = {name: chosen(one.split, sample(len(one.split), most, seed)) for name, one in sets.items()}
         self._states: dict[str, npt.NDArray[np.float64]] = {}
         self.before: dict[str, Metrics] = {}
         """What the base scored, by set."""

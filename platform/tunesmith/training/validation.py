@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
 from tunesmith.errors import UserError, nearest
 from tunesmith.evaluation.predictor import Predictor
-from tunesmith.tasks.base import Example, Features, Metrics
+from tunesmith.tasks.base import Example, Metrics
 from tunesmith.tasks.metrics import greater_is_better
 from tunesmith.training import checkpoint, collective
 from tunesmith.training.optim import on_plateau
 from tunesmith.training.spec import Event, Examples, FitContext, FitData, FitSpec, Tally, Trainee
+from tunesmith.training.splits import chosen
 
 ROUNDING = 1e-9
 """Gains up to this are no gains: the same right answers, summed in another order."""
@@ -103,37 +102,8 @@ def rehearse(spec: FitSpec, model: torch.nn.Module, split: Examples, context: Fi
     Raises:
         UserError: the metric that chooses the checkpoint does not exist.
     """
-    few = Few(split, min(REHEARSED * context.world_size, len(split)))
+    few = chosen(split, np.arange(min(REHEARSED * context.world_size, len(split))))
     choosing_value(spec, validate(spec, model, few, context))
-
-
-@dataclass(frozen=True)
-class Few:
-    """The first ``n`` examples of a split."""
-
-    split: Examples
-    n: int
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int32]:
-        """What each costs."""
-        return self.split.lengths[: self.n]
-
-    @property
-    def counts(self) -> npt.NDArray[np.int32]:
-        """The units of loss of each."""
-        return self.split.counts[: self.n]
-
-    def __len__(self) -> int:
-        return self.n
-
-    def features(self, indices: Sequence[int]) -> list[Features]:
-        """As the split has them."""
-        return self.split.features(indices)
-
-    def examples(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """As the split has them."""
-        return self.split.examples(indices)
 
 
 def remember(spec: FitSpec, place: checkpoint.Place, value: float) -> None:

@@ -77,15 +77,13 @@ def compare_recipes(
         DataError: something in a variant's data, or the variants have different test rows.
     """
     _check(variants)
-    return _train_all(variants, seeds, folder, on)
+    return train_all(variants, seeds, folder, on)
 
 
-def repeat(recipe: Recipe, *, seeds: int, folder: str | None = None, on: str | None = None) -> RecipeComparison:
-    """Train one recipe over several seeds: what it comes to, with the interval over the seeds."""
-    return _train_all([Variant(recipe.name, recipe)], seeds, folder, on)
-
-
-def _train_all(variants: Sequence[Variant], seeds: int, folder: str | None, on: str | None) -> RecipeComparison:
+def train_all(
+    variants: Sequence[Variant], seeds: int, folder: str | None, on: str | None, force: bool = False
+) -> RecipeComparison:
+    """:func:`compare_recipes` without its checks of the variants; with ``force`` finished runs are trained again."""
     from tunesmith import storage
     from tunesmith.cluster.connect import connect
     from tunesmith.verbs import console
@@ -101,7 +99,7 @@ def _train_all(variants: Sequence[Variant], seeds: int, folder: str | None, on: 
             for variant in variants:
                 done = sum(map(len, runs.values())) + 1
                 console.err().print(f"[bold]{done} of {seeds * len(variants)}[/]: {variant.name}, seed {seed}")
-                runs[variant.name].append(_trained(variant, seed, numbers[0], place))
+                runs[variant.name].append(_trained(variant, seed, numbers[0], place, force))
     found = _compared(variants, runs, numbers, place)
     _write(found)
     return found
@@ -172,23 +170,35 @@ def _check_data(variants: Sequence[Variant]) -> None:
         )
 
 
-def _trained(variant: Variant, seed: int, first: int, place: str) -> Run:
-    """The finished run of a variant: found, gone on with, or trained. A few-shot drawing changes with the seed."""
+def _trained(variant: Variant, seed: int, first: int, place: str, force: bool) -> Run:
+    """The finished run of a variant: found, gone on with, or trained; with ``force`` always trained."""
     from tunesmith import storage
-    from tunesmith.recipe.explain import safe_name
     from tunesmith.runs import Run
     from tunesmith.verbs.train import train
 
-    drawn = variant.recipe.data.few_shot
-    again = [f"data.few_shot={{seeds: 1, seed: {drawn.seed + seed - first}}}"] if drawn.per_class is not None else []
-    recipe = variant.recipe.override(f"training.seed={seed}", *again)
-    path = storage.join(place, f"{safe_name(variant.name)}-seed{seed}")
-    if storage.exists(storage.join(path, "manifest.json")):
+    recipe, path = seeded(variant, seed, first), place_of(place, variant, seed)
+    there = storage.exists(storage.join(path, "manifest.json"))
+    if there and not force:
         run = Run.open(path)
         run.check_recipe(recipe.resolved())
         if run.status == "done":
             return run
-    return train(recipe, run=path)
+    return train(recipe, run=path, force=force and there)
+
+
+def seeded(variant: Variant, seed: int, first: int) -> Recipe:
+    """The variant's recipe with this seed. A few-shot drawing changes with it."""
+    drawn = variant.recipe.data.few_shot
+    again = [f"data.few_shot={{seeds: 1, seed: {drawn.seed + seed - first}}}"] if drawn.per_class is not None else []
+    return variant.recipe.override(f"training.seed={seed}", *again)
+
+
+def place_of(folder: str, variant: Variant, seed: int) -> str:
+    """Where a variant's run with this seed is."""
+    from tunesmith import storage
+    from tunesmith.recipe.explain import safe_name
+
+    return storage.join(folder, f"{safe_name(variant.name)}-seed{seed}")
 
 
 def _compared(variants: Sequence[Variant], runs: Mapping[str, list[Run]], seeds: list[int], place: str) -> RecipeComparison:
@@ -232,6 +242,7 @@ def _found(run: Run) -> Estimates:
 def _over_seeds(runs: Sequence[Run], reference: Sequence[Run]) -> tuple[Estimates, Estimates]:
     """Each metric over the seeds, and its difference to the reference's, paired by seed."""
     from tunesmith.evaluation.repeats import over_seeds, paired
+    from tunesmith.tasks.metrics import limits
 
     values, others = [_found(run) for run in runs], [_found(run) for run in reference]
 
@@ -239,8 +250,12 @@ def _over_seeds(runs: Sequence[Run], reference: Sequence[Run]) -> tuple[Estimate
         return [one[name].value if name in one else math.nan for one in found]
 
     return (
-        {name: over_seeds(all_of(values, name)) for name in values[0]},
-        {name: paired(all_of(values, name), all_of(others, name)) for name in values[0] if name in others[0]},
+        {name: over_seeds(all_of(values, name), limits=limits(name)) for name in values[0]},
+        {
+            name: paired(all_of(values, name), all_of(others, name), limits=limits(name))
+            for name in values[0]
+            if name in others[0]
+        },
     )
 
 
@@ -275,7 +290,10 @@ def _write(found: RecipeComparison) -> None:
 
 
 def table(found: RecipeComparison) -> Any:
-    """The comparison as a rich table: the headline metric of every variant, and what it kept of old data."""
+    """The comparison as a rich table: the headline metric of every variant, and what it kept of old data.
+
+    One recipe alone has nothing that it could be a change of.
+    """
     from rich.table import Table
 
     from tunesmith.report import words
@@ -284,18 +302,21 @@ def table(found: RecipeComparison) -> Any:
     name, colours = found.headline, {"better": "[green]{}[/]", "worse": "[red]{}[/]"}
     shown = Table(box=None, pad_edge=False, header_style="bold")
     old = [metric for metric in found.outcomes[0].metrics if "/" in metric]
-    titles = ("VARIANT", words.metric_title(name).upper(), "95 % INTERVAL", "CHANGE", "95 % INTERVAL")
+    several = len(found.outcomes) > 1
+    titles = ("VARIANT", words.metric_title(name).upper(), "95 % INTERVAL", *("CHANGE", "95 % INTERVAL") * several)
     for title in (*titles, *(words.metric_title(metric).upper() for metric in old), "TRAINING"):
         shown.add_column(title, overflow="fold")
     for one in found.outcomes:
         more = one.differences.get(name)
-        tone = colours.get(words.tone_of(name, more), "{}") if more else "{}"
+        changed = ("the reference", "")
+        if more:
+            tone = colours.get(words.tone_of(name, more), "{}")
+            changed = (tone.format(words.change(name, more)), words.change_interval(name, more))
         shown.add_row(
             one.name,
             words.number(name, one.metrics[name].value),
             words.interval(name, one.metrics[name]),
-            tone.format(words.change(name, more)) if more else "the reference",
-            words.change_interval(name, more) if more else "",
+            *changed * several,
             *(words.number(metric, one.metrics[metric].value) if metric in one.metrics else "–" for metric in old),
             span(one.seconds) if one.seconds is not None else "",
         )

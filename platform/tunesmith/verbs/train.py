@@ -266,14 +266,14 @@ class _Listener:
             self._say_overfitting(event)
 
     def _say_overfitting(self, event: dict[str, Any]) -> None:
-        """Once, at the evaluation that shows it."""
+        """Once, at the evaluation that shows it, and again where a better one took it back in between."""
         from tunesmith.training.overfitting import overfitting
 
         self._judged.append(event)
         found = overfitting(self._judged)
         if found is not None and not self._overfits:
-            self._overfits = True
-            self.progress.handle({"kind": "note", "message": found.sentence()})
+            self.progress.handle({"kind": "note", "message": found.sentence(so_far=True)})
+        self._overfits = found is not None
 
     def _say_lost(self) -> None:
         """Once for each restart, whoever notices first."""
@@ -377,12 +377,13 @@ def command(recipe: str, overrides: tuple[str, ...], folder: str | None, force: 
     from tunesmith.evaluation.results import Evaluation
     from tunesmith.recipe import Recipe as RecipeClass
     from tunesmith.verbs import console
-    from tunesmith.verbs.compare_recipes import print_comparison, repeat
+    from tunesmith.verbs.compare_recipes import print_comparison
     from tunesmith.verbs.evaluate import print_verdict
+    from tunesmith.verbs.repeat import repeat
 
     loaded = RecipeClass.load(recipe, overrides)
     if loaded.data.few_shot.seeds > 1:
-        found = repeat(loaded, seeds=loaded.data.few_shot.seeds, folder=folder, on=on)
+        found = repeat(loaded, seeds=loaded.data.few_shot.seeds, folder=folder, on=on, force=force, resume=not new)
         print_comparison(found, console.out())
         return
     run = train(recipe, overrides, on=on, run=folder, force=force, resume=not new)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tunesmith.data.prepare import prepare, prepare_test
+from tunesmith.data.prepare import prepare, prepare_frozen
 from tunesmith.data.prepared import PreparedData
 from tunesmith.errors import DataError, UserError
 from tunesmith.recipe import Recipe
@@ -248,12 +248,13 @@ def test_other_data_is_judged_with_the_frozen_state(
     data = run(made)
     (tmp_path / "more.csv").write_text("text,label\nx,2\ny,2\n")
     frozen = Preprocessing(data.state, None)
-    split = prepare_test(made, letters, frozen, "more.csv", output_dir=str(tmp_path / "runs"), base_dir=str(tmp_path))
+    given: Any = {"output_dir": str(tmp_path / "runs"), "base_dir": str(tmp_path)}
+    split = prepare_frozen(made, letters, frozen, "more.csv", **given).splits["test"]
     assert (split.name, len(split)) == ("test", 2)
     assert [one.values["labels"] for one in split.features([0, 1])] == [1, 1]
     (tmp_path / "more.csv").write_text("text,label\nx,9\n")
     with pytest.raises(DataError, match="label '9' is not among"):
-        prepare_test(made, letters, frozen, "more.csv", output_dir=str(tmp_path / "runs"), base_dir=str(tmp_path))
+        prepare_frozen(made, letters, frozen, "more.csv", **given)
 
 
 def test_two_at_once_prepare_once(recipe: Make, reviews: Path, letters: Any, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tunesmith.tasks.augment import Augmentation
 from tunesmith.tasks.base import Batch, Features
 from tunesmith.tasks.losses import CrossEntropy
 from tunesmith.training.augmentation import SHOWN, VARIANTS, batch_maker, samples
+from tunesmith.training.batch_plan import with_copies
 from tunesmith.training.checkpoint import Start
 from tunesmith.training.fit import FitContext, FitData, FitSpec, fit
 
@@ -156,10 +158,57 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
         (recipe(task, tmp_path / task, per_device_train_batch_size=16, num_train_epochs=2), CASES[task][1](64))
         for task in CASES
     ]
+    alone += [(one.override("training.sampling=balanced"), rows) for one, rows in alone]
     shared = [(one.override("training.per_device_train_batch_size=8"), rows) for one, rows in alone]
     first, _ = on_ranks(2, fitted_each, shared)
     for (one, rows), zero in zip(alone, first, strict=True):
         assert_same(fitted(FitContext(), one, rows), zero)
+
+
+@pytest.mark.parametrize("task", CASES)
+def test_copies_of_an_example_are_changed_each_in_its_own_way(task: str, tmp_path: Path) -> None:
+    spec, data = prepared(task, tmp_path)
+    make = batch_maker(spec, data.train)
+    together = make(0, [7, 7, 3, 7], [0, 1, 0, 2])
+    name = "pixel_values" if task == "image-classification" else "input_ids"
+    shown = [tensor.tolist() for tensor in together[name]]
+    assert len({str(one) for one in shown}) == 4
+    alone = make(0, [7, 3], [2, 0])[name]
+    width = min(alone.shape[-1], together[name].shape[-1])
+    assert torch.equal(alone[..., :width], together[name][[3, 2]][..., :width]), "whatever the batch"
+
+
+def test_every_draw_of_an_epoch_is_numbered_however_an_update_is_cut() -> None:
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 6, 8) for _ in range(5)]
+    whole = with_copies([[(update,)] for update in rows])
+    shared = with_copies([[tuple(np.split(half, 2)) for half in np.split(update, 2)] for update in rows])
+    drawn: Counter[int] = Counter()
+    for update, cut in zip(whole, shared, strict=True):
+        ((draws,),) = update
+        for index, copy in zip(draws.indices.tolist(), draws.copies.tolist(), strict=True):
+            assert copy == drawn[index]
+            drawn[index] += 1
+        pieces = [piece for rank in cut for piece in rank]
+        assert np.concatenate([piece.copies for piece in pieces]).tolist() == draws.copies.tolist()
+        assert np.concatenate([piece.indices for piece in pieces]).tolist() == draws.indices.tolist()
+
+
+def test_training_feeds_each_copy_with_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = recipe("text-classification", tmp_path, sampling="balanced", num_train_epochs=2, per_device_train_batch_size=8)
+    rows = [row for row in texts(200) if row["label"] == "low"][:36] + [row for row in texts(200) if row["label"] == "high"][:4]
+    spec, data = prepare_in_memory(one, rows[:28] + rows[36:] + rows[28:36], held_out=8)
+    fed: list[tuple[int, int, int]] = []
+    real = type(spec.task).augment
+
+    def augment(self: Any, source: Any, indices: Any, preprocessing: Any, augmentation: Augmentation) -> Batch:
+        fed.extend((augmentation.epoch, index, copy) for index, copy in zip(indices, augmentation.copies, strict=False))
+        return real(self, source, indices, preprocessing, augmentation)
+
+    monkeypatch.setattr(type(spec.task), "augment", augment)
+    fit(spec, data, FitContext())
+    assert len(fed) == len(set(fed)) == 2 * len(data.train), "no two draws of an epoch look alike"
+    assert max(copy for _, index, copy in fed if index >= 28) >= 3, "four examples fill half of 32 draws"
 
 
 class Interrupted(Exception):

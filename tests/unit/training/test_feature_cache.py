@@ -14,7 +14,9 @@ from support.data import pictures, sentences, sounds, texts
 from support.fits import Fitted, fitted, on_ranks, prepare_in_memory, recipe_for
 from support.models import tiny_bert, tiny_resnet, tiny_tokenizer, tiny_vit, tiny_wav2vec2
 from tunesmith.training import feature_cache
+from tunesmith.training.feature_store import Store
 from tunesmith.training.fit import FitContext, fit
+from tunesmith.training.validation import REHEARSED, validate
 
 pytestmark = pytest.mark.unit
 
@@ -93,13 +95,17 @@ def test_only_what_the_head_reads_is_kept(case: str, kept: int, tmp_path: Path) 
     spec, data = prepare_in_memory(recipe, rows)
     result = fit(spec, data, FitContext(steps=1))
     (note,) = (event["message"] for event in result.history if event["kind"] == "note")
-    assert note.endswith(f": {len(data.train) * kept * 4 / 1e6:,.1f} MB)"), "one position of the sequence"
+    assert data.validation is not None
+    examples = len(data.train) + len(data.validation)
+    assert note.endswith(f": {examples * kept * 4 / 1e6:,.1f} MB)"), "one position of the sequence"
 
 
-def test_the_trunk_runs_once_for_each_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("judged", [False, True])
+def test_the_trunk_runs_once_for_each_example(judged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import transformers
 
-    recipe, rows = recipe_of("bert", tmp_path, eval_strategy="no", load_best_model_at_end=False, num_train_epochs=5)
+    never: dict[str, Any] = {"eval_strategy": "no", "load_best_model_at_end": False}
+    recipe, rows = recipe_of("bert", tmp_path, num_train_epochs=5, **({} if judged else never))
     seen: list[int] = []
     forward = transformers.BertModel.forward
 
@@ -109,8 +115,27 @@ def test_the_trunk_runs_once_for_each_example(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(transformers.BertModel, "forward", counting)
     spec, data = prepare_in_memory(recipe, rows)
-    fit(spec, data, FitContext())
-    assert sum(seen) == len(data.train) + feature_cache.TRIED
+    result = fit(spec, data, FitContext())
+    assert data.validation is not None
+    assert sum(event["kind"] == "eval" for event in result.history) == 5 * judged
+    held = len(data.validation) + REHEARSED if judged else 0
+    assert sum(seen) == len(data.train) + held + 2 * feature_cache.TRIED, "to look what the head reads, and to compare"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_probe_is_judged_on_cached_outputs_as_on_the_trunk(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, rows = recipe_of(case, tmp_path)
+    spec, data = prepare_in_memory(recipe, rows)
+    result = fit(spec, data, FitContext())
+    assert data.validation is not None
+    told = [event for event in result.history if event["kind"] == "eval"]
+    real = validate(spec, result.model, data.validation, FitContext())
+    assert len(told) == 2
+    for name, value in real.items():
+        assert told[-1][name] == pytest.approx(value, rel=1e-3, abs=1e-4, nan_ok=True), name
+    assert told[0]["loss"] != told[1]["loss"], "the head learned in between"
 
 
 def cached_and_not(context: FitContext, recipe: Any, rows: Any) -> list[Fitted]:
@@ -141,8 +166,8 @@ def test_outputs_that_take_too_much_memory_are_not_kept_and_it_is_said(tmp_path:
 
 def test_a_cache_whose_loss_differs_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, rows = recipe_of("bert", tmp_path)
-    put = feature_cache.Store.put
-    monkeypatch.setattr(feature_cache.Store, "put", lambda self, indices, output: put(self, indices, output + 1))
+    put = Store.put
+    monkeypatch.setattr(Store, "put", lambda self, indices, output: put(self, indices, output + 1))
     history = fit(*prepare_in_memory(recipe, rows), FitContext(steps=1)).history
     (note,) = (event["message"] for event in history if event["kind"] == "note")
     assert "the loss on them is" in note

@@ -10,7 +10,8 @@ import torch
 
 from support.data import texts
 from support.models import tiny_bert
-from tunesmith.data.old import prepare_old
+from support.remedies import STEPS, parts, recipe_with, trained_twice
+from tunesmith.data.old import OldPlaces, prepare_old
 from tunesmith.data.prepare import prepare
 from tunesmith.evaluation.predictor import Predictor
 from tunesmith.recipe import Recipe
@@ -61,3 +62,31 @@ def test_the_kept_model_is_mixed_and_calibrated(asked: bool, tmp_path: Path) -> 
         torch.testing.assert_close(value, wanted, msg=name)
     judged = validate(spec, Predictor.load(tmp_path / "model", device="cpu").model, prepared.splits["validation"], FitContext())
     assert judged["accuracy"] == pytest.approx(found.metrics["accuracy"]), "dividing logits changes no answer"
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks for it by its old name
+def test_adapters_are_calibrated_as_the_model_that_they_are_merged_into(tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    recipe = recipe_with("lora", "text", tmp_path).override("evaluation.calibrate=temperature")
+    trained_twice(FitContext(), [recipe])
+    (spec, data), folder = parts(recipe), Path(recipe.training.output_dir, f"step-{STEPS}", "model")
+    batch = spec.task.collate(data.train.features(range(8)), spec.preprocessing)
+    batch.pop("labels")
+
+    def logits() -> tuple[torch.Tensor, torch.Tensor]:
+        base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=2)
+        adapted = PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
+        merged = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+        with torch.no_grad():
+            return adapted(**batch).logits, merged(**batch).logits
+
+    before = logits()
+    prepared = prepare(recipe, spec.task, output_dir=recipe.training.output_dir)
+    calibration = finish(recipe, spec.task, prepared, OldPlaces(), folder, {}).records["calibration"]
+
+    assert calibration["folded"], "the temperature is found, and stands in the weights"
+    assert calibration["temperature"] != pytest.approx(1.0, abs=0.01)
+    for one, other in zip(logits(), before, strict=True):
+        torch.testing.assert_close(one, other / calibration["temperature"], rtol=1e-4, atol=1e-5)

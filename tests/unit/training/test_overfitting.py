@@ -33,5 +33,11 @@ def test_it_is_told_when_both_hold_twice_and_since_when() -> None:
     assert "since step 20 the validation loss rose from 0.4 to 0.6" in found.sentence()
 
 
+def test_while_training_goes_on_it_is_said_so_far() -> None:
+    found = overfitting(lines((0.4, 0.1), (0.5, 0.3), (0.6, 0.5)))
+    assert found is not None
+    assert found.sentence(so_far=True) == found.sentence().replace("Overfitting:", "Overfitting so far:")
+
+
 def test_a_history_without_gaps_says_nothing() -> None:
     assert overfitting([{"split": "validation", "step": 1, "loss": 1.0}]) is None

@@ -13,7 +13,6 @@ from support.data import MemorySplit, texts
 from support.fits import prepare_in_memory, recipe_for
 from support.models import tiny_bert
 from tunesmith.training.fit import FitContext, FitData, FitResult, FitSpec, fit, validate
-from tunesmith.training.retention import Sample
 from tunesmith.training.spec import OldData
 
 ROWS = texts(80)
@@ -89,15 +88,6 @@ def test_large_sets_are_sampled_the_same_each_time(tmp_path: Path) -> None:
     tenths = [10 * line["accuracy"] for line in lines(fit(spec, data))]
     assert tenths == pytest.approx([round(value) for value in tenths])
     assert len(tenths) == 5
-
-
-def test_a_sample_is_the_split_at_its_places(tmp_path: Path) -> None:
-    _, data = watching(tmp_path)
-    split = data.retention["turned"].split
-    sample = Sample(split, np.array([3, 7, 20]))
-    assert sample.examples([2, 0]) == split.examples([20, 3])
-    assert sample.lengths.tolist() == split.lengths[[3, 7, 20]].tolist()
-    assert len(sample) == 3
 
 
 def test_the_gap_is_validation_minus_training_loss(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from tunesmith.errors import DataError, RecipeError, UserError
 from tunesmith.evaluation.evaluate import evaluate_run
 from tunesmith.evaluation.repeats import over_seeds, paired
 from tunesmith.runs import Run
+from tunesmith.tasks.metrics import limits
 from tunesmith.verbs import compare_recipes as verb
-from tunesmith.verbs.compare_recipes import Variant, compare_recipes, parse_variants
+from tunesmith.verbs.compare_recipes import Variant, compare_recipes, parse_variants, table
 
 pytestmark = pytest.mark.unit
 
@@ -52,8 +53,11 @@ def test_several_seeds_are_paired_by_seed(runs: dict[str, Run], tmp_path: Path) 
     found = verb._compared(variants(runs), both, [1, 2], str(tmp_path))
 
     gain = (runs["long"].metrics["accuracy"] or 0) - (runs["short"].metrics["accuracy"] or 0)
-    assert found.outcomes[1].differences["accuracy"] == over_seeds([gain, 0.0])
+    assert found.outcomes[1].differences["accuracy"] == over_seeds([gain, 0.0], limits=(-1, 1))
     assert found.outcomes[1].metrics["accuracy"].n == 2
+    for name, estimate in found.outcomes[1].metrics.items():
+        assert not estimate.low < limits(name)[0], name
+        assert not estimate.high > limits(name)[1], name
 
 
 def test_what_is_written_says_it_all(runs: dict[str, Run], tmp_path: Path) -> None:
@@ -72,6 +76,11 @@ def test_the_interval_over_seeds_is_students() -> None:
     found = over_seeds([1.0, 2.0, 4.0])
     half = 4.302652729911275 * math.sqrt(7 / 3) / math.sqrt(3)  # t(0.975, 2 degrees of freedom) · s / √n
     assert (found.value, found.low, found.high) == pytest.approx((7 / 3, 7 / 3 - half, 7 / 3 + half))
+    cut = over_seeds([0.9, 0.96], limits=(0, 1))
+    assert cut.low == pytest.approx(0.93 - 12.706204736432095 * math.sqrt(2 * 0.03**2) / math.sqrt(2))
+    assert (cut.value, cut.high) == (pytest.approx(0.93), 1.0)
+    apart = paired([1.0, 0.0], [0.0, 0.0], limits=(0, 1))
+    assert (apart.value, apart.low, apart.high) == (0.5, -1.0, 1.0), "a difference of shares lies between -1 and 1"
     assert paired([1.0, 2.0], [0.5, 1.5]).value == 0.5
     assert math.isnan(over_seeds([1.0]).low)
     assert over_seeds([]).n == 0
@@ -134,9 +143,13 @@ def test_other_test_rows_are_refused_before_anything_is_trained(runs: dict[str, 
 
 def test_one_recipe_over_seeds_is_compared_with_nothing(runs: dict[str, Run], tmp_path: Path) -> None:
     one = Variant("few", runs["long"].recipe)
-    verb._write(verb._compared([one], {"few": [runs["long"], runs["short"]]}, [1, 2], str(tmp_path)))
+    found = verb._compared([one], {"few": [runs["long"], runs["short"]]}, [1, 2], str(tmp_path))
+    verb._write(found)
 
     page = (tmp_path / "comparison.html").read_text()
     assert "<h1>few: F1 (macro) " in page
     assert "2 trainings" in page
     assert "clearly better" not in page
+    assert "the reference" not in page
+    shown = table(found)
+    assert [str(column.header) for column in shown.columns] == ["VARIANT", "F1 (MACRO)", "95 % INTERVAL", "TRAINING"]

@@ -205,8 +205,12 @@ def test_overfitting_is_told_once_while_it_trains(recipe: Recipe, run: Run) -> N
         for step, loss, gap in ((10, 0.4, 0.0), (20, 0.5, 0.2), (30, 0.6, 0.4), (40, 0.7, 0.6)):
             listener.hear({"kind": "eval", "split": "validation", "step": step, "loss": loss, "gap": gap, "best_step": 10})
 
-    assert screen.getvalue().count("Overfitting: since step 10") == 1
-    assert [line["gap"] for line in run.history] == [0.0, 0.2, 0.4, 0.6]
+        assert screen.getvalue().count("Overfitting so far: since step 10") == 1
+        assert [line["gap"] for line in run.history] == [0.0, 0.2, 0.4, 0.6]
+        for step, loss, gap in ((50, 0.3, 0.0), (60, 0.5, 0.2), (70, 0.6, 0.4)):
+            listener.hear({"kind": "eval", "split": "validation", "step": step, "loss": loss, "gap": gap, "best_step": 50})
+
+    assert screen.getvalue().count("Overfitting so far: since step 50") == 1, "the better evaluation took the first back"
 
 
 def test_what_is_kept_of_the_old_is_logged_and_why_training_stopped_is_recorded(recipe: Recipe, run: Run) -> None:

@@ -1,7 +1,8 @@
-"""Augmentation: training examples changed at random, by the seed of the run, the epoch and the example's index alone.
+"""Augmentation: training examples changed at random, by the seed of the run, the epoch, the example, and its draw alone.
 
 So an example is changed in the same way whatever the batch, the rank or the number of accumulation steps it meets, and after a
-resume. A task that can augment has the methods of :class:`Augments`, and says in ``augmentations`` which operations it takes.
+resume; and where balanced sampling or replay draws it several times in an epoch, each time in another way. A task that can
+augment has the methods of :class:`Augments`, and says in ``augmentations`` which operations it takes.
 
 The batch plan goes by the prepared lengths and counts. A text may come out some tokens shorter or longer, and a sentence with
 fewer words; so a batch's padded size and an update's units of loss differ a little from the plan, on all ranks alike.
@@ -43,17 +44,24 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to the training examples in one epoch."""
+    """What happens to the training examples of one batch."""
 
     operations: Sequence[AnyOperation]
     seed: int
     """The run's seed."""
     epoch: int = 0
     """From 0."""
+    copies: Sequence[int] = ()
+    """How often each example of the batch was drawn before in the epoch; empty where none was."""
 
-    def rng(self, index: int, stream: int = CHANGE) -> Generator:
+    def rng(self, index: int, stream: int = CHANGE, copy: int = 0) -> Generator:
         """The random numbers of one example."""
-        return np.random.default_rng((self.seed, self.epoch, index, stream))
+        return np.random.default_rng((self.seed, self.epoch, index, copy, stream))
+
+    def rngs(self, indices: Sequence[int], stream: int = CHANGE) -> list[Generator]:
+        """Those of each example of the batch."""
+        copies = self.copies or [0] * len(indices)
+        return [self.rng(index, stream, copy) for index, copy in zip(indices, copies, strict=True)]
 
 
 @runtime_checkable

@@ -6,6 +6,7 @@ takes all images of a batch that it falls on at once; what it draws, it draws fo
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -59,11 +60,12 @@ def pictures(source: Source, indices: Sequence[int], state: State, augmentation:
     share = torch.ones(len(images))
     if not mixing:
         return Pictures(images, labels, [], share)
-    joined = [_partner(len(source), augmentation.rng(index, MIX), mixing) for index in indices]
+    joined = [_partner(len(source), rng, mixing) for rng in augmentation.rngs(indices, MIX)]
     rows = [row for row, one in enumerate(joined) if one is not None]
     mixed = list(labels)
     if rows:
-        others, theirs = _changed(source, [one[1] for one in joined if one is not None], state, augmentation)
+        partners = [one[1] for one in joined if one is not None]
+        others, theirs = _changed(source, partners, state, dataclasses.replace(augmentation, copies=()))
         for place, row in enumerate(rows):
             operation, _, rng = joined[row]  # type: ignore[misc]  # rows hold those that are not None
             join = mixup if operation.name == "mixup" else cutmix
@@ -82,7 +84,7 @@ def _changed(source: Source, indices: Sequence[int], state: State, augmentation:
         )
     features = source.features(list(indices))
     images = torch.from_numpy(np.stack([f.values["pixel_values"] for f in features])).to(torch.float32).div_(255)
-    rngs = [augmentation.rng(index) for index in indices]
+    rngs = augmentation.rngs(indices)
     for operation in augmentation.operations:
         if operation.name in MIXING:
             continue

@@ -14,7 +14,7 @@ import pytest
 from support.planted import cared, left_out, planted_digits, planted_texts
 from tunesmith.data import key
 from tunesmith.data.care import treat as module
-from tunesmith.data.prepare import prepare, prepare_test
+from tunesmith.data.prepare import prepare, prepare_frozen
 from tunesmith.data.prepared import PreparedData
 from tunesmith.data.sources import resolve_splits
 from tunesmith.errors import DataError
@@ -225,7 +225,8 @@ def test_data_for_a_frozen_model_is_only_counted(recipe: Make, write: Any, lette
     name = write("t.jsonl", clean(10) * 2)
     strict = recipe(train=name, clean={"duplicates": "error", "conflicts": "error"}, leakage="error")
     state = Preprocessing({"labels": ["a", "b"], "max_length": 50})
-    assert len(prepare_test(strict, letters, state, str(tmp_path / name), output_dir=str(tmp_path / "runs"))) == 20
+    found = prepare_frozen(strict, letters, state, str(tmp_path / name), output_dir=str(tmp_path / "runs"))
+    assert len(found.splits["test"]) == 20
 
 
 @pytest.mark.parametrize("other", [{"leakage": "off"}, {"label_errors": "report"}, {"clean": {"similarity": 0.9}}])
