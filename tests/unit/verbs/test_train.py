@@ -6,6 +6,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -73,7 +74,23 @@ def test_bad_data_does_not_cost_the_run_that_force_would_start_over(recipe: Reci
     assert storage.read_text(run.file("report.html")) == "precious"
 
 
-def test_what_the_classes_do_not_allow_is_told_before_ray_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+TOO_LONG = r"training.unfreeze: the schedule is longer than the training(.|\n)*→ Write training.unfreeze"
+NO_TARGET = r"training.lora.target_modules \['qeury'\] matches no module(.|\n)*such as query"
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({"class_weights": {"lwo": 3}}, r"training.class_weights.lwo: there is no class lwo .*\n.*Did you mean low"),
+        ({"unfreeze": {"every_epochs": 2}}, TOO_LONG),
+        ({"adaptation": "lora", "lora": {"target_modules": ["qeury"]}}, NO_TARGET),
+        ({"num_workers": 100}, r"48 training examples cannot fill 100 workers"),
+    ],
+)
+@pytest.mark.parametrize("force", [False, True])
+def test_what_cannot_be_trained_is_told_before_ray_starts(
+    training: dict[str, Any], words: str, force: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from support.data import texts
     from support.models import tiny_bert
 
@@ -86,14 +103,24 @@ def test_what_the_classes_do_not_allow_is_told_before_ray_starts(tmp_path: Path,
         "task": "text-classification",
         "model": {"model_name_or_path": str(tiny_bert(tmp_path / "base"))},
         "data": {"train": str(tmp_path / "train.csv")},
-        "training": {"output_dir": str(tmp_path / "runs"), "class_weights": {"lwo": 3}},
+        "training": {"output_dir": str(tmp_path / "runs"), **training},
     }
     recipe = Recipe.from_dict(values)
+    kept = _kept_run(recipe) if force else None
 
-    with pytest.raises(DataError, match=r"training.class_weights.lwo: there is no class lwo .*\n.*Did you mean low"):
-        train(recipe)
+    with pytest.raises(UserError, match=words):
+        train(recipe, run=kept.path if kept else None, force=force)
 
-    assert runs(recipe) == []
+    assert runs(recipe) == ([kept.path] if kept else [])
+    if kept:
+        assert storage.read_text(kept.file("report.html")) == "precious"
+
+
+def _kept_run(recipe: Recipe) -> Run:
+    run = Run.create(recipe, COMMAND)
+    storage.write_text(run.file("report.html"), "precious")
+    run.lock().release()
+    return run
 
 
 def test_force_without_a_run_is_refused(tmp_path: Path) -> None:
