@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -252,8 +252,8 @@ def lines(found: Mapping[str, list[dict[str, Any]]], base: Mapping[str, str], al
         made.append(
             Line(
                 way,
-                crossed(new),
-                crossed(old),
+                level(new),
+                level(old),
                 lost=crossed(before - old),
                 gained=crossed(new - plain_new),
                 kept=crossed(old - plain_old),
@@ -262,6 +262,12 @@ def lines(found: Mapping[str, list[dict[str, Any]]], base: Mapping[str, str], al
             )
         )
     return made
+
+
+def level(values: Rights) -> Estimate:
+    """An accuracy: its interval does not leave the range from 0 to 1."""
+    found = crossed(values)
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 def bits(text: str) -> Rights:

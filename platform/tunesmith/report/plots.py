@@ -22,6 +22,9 @@ MOST_CELLS = 50
 MOST_NUMBERED = 14
 """Classes up to which its cells hold numbers."""
 
+_LETTER = 6.1
+"""About how wide a letter of a label is."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -305,9 +308,14 @@ def choices(across: str, upwards: str, name: str, given: Sequence[Choice], width
     for one, place in zip(drawn, places, strict=True):
         said = f"{one.label}: {number(name, one.across.value)} and {number(name, one.upwards.value)}"
         parts.append(_dot(one.kind, *place, 5, said))
-    for one, place in zip(drawn, _labelled([one.label for one in drawn], places, width, height - bottom), strict=True):
-        if place is not None:
-            parts.append(_text(f"mark {one.kind}", *place, one.label))
+    labels = _labelled([one.label for one in drawn], places, width, height - bottom)
+    for one, (x_dot, y_dot), start in zip(drawn, places, labels, strict=True):
+        if start is None:
+            continue
+        near = min(max(x_dot, start[0]), start[0] + _LETTER * len(one.label)), start[1] - 4
+        if math.dist((x_dot, y_dot), near) > 16:
+            parts.append(_line("leader", x_dot, y_dot, *near))
+        parts.append(_text(f"mark {one.kind}", *start, one.label))
     return _svg(width, height, parts, f"{upwards} against {across}")
 
 
@@ -330,7 +338,7 @@ def _labelled(
     taken = [(x - 6.0, y - 6.0, x + 6.0, y + 6.0) for x, y in points]
     found: list[tuple[float, float] | None] = []
     for label, (x, y) in zip(labels, points, strict=True):
-        long = 6.1 * len(label)
+        long = _LETTER * len(label)
         starts = [
             (x + dx if dx > 0 else x - long + dx if dx < 0 else x - long / 2, y + dy)
             for reach in (0, 8, 16, 24, 34)

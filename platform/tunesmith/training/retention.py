@@ -17,11 +17,11 @@ import numpy.typing as npt
 import torch
 
 from tunesmith.evaluation import drift
-from tunesmith.evaluation.retention import sample
+from tunesmith.evaluation.retention import ROUNDING, sample
 from tunesmith.tasks.base import Features, Metrics
 from tunesmith.training import collective
 from tunesmith.training.spec import Examples, FitContext, FitSpec, OldData
-from tunesmith.training.validation import ROUNDING, choosing_metric, choosing_value, more_is_better, predictor_for, validate
+from tunesmith.training.validation import choosing_metric, choosing_value, more_is_better, predictor_for, validate
 
 DROP, CKA = "drop", "cka"
 """What every judgement holds beside the metrics: how much was lost since before training, and the similarity of drift."""
