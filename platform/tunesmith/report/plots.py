@@ -279,7 +279,7 @@ def choices(across: str, upwards: str, name: str, given: Sequence[Choice], width
     drawn = [one for one in given if math.isfinite(one.across.value) and math.isfinite(one.upwards.value)]
     if len(drawn) < 2:
         return Markup("")
-    left, right, top, bottom = 52, 20, 30, 42
+    left, right, top, bottom = 52, 110, 52, 42  # with room for labels beside and above the best
     ranges = [[end for one in drawn for end in _ends(value(one))] for value in (_across, _upwards)]
     (x_low, x_high), (y_low, y_high) = (_padded(ends) for ends in ranges)
     if is_percent(name):
@@ -292,6 +292,7 @@ def choices(across: str, upwards: str, name: str, given: Sequence[Choice], width
         return height - bottom - (min(max(value, y_low), y_high) - y_low) / (y_high - y_low) * (height - bottom - top)
 
     parts = [_text("title", 0, 14, upwards), _text("tick", width - right, height - 4, f"{across} →", "end")]
+    drawn.sort(key=lambda one: one.kind == "majority")  # the others are labelled first
     for tick in _ticks(y_low, y_high, 6):
         parts.append(_line("grid", left, y(tick), width - right, y(tick)))
         parts.append(_text("tick", left - 8, y(tick) + 4, _axis(name, tick), "end"))
