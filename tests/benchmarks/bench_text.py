@@ -71,7 +71,9 @@ def mixed_texts(n: int, seed: int, turned: int = 0) -> list[dict[str, Any]]:
 def pretrained(folder: Path, base: Path, rows: int) -> Path:
     """The base after one epoch of a related task: fine-tuning starts from a model that knows the words."""
     settings = {"per_device_train_batch_size": 16, "num_train_epochs": 1, "learning_rate": 3e-4, "warmup_ratio": 0.1}
-    recipe = recipe_for("text-classification", base, folder / "work", eval_strategy="no", load_best_model_at_end=False, **settings)
+    recipe = recipe_for(
+        "text-classification", base, folder / "work", eval_strategy="no", load_best_model_at_end=False, **settings
+    )
     spec, data = prepare_in_memory(recipe, mixed_texts(rows, 99, turned=len(WORDS) // 4), 64)
     model = fit(spec, FitData(data.train), FitContext()).model
     model.save_pretrained(folder / "pretrained")

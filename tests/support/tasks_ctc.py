@@ -139,6 +139,12 @@ class SpeechToText:
             )
         return model
 
+    def outline(self, recipe: Recipe, state: State) -> torch.nn.Module:
+        from transformers import AutoModelForCTC
+
+        config = hub.load_config(recipe, vocab_size=len(state["vocabulary"]), pad_token_id=BLANK)
+        return hub.outlined(lambda: AutoModelForCTC.from_config(config), hub.model_source(recipe))
+
     def load_model(self, folder: str) -> torch.nn.Module:
         from transformers import AutoModelForCTC
 

@@ -123,6 +123,11 @@ class Detection:
 
         return hub.build_classifier(AutoModelForObjectDetection, recipe, state["labels"])
 
+    def outline(self, recipe: Recipe, state: State) -> torch.nn.Module:
+        from transformers import AutoModelForObjectDetection
+
+        return hub.outline_classifier(AutoModelForObjectDetection, recipe, state["labels"])
+
     def load_model(self, folder: str) -> torch.nn.Module:
         from transformers import AutoModelForObjectDetection
 

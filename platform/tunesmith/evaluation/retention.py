@@ -8,9 +8,10 @@ representations (:mod:`tunesmith.evaluation.drift`).
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tunesmith.runs import Run
+
+RETENTION = "retention/"
+"""Before a set's name in the history."""
+
+ROUNDING = 1e-9
+"""Drops that exceed the ceiling by no more are within it: the same right answers, summed in another order."""
 
 CLASS_MARK = "/"
 """In the names of metrics of one class, which are left out here."""
@@ -50,6 +57,31 @@ def judge_retention(
         judge = _drifted if place.by == "drift" else _scored
         found[name] = judge(run, predictor, split, settings, progress)
     return found
+
+
+def beyond_ceiling(run: Run) -> dict[str, Any] | None:
+    """How far the kept model is beyond ``evaluation.retention.max_drop``, for the manifest; None where it is not.
+
+    ``set`` has lost most: ``drop`` of ``metric``, None where that is no number; ``max_drop`` was allowed. A model within the
+    ceiling is kept before any beyond it, so this says too that there was none.
+    """
+    ceiling, best = run.recipe.evaluation.retention.max_drop, run.manifest.get("best") or {}
+    if ceiling is None:
+        return None
+    if mixed := run.manifest.get("wise_ft"):
+        drops = next(one["drops"] for one in mixed["tried"] if one["alpha"] == mixed["alpha"])
+    else:
+        kept = [line for line in run.history if line.get("step") == best.get("step")]
+        drops = {
+            line["split"].removeprefix(RETENTION): line.get("drop") for line in kept if line["split"].startswith(RETENTION)
+        }
+    if not drops:
+        return None
+    name = max(drops, key=lambda each: math.inf if drops[each] is None else drops[each])
+    if drops[name] is not None and drops[name] <= ceiling + ROUNDING:
+        return None
+    by = (run.manifest.get("old_data") or {}).get("retention", {}).get(name, {}).get("by")
+    return {"set": name, "drop": drops[name], "metric": "1 - CKA" if by == "drift" else best.get("metric"), "max_drop": ceiling}
 
 
 def _places(run: Run, predictor: Predictor, own: Callable[[], PreparedData]) -> OldPlaces:

@@ -18,7 +18,8 @@ class RetentionSection(Section):
 
     max_drop: float | None = Field(default=None, ge=0)
     """The ceiling: how much worse the metric that chooses the checkpoint may get on any of these sets than before training, in
-    the metric's own units; 1 - CKA for drift. None sets no ceiling. At a ceiling training stops."""
+    the metric's own units; 1 - CKA for drift. None sets no ceiling. At a ceiling training stops; where not one checkpoint is
+    within it, the least bad is kept, with a warning."""
 
     choose: bool = False
     """At the ceiling go on training instead, and only choose no checkpoint that is beyond it."""

@@ -35,11 +35,25 @@ def render(found: RecipeComparison) -> str:
                 name,
                 [plots.Row(one.name, one.metrics[name], "own" if one.differences else "base") for one in found.outcomes],
             ),
+            traded=[
+                plots.choices(f"{words.metric_title(name)}, new", words.metric_title(one), name, _points(found, one))
+                for one in old
+            ],
             metrics=[name, *old, *(metric for metric in shown if metric not in (name, *old))],
             rows=[_row(one, found) for one in found.outcomes],
             style=Markup(resource("report.css")),
         )
     )
+
+
+def _points(found: RecipeComparison, old: str) -> list[plots.Choice]:
+    """Every variant by its headline metric and what it kept of an old set."""
+    name = found.headline
+    return [
+        plots.Choice(one.name, one.metrics[name], one.metrics[old], "own" if one.differences else "base")
+        for one in found.outcomes
+        if old in one.metrics
+    ]
 
 
 def _sentence(found: RecipeComparison) -> str:

@@ -23,6 +23,8 @@ def section(run: Run, evaluation: Evaluation) -> Section | None:
     if not evaluation.retention:
         return None
     parts = [Markup('<p class="note">The model as it was before fine-tuning, and as it is now, on the same old examples.</p>')]
+    if found := ceiling(run):
+        parts.append(Markup('<p class="warning">{}</p>').format(found))
     if stopped := run.manifest.get("stopped_by"):
         parts.append(Markup('<p class="warning">Training was stopped: {}.</p>').format(stopped))
     if mixed := run.manifest.get("wise_ft"):
@@ -47,6 +49,22 @@ def sentence(name: str, one: Retained, headline: str) -> str:
     return (
         f"{name}: {words.in_sentence(metric)} {verb} from {before} to {after} on {one.n:,} old examples"
         f" ({words.change(metric, difference)}{', interval ' + ends if ends else ''})."
+    )
+
+
+def ceiling(run: Run) -> str | None:
+    """That the kept model is beyond the retention ceiling, and what to do; None where it is not."""
+    found = run.manifest.get("beyond_ceiling")
+    if not found:
+        return None
+    name, drop = found["set"], found["drop"]
+    lost = (
+        f"{name} is {drop:.4g} worse in {found['metric']} than before training" if drop is not None else f"{name} has no score"
+    )
+    return (
+        f"The kept model is beyond the retention ceiling: {lost}, and evaluation.retention.max_drop is {found['max_drop']:g}. "
+        "Nothing that training came to is within it, so the least bad was kept. Rehearse old data (training.replay), lower "
+        "training.learning_rate, or judge more often (training.eval_strategy: steps)."
     )
 
 

@@ -169,11 +169,13 @@ def targets(model: Any, wanted: Sequence[str], head: Sequence[str]) -> list[str]
 
 
 def trunk_hash(model: torch.nn.Module, head: Sequence[str]) -> str:
-    """BLAKE2b-128 over names and values of all parameters outside the head, as hex."""
+    """BLAKE2b-128 over names and values of all parameters outside the head, as hex; an outline (``meta``) has names alone."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.named_parameters()):
         if not _in(name, head):
             digest.update(f"{name}\0{tuple(tensor.shape)}\n".encode())
+            if tensor.is_meta:
+                continue
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 

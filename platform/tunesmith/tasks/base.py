@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,10 +104,19 @@ class Chart:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
+@runtime_checkable
+class Outlines(Protocol):
+    """A task that knows its model's modules without its weights: what they do not allow is refused before workers start."""
+
+    def outline(self, recipe: Recipe, state: State) -> torch.nn.Module:
+        """The model of :meth:`Task.build_model` on the ``meta`` device. Raises :class:`ModelError`."""
+
+
 class Task(Protocol):
     """One kind of problem. Implementations are stateless: whatever they learn from data is in the :class:`Preprocessing`.
 
-    A task whose training examples can be augmented has the methods of :class:`tunesmith.tasks.augment.Augments` too.
+    A task whose training examples can be augmented has the methods of :class:`tunesmith.tasks.augment.Augments` too; one whose
+    model can be outlined from its config, that of :class:`Outlines`.
     """
 
     name: str

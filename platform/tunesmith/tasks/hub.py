@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,18 +91,8 @@ def build_classifier(auto_class: Any, recipe: Recipe, labels: list[str], **confi
     """
     import torch
 
-    config = load_config(recipe)
-    check_labels(recipe, labels)
-    keep = same_labels(config, labels)
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: index for index, label in enumerate(labels)}
-    for key, value in config_values.items():
-        setattr(config, key, value)
-    if recipe.model.dropout is not None:
-        override_dropout(config, recipe.model.dropout)
-    kwargs: dict[str, Any] = {}
-    if recipe.model.attn_implementation:
-        kwargs["attn_implementation"] = recipe.model.attn_implementation
+    keep = same_labels(load_config(recipe), labels)
+    config, kwargs = _config_for(recipe, labels, config_values)
     source = model_source(recipe)
     with explained(source), quiet():
         model = auto_class.from_pretrained(
@@ -118,6 +108,38 @@ def build_classifier(auto_class: Any, recipe: Recipe, labels: list[str], **confi
     if not keep:
         reset_head(model)
     return model  # type: ignore[no-any-return]  # transformers' auto classes are untyped
+
+
+def outline_classifier(auto_class: Any, recipe: Recipe, labels: list[str], **config_values: Any) -> torch.nn.Module:
+    """What :func:`build_classifier` gives, on the ``meta`` device: its modules and shapes, made from the config alone."""
+    import torch
+
+    config, kwargs = _config_for(recipe, labels, config_values)
+    return outlined(
+        lambda: auto_class.from_config(config, trust_remote_code=False, dtype=torch.float32, **kwargs), model_source(recipe)
+    )
+
+
+def outlined(make: Callable[[], torch.nn.Module], source: str) -> torch.nn.Module:
+    """What ``make`` makes of the config of ``source``, without memory or time for its weights."""
+    import torch
+
+    with explained(source), quiet(), torch.device("meta"):
+        return make()
+
+
+def _config_for(recipe: Recipe, labels: list[str], values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The base's config with an output for each label and the recipe's dropout, and what else its class is given."""
+    config = load_config(recipe)
+    check_labels(recipe, labels)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    for key, value in values.items():
+        setattr(config, key, value)
+    if recipe.model.dropout is not None:
+        override_dropout(config, recipe.model.dropout)
+    chosen = recipe.model.attn_implementation
+    return config, {"attn_implementation": chosen} if chosen else {}
 
 
 def load_base(auto_class: Any, recipe: Recipe, labels: list[str]) -> torch.nn.Module | None:

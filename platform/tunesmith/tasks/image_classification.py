@@ -148,6 +148,12 @@ class ImageClassification:
 
         return hub.build_classifier(AutoModelForImageClassification, recipe, state["labels"])
 
+    def outline(self, recipe: Recipe, state: State) -> torch.nn.Module:
+        """The same without weights."""
+        from transformers import AutoModelForImageClassification
+
+        return hub.outline_classifier(AutoModelForImageClassification, recipe, state["labels"])
+
     def load_model(self, folder: str) -> torch.nn.Module:
         """The saved model."""
         from transformers import AutoModelForImageClassification

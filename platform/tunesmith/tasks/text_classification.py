@@ -155,8 +155,13 @@ class TextClassification:
         """The base with one output for each label."""
         from transformers import AutoModelForSequenceClassification
 
-        kind = "multi_label_classification" if state["multi_label"] else "single_label_classification"
-        return hub.build_classifier(AutoModelForSequenceClassification, recipe, state["labels"], problem_type=kind)
+        return hub.build_classifier(AutoModelForSequenceClassification, recipe, state["labels"], problem_type=_kind(state))
+
+    def outline(self, recipe: Recipe, state: State) -> torch.nn.Module:
+        """The same without weights."""
+        from transformers import AutoModelForSequenceClassification
+
+        return hub.outline_classifier(AutoModelForSequenceClassification, recipe, state["labels"], problem_type=_kind(state))
 
     def load_model(self, folder: str) -> torch.nn.Module:
         """The saved model."""
@@ -206,3 +211,8 @@ class TextClassification:
             inputs=(TensorSpec("text", "BYTES", (-1,)),),
             outputs=(*several, TensorSpec("probabilities", "FP32", (-1, len(state["labels"])))),
         )
+
+
+def _kind(state: State) -> str:
+    """What Transformers calls the problem."""
+    return "multi_label_classification" if state["multi_label"] else "single_label_classification"

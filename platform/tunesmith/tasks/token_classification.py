@@ -168,6 +168,12 @@ class TokenClassification:
 
         return hub.build_classifier(AutoModelForTokenClassification, recipe, state["labels"])
 
+    def outline(self, recipe: Recipe, state: State) -> torch.nn.Module:
+        """The same without weights."""
+        from transformers import AutoModelForTokenClassification
+
+        return hub.outline_classifier(AutoModelForTokenClassification, recipe, state["labels"])
+
     def load_model(self, folder: str) -> torch.nn.Module:
         """The saved model."""
         from transformers import AutoModelForTokenClassification

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from tunesmith.training.unfreeze import Freezing
 
 
-def adapt(model: torch.nn.Module, recipe: Recipe, build: Callable[[], torch.nn.Module]) -> Adapters | None:
+def adapt(model: torch.nn.Module, recipe: Recipe, build: Callable[[], torch.nn.Module] | None = None) -> Adapters | None:
     """Leave gradients to what ``training.adaptation`` trains; returns the adapters that were put in.
 
     Args:
         model: as it was built from the base.
-        build: builds it anew.
+        build: builds it anew; None for an outline, which has no weights to compare.
 
     Raises:
         ModelError: the head cannot be told, there are no biases, or no module to adapt.
@@ -74,11 +74,11 @@ def described(model: torch.nn.Module, recipe: Recipe, freezing: Freezing, per_ep
     return events
 
 
-def _add_adapters(model: Any, recipe: Recipe, build: Callable[[], torch.nn.Module]) -> Adapters:
+def _add_adapters(model: Any, recipe: Recipe, build: Callable[[], torch.nn.Module] | None) -> Adapters:
     """Adapters in the model; where they are to be kept alone, their base must come out the same when it is loaded again."""
     settings, source = recipe.training.lora, hub.model_source(recipe)
     head, revision = _head_modules(model), recipe.model.revision
-    if not settings.merge:
+    if not settings.merge and build is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.training.seed + 1)
             if adapters.trunk_hash(build(), head) != adapters.trunk_hash(model, head):

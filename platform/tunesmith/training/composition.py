@@ -41,13 +41,18 @@ def compose(spec: FitSpec, data: FitData) -> Composition:
         return Composition(new, len(new), sampler.units, sampler.draw)
     if not len(old):
         raise DataError("training.replay.data has no rows to replay. Give rows, or leave training.replay out")
-    drawn = replayed(len(new), settings.replay.share)
+    drawn = epoch_size(data, settings.replay.share) - len(new)
     units = sampler.units + drawn * float(old.counts.mean())
 
     def rows(epoch: int) -> Indices:
         return np.concatenate([sampler.draw(epoch), len(new) + turns(len(old), drawn, settings.seed, epoch)])
 
     return Composition(joined(new, old), len(new) + drawn, units, rows)
+
+
+def epoch_size(data: FitData, share: float) -> int:
+    """Examples of an epoch: every new one, and the old ones that are replayed among them."""
+    return len(data.train) + (replayed(len(data.train), share) if data.replay is not None else 0)
 
 
 def replayed(new: int, share: float) -> int:

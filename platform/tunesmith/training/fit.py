@@ -30,16 +30,17 @@ from tunesmith.training.acceleration import emulated, make_accelerator
 from tunesmith.training.adaptation import adapt, described
 from tunesmith.training.augmentation import MakeBatch, batch_maker
 from tunesmith.training.averaging import Average
-from tunesmith.training.batch_plan import Draws, MicroBatches, PlanSettings, plan, updates_per_epoch, with_copies
-from tunesmith.training.composition import Composition, compose
+from tunesmith.training.batch_plan import Draws, with_copies
+from tunesmith.training.composition import compose
 from tunesmith.training.feature_cache import cached
 from tunesmith.training.l2_sp import make_l2_sp
 from tunesmith.training.loader import prefetch
 from tunesmith.training.memory import explaining_memory
 from tunesmith.training.optim import make_optimizer, make_schedule, on_plateau
 from tunesmith.training.retention import Watch
-from tunesmith.training.spec import Event, FitContext, FitData, FitResult, FitSpec, Planner, Tally, Trainee
+from tunesmith.training.spec import Event, FitContext, FitData, FitResult, FitSpec, Tally, Trainee
 from tunesmith.training.unfreeze import Freezing
+from tunesmith.training.updates import count_updates, make_planner
 from tunesmith.training.validation import judge, more_is_better, rehearse, score, tell_retained, validate
 
 __all__ = ["Event", "FitContext", "FitData", "FitResult", "FitSpec", "fit", "train_step", "validate"]
@@ -55,9 +56,8 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
     context = context or FitContext()
     settings = spec.recipe.training
     composition = compose(spec, data)
-    planner = context.planner or _planner(spec, composition, context)
-    per_epoch = _updates_per_epoch(spec, composition, context)
-    total = settings.max_steps if settings.max_steps > 0 else int(np.ceil(settings.num_train_epochs * per_epoch))
+    total, per_epoch = count_updates(spec, composition.size, context)
+    planner = context.planner or make_planner(spec, composition, context)
     trainee = _build(spec, data, context, total, per_epoch, composition.units / per_epoch)
     place = _restore(spec, context, trainee)
     last = total if context.steps is None else min(total, place.step + context.steps)
@@ -194,40 +194,6 @@ def _restore(spec: FitSpec, context: FitContext, trainee: Trainee) -> checkpoint
     if context.rank == 0:
         trainee.window.loss, trainee.window.units = place.window_loss, int(place.window_units)
     return place
-
-
-def _plan_settings(spec: FitSpec, context: FitContext) -> PlanSettings:
-    settings = spec.recipe.training
-    per_update = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * context.world_size
-    by_tokens = settings.batching == "tokens" or (settings.batching == "auto" and spec.task.ragged)
-    return PlanSettings(per_update, by_tokens)
-
-
-def _updates_per_epoch(spec: FitSpec, composition: Composition, context: FitContext) -> int:
-    if context.planner is not None:
-        return len(context.planner(0))
-    parts = context.world_size * spec.recipe.training.gradient_accumulation_steps
-    return updates_per_epoch(composition.size, _plan_settings(spec, context), parts)
-
-
-def _planner(spec: FitSpec, composition: Composition, context: FitContext) -> Planner:
-    """The batch plan as a function of the epoch."""
-    training, settings = spec.recipe.training, _plan_settings(spec, context)
-    parts = context.world_size * training.gradient_accumulation_steps
-    if composition.size < parts:
-        raise DataError(
-            f"{composition.size} training examples cannot fill {context.world_size} workers × "
-            f"{training.gradient_accumulation_steps} accumulation steps. Lower training.num_workers or "
-            "training.gradient_accumulation_steps"
-        )
-    lengths = composition.examples.lengths
-
-    def planned(epoch: int) -> list[list[MicroBatches]]:
-        rows, steps = composition.rows(epoch), training.gradient_accumulation_steps
-        updates = plan(lengths[rows], settings, training.seed, epoch, context.world_size, steps)
-        return [[tuple(rows[batch] for batch in batches) for batches in update] for update in updates]
-
-    return planned
 
 
 def _batches(updates: list[list[tuple[Draws, ...]]], rank: int, epoch: int, make: MakeBatch) -> Iterator[list[Batch]]:

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import torch
 
 from tunesmith.evaluation import drift
-from tunesmith.evaluation.retention import sample
+from tunesmith.evaluation.retention import ROUNDING, sample
 from tunesmith.tasks.base import Metrics
 from tunesmith.training import collective
 from tunesmith.training.spec import FitContext, FitSpec, OldData
 from tunesmith.training.splits import chosen
-from tunesmith.training.validation import ROUNDING, choosing_metric, choosing_value, more_is_better, predictor_for, validate
+from tunesmith.training.validation import choosing_metric, choosing_value, more_is_better, predictor_for, validate
 
 DROP, CKA = "drop", "cka"
 """What every judgement holds beside the metrics: how much was lost since before training, and the similarity of drift."""

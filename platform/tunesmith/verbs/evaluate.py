@@ -77,6 +77,7 @@ def print_verdict(evaluation: Evaluation, run: Run, console: Console) -> None:
     from rich.markup import escape
 
     from tunesmith import storage
+    from tunesmith.report import retention
     from tunesmith.report.html import REPORT
     from tunesmith.report.words import verdict
 
@@ -88,7 +89,7 @@ def print_verdict(evaluation: Evaluation, run: Run, console: Console) -> None:
     console.print(_table(evaluation))
     for text in craft_notes(evaluation, run):
         console.print(escape(text))
-    for text in evaluation.warnings:
+    for text in (*filter(None, [retention.ceiling(run)]), *evaluation.warnings):
         console.print(f"[yellow]note:[/] {escape(text)}")
     for one in evaluation.baselines.values():
         if one.skipped:

@@ -57,8 +57,10 @@ def train(
         TrainingFailed: workers failed more often than ``training.max_failures``.
     """
     from tunesmith.data import PreparedData
+    from tunesmith.data.old import prepare_old
     from tunesmith.recipe import Recipe as RecipeClass
     from tunesmith.tasks import load_task
+    from tunesmith.training.precheck import check_training
     from tunesmith.training.progress import Progress
     from tunesmith.verbs import console
     from tunesmith.verbs.evaluate import evaluate
@@ -72,15 +74,16 @@ def train(
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(console.err()))
         if force and recipe.data.engine != "ray":
-            # A mistake in the data must not cost the run that is to be started over.
-            _check_objective(recipe, task, _prepare(recipe, task, progress, "Checking the data"))
+            # A mistake must not cost the run that is to be started over.
+            prepared = _prepare(recipe, task, progress, "Checking the data")
+            check_training(recipe, task, prepared, prepare_old(recipe, task, prepared, progress.prepared))
         record, new = _record(recipe, run, force, resume, command or [Path(sys.argv[0]).name, *sys.argv[1:]])
         if not (new or force):
             console.err().print(f"Going on with {record.path}")
         stack.enter_context(_standing(record, new))
         if not _is_trained(record):
             prepared, old, trained = _fine_tune(recipe, task, record, on, progress)
-            _keep_model(recipe, task, prepared, old, record, trained)
+            _keep_model(recipe, task, prepared, old, record, trained, progress)
         progress.phase("Judging the model")
         evaluate(record, prepared=PreparedData.open(record.manifest["prepared"]), progress=progress.prepared)
     return record
@@ -153,6 +156,7 @@ def _fine_tune(
     from tunesmith.cluster.preflight import detect_gpus, preflight
     from tunesmith.data.old import prepare_old
     from tunesmith.training.launch import demand, launch
+    from tunesmith.training.precheck import check_training
 
     begun = time.perf_counter()
     with ExitStack() as stack:
@@ -160,9 +164,9 @@ def _fine_tune(
             progress.phase("Joining the cluster" if on else "Starting Ray")
             stack.enter_context(connect(on, log_file=_log_file(run)))
         prepared = _prepare(recipe, task, progress)
-        _check_objective(recipe, task, prepared)
-        _record_data(run, prepared)
         old = prepare_old(recipe, task, prepared, progress.prepared)
+        check_training(recipe, task, prepared, old)
+        _record_data(run, prepared)
         run.update(old_data=old.to_json())
         _say_care(prepared)
         _record_augmented(recipe, task, run, prepared)
@@ -202,15 +206,6 @@ def _prepare(recipe: Recipe, task: Task, progress: Progress, phase: str = "Prepa
 
     progress.phase(phase)
     return prepare(recipe, task, output_dir=recipe.training.output_dir, progress=progress.prepared)
-
-
-def _check_objective(recipe: Recipe, task: Task, prepared: PreparedData) -> None:
-    """A loss, weights or sampling that these classes cannot have. Raises :class:`UserError`, before Ray and workers start."""
-    from tunesmith.tasks.losses import check_criterion
-    from tunesmith.training.sampling import check_sampling
-
-    check_criterion(recipe, prepared.state)
-    check_sampling(recipe, task, prepared.splits["train"], prepared.state)
 
 
 class _Listener:
@@ -322,11 +317,15 @@ def _record_augmented(recipe: Recipe, task: Task, run: Run, prepared: PreparedDa
         storage.write_json(run.file(SAMPLES), samples(spec, prepared.splits["train"]))
 
 
-def _keep_model(recipe: Recipe, task: Task, prepared: PreparedData, old: OldPlaces, run: Run, trained: Trained) -> None:
+def _keep_model(
+    recipe: Recipe, task: Task, prepared: PreparedData, old: OldPlaces, run: Run, trained: Trained, progress: Progress
+) -> None:
     """The chosen checkpoint's model becomes the run's, with its lineage; ``tunesmith.json`` last: it says that all is there."""
     import tempfile
 
     from tunesmith import __version__, storage
+    from tunesmith.evaluation.retention import beyond_ceiling
+    from tunesmith.report import retention
     from tunesmith.runs import Artefact
     from tunesmith.runs.artefact import base_model_record
     from tunesmith.tasks import hub
@@ -341,6 +340,9 @@ def _keep_model(recipe: Recipe, task: Task, prepared: PreparedData, old: OldPlac
         (local / "tunesmith.json").unlink(missing_ok=True)
         storage.upload(local, run.file("model"))
     run.update(**finished.records)
+    if beyond := beyond_ceiling(run):
+        run.update(beyond_ceiling=beyond)
+        progress.handle({"kind": "note", "message": retention.ceiling(run)})
     artefact = Artefact(
         task=task.name,
         state=prepared.state,

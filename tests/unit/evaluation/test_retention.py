@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from support.data import sentences, texts
 from support.runs import finished_run
@@ -13,15 +16,17 @@ from tunesmith import storage
 from tunesmith.evaluation.evaluate import evaluate_run
 from tunesmith.evaluation.predictor import Predictor
 from tunesmith.evaluation.results import Evaluation
+from tunesmith.evaluation.retention import beyond_ceiling
 from tunesmith.report import overfitting, retention
 from tunesmith.runs import Run
+from tunesmith.verbs.evaluate import print_verdict
 
 
-def run_with(tmp_path: Path, task: str, base_labels: bool) -> Run:
+def run_with(tmp_path: Path, task: str, base_labels: bool, **retained: Any) -> Run:
     made = texts(40, seed=8) if task == "text-classification" else sentences(40, seed=8)
     place = tmp_path / "old.jsonl"
     place.write_text("\n".join(json.dumps(row) for row in made))
-    settings = {"bootstrap_samples": 100, "retention": {"data": {"old": str(place)}}}
+    settings = {"bootstrap_samples": 100, "retention": {"data": {"old": str(place)}, **retained}}
     return finished_run(tmp_path, task, base_labels=base_labels, evaluation=settings)
 
 
@@ -92,6 +97,57 @@ def test_the_report_tells_it_with_the_curve_of_old_against_new(tmp_path: Path) -
     fit = overfitting.section(run, found)
     assert fit is not None
     assert "20.0 % before, 5.0 % after" in str(fit.html)
+
+
+def beyond(tmp_path: Path, drops: dict[int, float | None], **fields: Any) -> Run:
+    """A run whose kept checkpoint is that of step 8."""
+    run = run_with(tmp_path, "text-classification", True, max_drop=0.05)
+    for step, drop in drops.items():
+        run.log_metrics({"step": step, "split": "validation", "f1_macro": 0.5})
+        run.log_metrics({"step": step, "split": "retention/old", "f1_macro": 0.5, "drop": drop})
+    run.update(best={"step": 8, "metric": "f1_macro", "value": 0.5}, **fields)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("drops", "expected"),
+    [
+        ({4: 0.3, 8: 0.2}, 0.2),
+        ({4: 0.3, 8: 0.05 + 1e-12}, "within"),
+        ({4: 0.3, 8: -0.1}, "within"),
+        ({4: 0.3, 8: None}, None),
+    ],
+)
+def test_a_kept_model_beyond_the_ceiling_is_recorded(
+    drops: dict[int, float | None], expected: float | str | None, tmp_path: Path
+) -> None:
+    found = beyond_ceiling(beyond(tmp_path, drops))
+    if expected == "within":
+        assert found is None
+    else:
+        assert found == {"set": "old", "drop": expected, "metric": "f1_macro", "max_drop": 0.05}
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(0.25, None), (0.5, 0.4)])
+def test_after_wise_ft_the_mixture_counts(alpha: float, expected: float | None, tmp_path: Path) -> None:
+    tried = [{"alpha": 0.25, "value": 0.5, "drops": {"old": 0.01}}, {"alpha": 0.5, "value": 0.6, "drops": {"old": 0.4}}]
+    mixed = {"alpha": alpha, "metric": "f1_macro", "tried": tried, "fresh": []}
+    found = beyond_ceiling(beyond(tmp_path, {8: 0.9}, wise_ft=mixed))
+    assert (found or {}).get("drop") == expected
+
+
+def test_report_and_terminal_say_that_nothing_is_within_the_ceiling(tmp_path: Path) -> None:
+    run = beyond(tmp_path, {4: 0.3, 8: 0.2})
+    run.update(beyond_ceiling=beyond_ceiling(run))
+    found = evaluate_run(run)
+    part = retention.section(run, found)
+    assert part is not None
+    said = "old is 0.2 worse in f1_macro than before training, and evaluation.retention.max_drop is 0.05"
+    assert f'<p class="warning">The kept model is beyond the retention ceiling: {said}' in str(part.html)
+    terminal = io.StringIO()
+    print_verdict(found, run, Console(file=terminal, width=400))
+    assert "note: The kept model is beyond the retention ceiling" in terminal.getvalue()
+    assert said in terminal.getvalue()
 
 
 def test_a_run_without_retention_has_no_section(text_run: Run, text_evaluation: Evaluation) -> None:

@@ -16,8 +16,9 @@ from support.models import tiny_bert
 from tunesmith.errors import UserError
 from tunesmith.training.batch_plan import Indices
 from tunesmith.training.composition import compose
-from tunesmith.training.fit import FitContext, FitData, FitSpec, _planner
+from tunesmith.training.fit import FitContext, FitData, FitSpec
 from tunesmith.training.sampling import Balanced, EveryExample, make_sampler
+from tunesmith.training.updates import make_planner
 
 pytestmark = pytest.mark.unit
 
@@ -115,7 +116,7 @@ def test_the_plan_of_an_epoch_does_not_depend_on_workers_or_accumulation(base: P
         settings = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation, "batching": batching}
         spec, data = made("text-classification", base, uneven(112), tmp_path / f"{world}{accumulation}", **settings)
         context = FitContext(world_size=world)
-        planner = _planner(spec, compose(spec, data), context)
+        planner = make_planner(spec, compose(spec, data), context)
         epochs = [planner(epoch) for epoch in range(3)]
         assert {len(updates) for updates in epochs} == {6}
         for updates in epochs:

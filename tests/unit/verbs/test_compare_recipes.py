@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from support.runs import finished_run
 from tunesmith.errors import DataError, RecipeError, UserError
 from tunesmith.evaluation.evaluate import evaluate_run
 from tunesmith.evaluation.repeats import over_seeds, paired
+from tunesmith.evaluation.statistics import Estimate
+from tunesmith.report.comparison import render
 from tunesmith.runs import Run
 from tunesmith.tasks.metrics import limits
 from tunesmith.verbs import compare_recipes as verb
@@ -139,6 +142,25 @@ def test_other_test_rows_are_refused_before_anything_is_trained(runs: dict[str, 
     other = first.override("data.split.seed=7")
     with pytest.raises(DataError, match="other test rows"):
         compare_recipes([Variant("a", first), Variant("b", other)])
+
+
+def test_what_a_variant_cannot_train_is_refused_with_its_name_before_any_is_trained(runs: dict[str, Run]) -> None:
+    first = runs["short"].recipe
+    other = first.override("training.unfreeze.every_epochs=2")
+    with pytest.raises(UserError, match=r"^slowly: training.unfreeze: the schedule is longer than the training"):
+        compare_recipes([Variant("a", first), Variant("slowly", other)])
+
+
+def test_new_against_old_is_drawn_where_something_was_kept(runs: dict[str, Run], tmp_path: Path) -> None:
+    found = verb._compared(variants(runs), {name: [run] for name, run in runs.items()}, [42], str(tmp_path))
+    assert "old against new" not in render(found)
+    name = f"{found.headline}/clean"
+    both = [replace(one, metrics={**one.metrics, name: Estimate(0.4, 0.3, 0.5, 60, "wilson")}) for one in found.outcomes]
+    page = render(replace(found, outcomes=both))
+    assert "old against new" in page
+    drawn = page.partition("old against new")[2]
+    assert drawn.count('class="dot') == 2
+    assert ">long</text>" in drawn
 
 
 def test_one_recipe_over_seeds_is_compared_with_nothing(runs: dict[str, Run], tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -73,7 +75,23 @@ def test_bad_data_does_not_cost_the_run_that_force_would_start_over(recipe: Reci
     assert storage.read_text(run.file("report.html")) == "precious"
 
 
-def test_what_the_classes_do_not_allow_is_told_before_ray_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+TOO_LONG = r"training.unfreeze: the schedule is longer than the training(.|\n)*→ Write training.unfreeze"
+NO_TARGET = r"training.lora.target_modules \['qeury'\] matches no module(.|\n)*such as query"
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({"class_weights": {"lwo": 3}}, r"training.class_weights.lwo: there is no class lwo .*\n.*Did you mean low"),
+        ({"unfreeze": {"every_epochs": 2}}, TOO_LONG),
+        ({"adaptation": "lora", "lora": {"target_modules": ["qeury"]}}, NO_TARGET),
+        ({"num_workers": 100}, r"48 training examples cannot fill 100 workers"),
+    ],
+)
+@pytest.mark.parametrize("force", [False, True])
+def test_what_cannot_be_trained_is_told_before_ray_starts(
+    training: dict[str, Any], words: str, force: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from support.data import texts
     from support.models import tiny_bert
 
@@ -86,14 +104,24 @@ def test_what_the_classes_do_not_allow_is_told_before_ray_starts(tmp_path: Path,
         "task": "text-classification",
         "model": {"model_name_or_path": str(tiny_bert(tmp_path / "base"))},
         "data": {"train": str(tmp_path / "train.csv")},
-        "training": {"output_dir": str(tmp_path / "runs"), "class_weights": {"lwo": 3}},
+        "training": {"output_dir": str(tmp_path / "runs"), **training},
     }
     recipe = Recipe.from_dict(values)
+    kept = _kept_run(recipe) if force else None
 
-    with pytest.raises(DataError, match=r"training.class_weights.lwo: there is no class lwo .*\n.*Did you mean low"):
-        train(recipe)
+    with pytest.raises(UserError, match=words):
+        train(recipe, run=kept.path if kept else None, force=force)
 
-    assert runs(recipe) == []
+    assert runs(recipe) == ([kept.path] if kept else [])
+    if kept:
+        assert storage.read_text(kept.file("report.html")) == "precious"
+
+
+def _kept_run(recipe: Recipe) -> Run:
+    run = Run.create(recipe, COMMAND)
+    storage.write_text(run.file("report.html"), "precious")
+    run.lock().release()
+    return run
 
 
 def test_force_without_a_run_is_refused(tmp_path: Path) -> None:
@@ -224,3 +252,59 @@ def test_what_is_kept_of_the_old_is_logged_and_why_training_stopped_is_recorded(
     assert Run(run.path).manifest["stopped_by"] == "retention/old is 0.2 worse"
     assert "retention/old at step 10: accuracy 0.7000  drop 0.2000" in screen.getvalue()
     assert "Stopped: retention/old is 0.2 worse" in screen.getvalue()
+
+
+@pytest.mark.parametrize(("most", "beyond"), [(0.05, True), (0.99, False)])
+def test_a_kept_model_beyond_the_ceiling_is_told_and_recorded(most: float, beyond: bool, tmp_path: Path) -> None:
+    from support.data import texts
+    from support.models import tiny_bert
+    from tunesmith.data.old import prepare_old
+    from tunesmith.data.prepare import prepare
+    from tunesmith.tasks import load_task
+    from tunesmith.tasks.base import Preprocessing
+    from tunesmith.training.fit import FitContext, FitData, FitSpec, fit
+    from tunesmith.training.launch import Trained
+    from tunesmith.training.spec import OldData
+    from tunesmith.verbs.train import _keep_model
+
+    other = {"low": "high", "high": "low"}  # of old rows the opposite is true, so that they are forgotten
+    for name, lines in (
+        ("train", [f"{row['text']},{row['label']}" for row in texts(80)]),
+        ("old", [f"{row['text']},{other[row['label']]}" for row in texts(40, seed=6)]),
+    ):
+        storage.write_text(tmp_path / f"{name}.csv", "\n".join(["text,label", *lines]))
+    values = {
+        "task": "text-classification",
+        "model": {"model_name_or_path": str(tiny_bert(tmp_path / "base", spread=0.2, labels=["high", "low"]))},
+        "data": {"train": str(tmp_path / "train.csv"), "split": {"validation": 0.2, "test": 0.1}},
+        "training": {"output_dir": str(tmp_path / "runs"), "learning_rate": 3e-3, "num_train_epochs": 4, "use_gpu": False},
+        "evaluation": {"retention": {"data": str(tmp_path / "old.csv"), "max_drop": most, "choose": True}},
+    }
+    recipe = Recipe.from_dict(values).resolved()
+    run, task = Run.create(recipe, COMMAND), load_task(recipe.task)
+    prepared = prepare(recipe, task, output_dir=recipe.training.output_dir)
+    old = prepare_old(recipe, task, prepared)
+    kept: dict[str, Any] = {}
+
+    def report(metrics: Any, folder: Path | None) -> None:
+        shutil.copytree(str(folder), tmp_path / "last", dirs_exist_ok=True)
+        kept.update(metrics)
+
+    said = io.StringIO()
+    with Progress(Console(file=said, width=400)) as progress, _Listener(recipe, run, progress) as listener:
+        sets = {name: OldData(place.open(), place.by) for name, place in old.retention.items()}
+        data = FitData(prepared.splits["train"], prepared.splits["validation"], retention=sets)
+        spec = FitSpec(recipe, task, Preprocessing(prepared.state, task.load_processor(recipe)))
+        fit(spec, data, FitContext(report=report, event=listener.hear))
+        run.update(old_data=old.to_json(), best={"step": kept["step"], "metric": task.metric, "value": kept[task.metric]})
+        trained = Trained(str(tmp_path / "last"), kept["step"], {task.metric: kept[task.metric]})
+        _keep_model(recipe, task, prepared, old, run, trained, progress)
+    run.lock().release()
+
+    found = Run.open(run.path).manifest.get("beyond_ceiling")
+    assert ("The kept model is beyond the retention ceiling: old is" in said.getvalue()) == beyond
+    assert (found is not None) == beyond
+    assert (kept["score"] < -1e11) == beyond
+    if found:
+        assert (found["set"], found["metric"], found["max_drop"]) == ("old", task.metric, 0.05)
+        assert found["drop"] > 0.05

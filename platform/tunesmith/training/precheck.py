@@ -1,0 +1,54 @@
+"""What recipe, data and model do not allow together, found on the driver: before Ray starts, and before any worker does.
+
+The model is made from its config alone, on the ``meta`` device, so that a large one costs neither memory nor a download. Of a
+task that cannot do that (:class:`tunesmith.tasks.base.Outlines`) the model is checked by the workers only, which check again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunesmith.tasks.base import Outlines, Preprocessing
+from tunesmith.tasks.losses import check_criterion
+from tunesmith.training.adaptation import adapt
+from tunesmith.training.composition import epoch_size
+from tunesmith.training.parameters import layer_groups
+from tunesmith.training.sampling import check_sampling
+from tunesmith.training.spec import FitContext, FitData, FitSpec
+from tunesmith.training.unfreeze import Freezing
+from tunesmith.training.updates import count_updates
+
+if TYPE_CHECKING:
+    from tunesmith.data import PreparedData
+    from tunesmith.data.old import OldPlaces
+    from tunesmith.recipe import Recipe
+    from tunesmith.tasks.base import Task
+
+
+def check_training(recipe: Recipe, task: Task, prepared: PreparedData, old: OldPlaces) -> None:
+    """Refuse what the workers would refuse.
+
+    Raises:
+        DataError: weights, sampling or replay that these rows cannot have; too few rows for the workers.
+        UserError: a schedule of unfreezing that is longer than the training.
+        ModelError: layers that cannot be grouped, a head that cannot be told, no module to adapt.
+    """
+    check_criterion(recipe, prepared.state)
+    check_sampling(recipe, task, prepared.splits["train"], prepared.state)
+    spec = FitSpec(recipe, task, Preprocessing(prepared.state))
+    data = FitData(prepared.splits["train"], replay=old.replay.open() if old.replay is not None else None)
+    context = FitContext(world_size=recipe.training.num_workers)
+    check_model(spec, *count_updates(spec, epoch_size(data, recipe.training.replay.share), context))
+
+
+def check_model(spec: FitSpec, steps: int, per_epoch: int) -> None:
+    """Adapters, frozen layers and layer groups, on the model without its weights; nothing where all is trained at one rate."""
+    settings, task = spec.recipe.training, spec.task
+    plain = settings.adaptation == "full" and not settings.unfreeze.on and settings.layerwise_lr_decay == 1
+    if plain or not isinstance(task, Outlines):
+        return
+    model = task.outline(spec.recipe, spec.preprocessing.state)
+    adapt(model, spec.recipe)
+    Freezing(model, settings, steps, per_epoch)
+    if settings.layerwise_lr_decay != 1:
+        layer_groups(model)
