@@ -30,7 +30,8 @@ def section(run: Run, evaluation: Evaluation) -> Section | None:
         return None
     page = environment().get_template("care.html.j2")
     audit = {"applied": False, "why": "", **care.get("label_errors", {})}
-    html = page.render(rows=_rows(care), examples=_examples(care), audit=audit, most=SUSPECTS)
+    known = care.get("known_faults") or {}
+    html = page.render(rows=_rows(care), examples=_examples(care), audit=audit, known=known, most=SUSPECTS)
     return Section("Data care", Markup(html))
 
 
@@ -62,7 +63,24 @@ def summary(care: Mapping[str, Any]) -> list[str]:
         lines.append(f"data: {audit['suspects']:,} of {audit['audited']:,} labels look wrong{_left_out(audit)}")
     elif audit.get("action", "off") != "off":
         lines.append(f"data: labels were not audited: {audit.get('why', '')}")
-    return lines
+    return lines + _known(care.get("known_faults") or {})
+
+
+def _known(faults: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How many of the rows that are known to be bad were found, in a line.
+
+    >>> _known({"leak": {"looked_at": 9, "found": 8, "by_mistake": 1}, "conflict": {"looked_at": 0, "found": None}})
+    ['known faults: 8 of 9 leaks found (and 1 other row), conflicts not looked for']
+    """
+    parts = []
+    for kind, one in faults.items():
+        noun = kind if kind == "mislabelled" else f"{kind}s"
+        if one["found"] is None:
+            parts.append(f"{noun} not looked for")
+            continue
+        others = f" (and {_count(one['by_mistake'], 'other row')})" if one["by_mistake"] else ""
+        parts.append(f"{one['found']:,} of {one['looked_at']:,} {noun}{'' if parts else ' found'}{others}")
+    return ["known faults: " + ", ".join(parts)] if parts else []
 
 
 def _leaks(leakage: Mapping[str, Any]) -> str:
