@@ -72,7 +72,9 @@ def parse(text: str) -> tuple[list[Fault], list[Flaw]]:
     faults, flaws = [], []
     for values in reader:
         cells = {name: value.strip() for name, value in values.items() if isinstance(value, str)}
-        fault = Fault(reader.line_num, *(cells.get(name, "") for name in COLUMNS), cells.get("of") or None)
+        fault = Fault(
+            reader.line_num, cells.get("split", ""), cells.get("row", ""), cells.get("fault", ""), cells.get("of") or None
+        )
         flaw = _flaw(fault)
         if flaw is None:
             faults.append(fault)

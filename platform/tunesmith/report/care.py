@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 TITLES = {"duplicates": "Exact duplicates", "near_duplicates": "Near duplicates", "conflicts": "Conflicting labels"}
 DONE = {"report": "reported", "auto": "reported", "drop": "left out", "majority": "left out"}
+FAULTS = {
+    "duplicate": "duplicates",
+    "near-duplicate": "near duplicates",
+    "conflict": "conflicting rows",
+    "mislabelled": "wrong labels",
+    "leak": "leaks",
+    "near-leak": "near leaks",
+}
 SUSPECTS = 20
 """Suspects that the page shows; all that are kept are in ``data/report.json``."""
 
@@ -30,7 +38,7 @@ def section(run: Run, evaluation: Evaluation) -> Section | None:
         return None
     page = environment().get_template("care.html.j2")
     audit = {"applied": False, "why": "", **care.get("label_errors", {})}
-    known = care.get("known_faults") or {}
+    known = {FAULTS[kind].capitalize(): one for kind, one in (care.get("known_faults") or {}).items()}
     html = page.render(rows=_rows(care), examples=_examples(care), audit=audit, known=known, most=SUSPECTS)
     return Section("Data care", Markup(html))
 
@@ -70,11 +78,11 @@ def _known(faults: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """How many of the rows that are known to be bad were found, in a line.
 
     >>> _known({"leak": {"looked_at": 9, "found": 8, "by_mistake": 1}, "conflict": {"looked_at": 0, "found": None}})
-    ['known faults: 8 of 9 leaks found (and 1 other row), conflicts not looked for']
+    ['known faults: 8 of 9 leaks found (and 1 other row), conflicting rows not looked for']
     """
     parts = []
     for kind, one in faults.items():
-        noun = kind if kind == "mislabelled" else f"{kind}s"
+        noun = FAULTS[kind]
         if one["found"] is None:
             parts.append(f"{noun} not looked for")
             continue
