@@ -36,11 +36,11 @@ ROTATION = 25
 NOISE = {"low": 12, "high": 35}
 """Standard deviation of the noise, in grey levels of 255."""
 
-MOST, RATIO = 45, 9
+MOST, RATIO = 48, 6
 """Scans of the commonest digit in data/messy/train before faults are planted, and how many times the rarest has fewer."""
 JUDGED = 6
 """Scans of each digit in data/messy/validation before leaks are planted."""
-PLANTED = {"duplicate": 20, "near-duplicate": 20, "conflict": 15, "mislabelled": 20, "leak": 12, "near-leak": 12}
+PLANTED = {"duplicate": 25, "near-duplicate": 25, "conflict": 25, "mislabelled": 45, "leak": 12, "near-leak": 12}
 """Faults of each kind; every one is planted in another scan. A conflict is a copy with a wrong label."""
 
 

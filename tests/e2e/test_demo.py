@@ -35,7 +35,7 @@ def test_the_data_is_the_same_every_time(tmp_path: Path, shell: Callable[..., st
     once = fingerprints(tmp_path / "once")
     assert once == fingerprints(tmp_path / "twice")
     clean = 539 + 360 + 360 + 898 + 4
-    assert len(once) == clean + 244 + 84 + 3, "an image for each digit, and lists of labels and of faults"
+    assert len(once) == clean + 305 + 84 + 3, "an image for each digit, and lists of labels and of faults"
 
 
 def test_the_faults_are_planted_in_the_amounts_that_are_said(tmp_path: Path, shell: Callable[..., str]) -> None:
@@ -47,7 +47,7 @@ def test_the_faults_are_planted_in_the_amounts_that_are_said(tmp_path: Path, she
         for split in ("train", "validation")
     }
 
-    amounts = {"duplicate": 20, "near-duplicate": 20, "conflict": 15, "mislabelled": 20 + 15, "leak": 12, "near-leak": 12}
+    amounts = {"duplicate": 25, "near-duplicate": 25, "conflict": 25, "mislabelled": 45 + 25, "leak": 12, "near-leak": 12}
     assert Counter(fault["fault"] for fault in faults) == amounts
     for fault in faults:
         image, other = (messy / fault["split"] / fault[name] for name in ("row", "of"))
@@ -114,9 +114,9 @@ def test_the_planted_faults_are_found(demo: Demo) -> None:
             assert kinds[kind]["precision"] == 1.0
             assert kinds[kind]["recall"] >= 0.7
         assert kinds["mislabelled"]["in_first_2k"] >= 0.6
-    assert found["messy"]["mislabelled"]["looked_at"] == 35
-    assert found["messy-cleaned"]["mislabelled"]["looked_at"] == 20, "those in conflicts are left out before"
-    assert "known faults: 20 of 20 duplicates found" in " ".join(demo.output.split())
+    assert found["messy"]["mislabelled"]["looked_at"] == 70
+    assert found["messy-cleaned"]["mislabelled"]["looked_at"] == 45, "those in conflicts are left out before"
+    assert "known faults: 25 of 25 duplicates found" in " ".join(demo.output.split())
     run = tunesmith.Run.open(str(demo.comparison / "messy-seed42"))
     assert "Known faults" in Path(run.file("report.html")).read_text(encoding="utf-8")
 
