@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tunesmith import storage
+from tunesmith.data.imagefolder import is_image
+from tunesmith.evaluation.examples import thumbnail
 from tunesmith.evaluation.results import Evaluation
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ def section(run: Run, evaluation: Evaluation) -> Section | None:
     page = environment().get_template("care.html.j2")
     audit = {"applied": False, "why": "", **care.get("label_errors", {})}
     known = {FAULTS[kind].capitalize(): one for kind, one in (care.get("known_faults") or {}).items()}
-    html = page.render(rows=_rows(care), examples=_examples(care), audit=audit, known=known, most=SUSPECTS)
+    suspects = [_shown(card) for card in audit.get("examples", [])[:SUSPECTS]]
+    html = page.render(rows=_rows(care), examples=_examples(care), audit=audit, suspects=suspects, known=known)
     return Section("Data care", Markup(html))
 
 
@@ -161,4 +164,21 @@ def _examples(care: Mapping[str, Any]) -> list[dict[str, Any]]:
     splits = {**care["leakage"]["given"], **care["leakage"]["made"]}
     for how, title in (("exactly", "Leaks"), ("nearly", "Near leaks")):
         tables.append({"title": title, "pairs": [pair for one in splits.values() for pair in one["examples"][how]]})
-    return [table for table in tables if table["pairs"]]
+    shown = [{**table, "pairs": [{**_shown(one), "of": _shown(one["of"])} for one in table["pairs"]]} for table in tables]
+    return [table for table in shown if table["pairs"]]
+
+
+def _shown(card: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for the page: an image that can still be read as an image, and of long places the end."""
+    image = thumbnail(card["input"]) if is_image(card["input"]) else None
+    says = _end(card["input"]) if is_image(card["input"]) else card["input"]
+    return {**card, "image": image, "says": says, "place": _end(card["file"])}
+
+
+def _end(place: str) -> str:
+    """The last two parts of a place.
+
+    >>> _end("/home/me/data/train/metadata.csv"), _end("reviews.csv")
+    ('train/metadata.csv', 'reviews.csv')
+    """
+    return "/".join(place.rstrip("/").split("/")[-2:])
