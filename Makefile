@@ -11,9 +11,10 @@ PYTEST := $(BIN)/python -m pytest
 
 ##@ Use
 .PHONY: demo
-demo: $(VENV)/.demo-installed ## fine-tune a digit classifier on real images, judge it, say where the report is
+demo: $(VENV)/.demo-installed ## fine-tune a digit classifier on real images, then on messy ones with and without remedies
 	$(BIN)/python examples/digits/make_data.py
 	$(BIN)/tunesmith train examples/digits/recipe.yaml
+	$(BIN)/tunesmith compare-recipes examples/digits/messy.yaml examples/digits/messy-cleaned.yaml examples/digits/messy-protected.yaml
 
 .PHONY: install
 install: $(VENV)/.installed ## make the virtual environment with everything that the other targets need

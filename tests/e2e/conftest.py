@@ -29,6 +29,12 @@ class Demo:
     """What it wrote to the terminal."""
 
     @property
+    def comparison(self) -> Path:
+        """The folder in which the variants were compared."""
+        (found,) = (self.folder / "runs").glob("compare-messy-*")
+        return found
+
+    @property
     def run(self) -> Path:
         """The run folder."""
         (found,) = (self.folder / "runs").glob("digits-*")

@@ -67,13 +67,23 @@ def test_the_report_shows_the_verdict(demo: Demo, tmp_path: Path) -> None:
         assert word in text
 
 
+def pages(demo: Demo) -> dict[str, Path]:
+    """The demo's pages: the report of its run, one with data care's findings, and the comparison."""
+    return {
+        "run": demo.run / "report.html",
+        "messy": demo.comparison / "messy-cleaned-seed42" / "report.html",
+        "comparison": demo.comparison / "comparison.html",
+    }
+
+
 @pytest.mark.parametrize("width", [PHONE, DESK])
-def test_the_report_fits_the_screen_and_makes_no_error(demo: Demo, tmp_path: Path, width: int) -> None:
-    dom = browse(framed(demo.run / "report.html", tmp_path, width), tmp_path, "--dump-dom", f"--window-size={DESK},1000")
+@pytest.mark.parametrize("name", ["run", "messy", "comparison"])
+def test_a_page_fits_the_screen_and_makes_no_error(demo: Demo, tmp_path: Path, name: str, width: int) -> None:
+    dom = browse(framed(pages(demo)[name], tmp_path, width), tmp_path, "--dump-dom", f"--window-size={DESK},1000")
     measured = dict(re.findall(r'data-(\w+)="([^"]*)"', dom))
 
     assert int(measured["width"]) <= width, "it must be scrolled sideways"
-    assert int(measured["pictures"]) >= 3
+    assert int(measured["pictures"]) >= (1 if name == "comparison" else 3)
     assert measured["errors"] == ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import sys
@@ -33,7 +34,34 @@ def test_the_data_is_the_same_every_time(tmp_path: Path, shell: Callable[..., st
 
     once = fingerprints(tmp_path / "once")
     assert once == fingerprints(tmp_path / "twice")
-    assert len(once) == 539 + 360 + 360 + 898 + 4, "an image for each digit, and four lists of labels"
+    clean = 539 + 360 + 360 + 898 + 4
+    assert len(once) == clean + 305 + 84 + 3, "an image for each digit, and lists of labels and of faults"
+
+
+def test_the_faults_are_planted_in_the_amounts_that_are_said(tmp_path: Path, shell: Callable[..., str]) -> None:
+    shell(ROOT, f"{sys.executable} examples/digits/make_data.py {tmp_path}")
+    messy = tmp_path / "messy"
+    faults = list(csv.DictReader((messy / "faults.csv").open()))
+    rows = {
+        split: {row["file_name"]: row["label"] for row in csv.DictReader((messy / split / "metadata.csv").open())}
+        for split in ("train", "validation")
+    }
+
+    amounts = {"duplicate": 25, "near-duplicate": 25, "conflict": 25, "mislabelled": 45 + 25, "leak": 12, "near-leak": 12}
+    assert Counter(fault["fault"] for fault in faults) == amounts
+    for fault in faults:
+        image, other = (messy / fault["split"] / fault[name] for name in ("row", "of"))
+        same_label = rows[fault["split"]][image.name] == rows[fault["split"]].get(other.name)
+        if fault["fault"] == "duplicate":
+            assert image.read_bytes() == other.read_bytes()
+            assert same_label
+        if fault["fault"] == "conflict":
+            assert image.read_bytes() == other.read_bytes()
+            assert not same_label
+        if fault["fault"] in ("near-duplicate", "leak", "near-leak"):
+            sources = [other] if fault["of"] else list((messy / "train").glob("*.png"))
+            exact = any(image.read_bytes() == source.read_bytes() for source in sources)
+            assert exact == (fault["fault"] == "leak")
 
 
 def test_the_base_model_fails_and_the_fine_tuned_one_does_not(demo: Demo) -> None:
@@ -70,6 +98,39 @@ def test_the_run_folder_holds_everything(demo: Demo) -> None:
     assert expected | {"model", "checkpoints", "data"} <= names
     for line in (demo.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         assert {"step", "split"} <= json.loads(line).keys()
+
+
+def test_the_planted_faults_are_found(demo: Demo) -> None:
+    import tunesmith
+
+    found = {
+        name: json.loads((demo.comparison / f"{name}-seed42" / "data" / "report.json").read_text())["care"]["known_faults"]
+        for name in ("messy", "messy-cleaned", "messy-protected")
+    }
+    for name, kinds in found.items():
+        for kind in ("duplicate", "conflict", "leak"):
+            assert (kinds[kind]["precision"], kinds[kind]["recall"]) == (1.0, 1.0), (name, kind)
+        for kind in ("near-duplicate", "near-leak"):
+            assert kinds[kind]["precision"] == 1.0
+            assert kinds[kind]["recall"] >= 0.7
+        assert kinds["mislabelled"]["in_first_2k"] >= 0.6
+    assert found["messy"]["mislabelled"]["looked_at"] == 70
+    assert found["messy-cleaned"]["mislabelled"]["looked_at"] == 45, "those in conflicts are left out before"
+    assert "known faults: 25 of 25 duplicates found" in " ".join(demo.output.split())
+    run = tunesmith.Run.open(str(demo.comparison / "messy-seed42"))
+    assert "Known faults" in Path(run.file("report.html")).read_text(encoding="utf-8")
+
+
+def test_cleaning_helps_and_rehearsal_keeps_the_clean_digits(demo: Demo) -> None:
+    found = json.loads((demo.comparison / "comparison.json").read_text(encoding="utf-8"))
+    messy, cleaned, protected = found["outcomes"]
+
+    assert found["n"] == 360, "all are judged on the clean test digits of the new scanner"
+    assert cleaned["metrics"]["accuracy"]["value"] > messy["metrics"]["accuracy"]["value"]
+    assert protected["metrics"]["accuracy"]["value"] > messy["metrics"]["accuracy"]["value"]
+    assert protected["metrics"]["accuracy/clean"]["value"] > 0.9
+    assert protected["metrics"]["accuracy/clean"]["value"] > cleaned["metrics"]["accuracy/clean"]["value"]
+    assert f"{demo.comparison.name}/comparison.html" in demo.output.replace("\n", "")
 
 
 def test_plain_transformers_loads_the_model_and_agrees_with_the_predictions(demo: Demo) -> None:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith import storage
 from tunesmith.data import rows
+from tunesmith.data.care.known import read_list
 from tunesmith.data.sources import Source
+from tunesmith.recipe.paths import absolute
 
 if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
@@ -54,6 +56,10 @@ def prepared_key(
         mode="json", exclude={"train", "validation", "test", "format", "engine", "cache_dir", "augment"}
     )
     wanted["few_shot"].pop("seeds")  # each repetition has a seed of its own
+    if state is None and recipe.data.known_faults:
+        wanted["known_faults"] = read_list(absolute(recipe.data.known_faults, recipe.base_dir))
+    else:
+        del wanted["known_faults"]
     if {"validation", "test"} <= set(sources) and recipe.data.max_train_samples is None:
         del wanted["split"]  # nothing is drawn
     media = any(column.kind in rows.MEDIA for column in task.columns.values())

@@ -161,6 +161,7 @@ def _own(
     """The data with classes of its own, of which only the inputs will be used."""
     nothing = SplitSection(validation=0.0, test=0.0)
     changes = {"train": source, "validation": None, "test": None, "labels": None, "max_train_samples": None, "split": nothing}
+    changes["known_faults"] = None
     alone = recipe.model_copy(update={"data": recipe.data.model_copy(update={**changes, "format": "auto"})})
     try:
         prepared = prepare(alone, task, output_dir=recipe.training.output_dir, progress=progress)

@@ -23,6 +23,7 @@ from tunesmith import storage
 from tunesmith.data import key, rows, split, tables
 from tunesmith.data.cache import Cache
 from tunesmith.data.care.audit import audit
+from tunesmith.data.care.known import measured, read_known
 from tunesmith.data.care.treat import Treated, count_made, treat
 from tunesmith.data.encode import Encoder, Engine, batch_size, encode_here
 from tunesmith.data.ingest import Ingested, Progress, ingest
@@ -31,6 +32,7 @@ from tunesmith.data.prepared import FEATURES, MANIFEST, QUARANTINE, ROWS, Prepar
 from tunesmith.data.problems import Problem, Problems
 from tunesmith.data.sources import Source, describe, resolve, resolve_splits
 from tunesmith.errors import DataError
+from tunesmith.recipe.paths import absolute
 from tunesmith.tasks.base import Preprocessing, State, Stats, Task
 from tunesmith.tasks.labels import recounted
 from tunesmith.tasks.weights import measure
@@ -146,6 +148,8 @@ def _build(
         seen = {name: data.seen for name, data in given.items()}
         problems.settle(seen)
         _check_usable({name: data.count for name, data in given.items()}, problems, sum(seen.values()))
+        listed = absolute(recipe.data.known_faults, recipe.base_dir) if recipe.data.known_faults and frozen is None else None
+        known = read_known(listed, task, given)
         clock.lap("read")
 
         treated = treat(recipe.data, task, given, scratch, learning=frozen is None)
@@ -155,7 +159,8 @@ def _build(
         parts = [Part(name, data, chosen) for name, (data, chosen) in made.items()]
         if frozen is None:
             count_made(treated, task, made)
-            parts[0].rows, treated.found["label_errors"] = audit(recipe.data, task, parts[0].data, parts[0].rows)
+            parts[0].rows, treated.found["label_errors"] = audit(recipe.data, task, parts[0].data, parts[0].rows, treated.flags)
+            treated.found |= {"known_faults": measured(known, treated.flags)} if known else {}
         state = task.freeze(_collect(task, parts[0]), recipe) if frozen is None else frozen.state
         learned_from = len(parts[0].rows)
         parts = [_limited(_admitted(part, task, state, problems), recipe) for part in parts]

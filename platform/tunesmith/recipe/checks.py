@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from tunesmith.errors import nearest
-from tunesmith.recipe import augment, hf_names, loss_names, task_names
+from tunesmith.recipe import augment, hf_names, known_faults, loss_names, task_names
 from tunesmith.recipe.base import Section
 from tunesmith.recipe.paths import INPUTS, absolute, at_hub, data_problem, is_uri, model_problem, places_of
 from tunesmith.recipe.recipe import Recipe
@@ -267,8 +267,8 @@ def output(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
 
 
 def paths(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
-    """Local inputs exist, and so does a loss of the user's own."""
-    for found in loss_names.missing(recipe):
+    """Local inputs exist, and so does a loss of the user's own; the list of known faults can be read."""
+    for found in (*loss_names.missing(recipe), *known_faults.problems(recipe)):
         yield Finding(*found)
     for key in INPUTS:
         value = attrgetter(key)(recipe)

@@ -77,6 +77,11 @@ class DataSection(Section):
     """Audit of the training labels by confident learning: names rows whose label is likely wrong. ``drop`` trains without
     them. One class for each row only."""
 
+    known_faults: str | None = None
+    """A CSV file of rows that you know to be bad: ``split,row,fault`` and, if you like, ``of``, the row that it is a copy of. A
+    row is its line in the data's file, or its image's name; a fault is ``duplicate``, ``near-duplicate``, ``conflict``,
+    ``mislabelled``, ``leak`` or ``near-leak``. The report says how many of them data care found; nothing else changes."""
+
     on_bad_row: Literal["error", "drop", "quarantine"] = "error"
     """What to do with a row that the task cannot use. ``quarantine`` writes it, with the reason, into the run."""
 

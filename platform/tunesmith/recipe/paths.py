@@ -14,6 +14,7 @@ INPUTS = (
     "data.train",
     "data.validation",
     "data.test",
+    "data.known_faults",
     "model.model_name_or_path",
     "model.processor_name_or_path",
     "training.replay.data",
@@ -46,7 +47,7 @@ def places_of(value: Any, below: tuple[str | int, ...] = ()) -> Iterator[tuple[t
 
 def at_hub(key: str, format: str | None) -> bool:
     """Whether an input is no path because ``data.format`` says that it stands on the Hub."""
-    return key.startswith("data.") and format == "hub"
+    return key in ("data.train", "data.validation", "data.test") and format == "hub"
 
 
 def is_uri(name: str) -> bool:

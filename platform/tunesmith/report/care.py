@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tunesmith import storage
+from tunesmith.data.imagefolder import is_image
+from tunesmith.evaluation.examples import thumbnail
 from tunesmith.evaluation.results import Evaluation
 
 if TYPE_CHECKING:
@@ -15,6 +17,14 @@ if TYPE_CHECKING:
 
 TITLES = {"duplicates": "Exact duplicates", "near_duplicates": "Near duplicates", "conflicts": "Conflicting labels"}
 DONE = {"report": "reported", "auto": "reported", "drop": "left out", "majority": "left out"}
+FAULTS = {
+    "duplicate": "duplicates",
+    "near-duplicate": "near duplicates",
+    "conflict": "conflicting rows",
+    "mislabelled": "wrong labels",
+    "leak": "leaks",
+    "near-leak": "near leaks",
+}
 SUSPECTS = 20
 """Suspects that the page shows; all that are kept are in ``data/report.json``."""
 
@@ -30,7 +40,9 @@ def section(run: Run, evaluation: Evaluation) -> Section | None:
         return None
     page = environment().get_template("care.html.j2")
     audit = {"applied": False, "why": "", **care.get("label_errors", {})}
-    html = page.render(rows=_rows(care), examples=_examples(care), audit=audit, most=SUSPECTS)
+    known = {FAULTS[kind].capitalize(): one for kind, one in (care.get("known_faults") or {}).items()}
+    suspects = [_shown(card) for card in audit.get("examples", [])[:SUSPECTS]]
+    html = page.render(rows=_rows(care), examples=_examples(care), audit=audit, suspects=suspects, known=known)
     return Section("Data care", Markup(html))
 
 
@@ -62,7 +74,24 @@ def summary(care: Mapping[str, Any]) -> list[str]:
         lines.append(f"data: {audit['suspects']:,} of {audit['audited']:,} labels look wrong{_left_out(audit)}")
     elif audit.get("action", "off") != "off":
         lines.append(f"data: labels were not audited: {audit.get('why', '')}")
-    return lines
+    return lines + _known(care.get("known_faults") or {})
+
+
+def _known(faults: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How many of the rows that are known to be bad were found, in a line.
+
+    >>> _known({"leak": {"looked_at": 9, "found": 8, "by_mistake": 1}, "conflict": {"looked_at": 0, "found": None}})
+    ['known faults: 8 of 9 leaks found (and 1 other row), conflicting rows not looked for']
+    """
+    parts = []
+    for kind, one in faults.items():
+        noun = FAULTS[kind]
+        if one["found"] is None:
+            parts.append(f"{noun} not looked for")
+            continue
+        others = f" (and {_count(one['by_mistake'], 'other row')})" if one["by_mistake"] else ""
+        parts.append(f"{one['found']:,} of {one['looked_at']:,} {noun}{'' if parts else ' found'}{others}")
+    return ["known faults: " + ", ".join(parts)] if parts else []
 
 
 def _leaks(leakage: Mapping[str, Any]) -> str:
@@ -135,4 +164,21 @@ def _examples(care: Mapping[str, Any]) -> list[dict[str, Any]]:
     splits = {**care["leakage"]["given"], **care["leakage"]["made"]}
     for how, title in (("exactly", "Leaks"), ("nearly", "Near leaks")):
         tables.append({"title": title, "pairs": [pair for one in splits.values() for pair in one["examples"][how]]})
-    return [table for table in tables if table["pairs"]]
+    shown = [{**table, "pairs": [{**_shown(one), "of": _shown(one["of"])} for one in table["pairs"]]} for table in tables]
+    return [table for table in shown if table["pairs"]]
+
+
+def _shown(card: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for the page: an image that can still be read as an image, and of long places the end."""
+    image = thumbnail(card["input"]) if is_image(card["input"]) else None
+    says = _end(card["input"]) if is_image(card["input"]) else card["input"]
+    return {**card, "image": image, "says": says, "place": _end(card["file"])}
+
+
+def _end(place: str) -> str:
+    """The last two parts of a place.
+
+    >>> _end("/home/me/data/train/metadata.csv"), _end("reviews.csv")
+    ('train/metadata.csv', 'reviews.csv')
+    """
+    return "/".join(place.rstrip("/").split("/")[-2:])

@@ -31,10 +31,7 @@ def render(found: RecipeComparison) -> str:
             found=found,
             several=len(found.outcomes) > 1,
             sentence=_sentence(found),
-            hero=plots.intervals(
-                name,
-                [plots.Row(one.name, one.metrics[name], "own" if one.differences else "base") for one in found.outcomes],
-            ),
+            figures=[{"title": _title(metric), "svg": _figure(metric, found)} for metric in (name, *old)],
             traded=[
                 plots.choices(f"{words.metric_title(name)}, new", words.metric_title(one), name, _points(found, one))
                 for one in old
@@ -54,6 +51,26 @@ def _points(found: RecipeComparison, old: str) -> list[plots.Choice]:
         for one in found.outcomes
         if old in one.metrics
     ]
+
+
+def _title(metric: str) -> str:
+    """A metric's name over its figure.
+
+    >>> _title("accuracy/clean"), _title("accuracy")
+    ('Accuracy on old data (clean)', 'Accuracy')
+    """
+    base, _, old = metric.partition("/")
+    return f"{words.metric_title(base)} on old data ({old})" if old else words.metric_title(base)
+
+
+def _figure(metric: str, found: RecipeComparison) -> Markup:
+    """A metric of every variant; what is left of old data is seen beside what was learned."""
+    rows = [
+        plots.Row(one.name, one.metrics[metric], "own" if one.differences else "base")
+        for one in found.outcomes
+        if metric in one.metrics
+    ]
+    return plots.intervals(metric, rows)
 
 
 def _sentence(found: RecipeComparison) -> str:

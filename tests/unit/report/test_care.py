@@ -91,6 +91,39 @@ def test_what_was_not_looked_for_is_said(page: Any) -> None:
         assert words in text
 
 
+KNOWN: dict[str, Any] = {
+    "near-duplicate": {"planted": 20, "looked_at": 20, "found": 17, "by_mistake": 0, "precision": 1.0, "recall": 0.85},
+    "mislabelled": {
+        "planted": 35,
+        "looked_at": 20,
+        "found": 16,
+        "by_mistake": 4,
+        "precision": 0.8,
+        "recall": 0.8,
+        "in_first_2k": 0.75,
+    },
+    "leak": {"planted": 2, "looked_at": 0, "found": None, "by_mistake": None, "precision": None, "recall": None},
+    "conflict": {"planted": 1, "looked_at": 1, "found": 0, "by_mistake": 0, "precision": None, "recall": 0.0},
+}
+
+
+def test_known_faults_are_counted_in_a_table_and_in_a_line(page: Any) -> None:
+    text = page({**CARE, "known_faults": KNOWN})
+    for words in (
+        "Known faults",
+        "Near duplicates",
+        "85.0\u202f%",
+        "75.0\u202f% among the first 40 suspects",
+        "not looked for",
+    ):
+        assert words in text
+    assert "Known faults" not in page(CARE)
+    assert summary({**CARE, "known_faults": KNOWN})[-1] == (
+        "known faults: 17 of 20 near duplicates found, 16 of 20 wrong labels (and 4 other rows), leaks not looked for, "
+        "0 of 1 conflicting rows"
+    )
+
+
 def test_a_real_run_has_the_section_and_an_old_one_has_not(judged: Judged, page: Any) -> None:
     made = section(*judged)
     assert made is not None

@@ -1,6 +1,6 @@
 """Data care: duplicates, contradictions, leaks and likely label errors, looked for between reading rows and splitting them.
 
-``inspect.py`` reads top to bottom: what is looked for, found and done. What it finds is plain data, ``manifest["care"]``.
+``treat.py`` reads top to bottom: what is looked for, found and done. What it finds is plain data, ``manifest["care"]``.
 
 ============== ===================================================================================================
 ``inputs``     all rows of the given splits in one numbering, and what of them is compared
@@ -11,5 +11,6 @@
 ``leaks``      rows to judge by that also stand in ``train``
 ``together``   splits that never part a group
 ``audit``      likely label errors, from cross-validated predictions
+``known``      how many of the rows that the user knows to be bad were found
 ============== ===================================================================================================
 """

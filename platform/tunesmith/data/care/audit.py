@@ -17,6 +17,7 @@ import pyarrow.types as types
 from tunesmith.data import split
 from tunesmith.data.care import groups
 from tunesmith.data.care.inputs import Inputs
+from tunesmith.data.care.known import Flagged, Flags
 from tunesmith.data.ingest import Ingested
 from tunesmith.recipe.data import DataSection
 from tunesmith.tasks.base import Task
@@ -44,8 +45,10 @@ class Suspects:
     """The probability that it gives to the label as it is, ``[suspects]``."""
 
 
-def audit(data: DataSection, task: Task, train: Ingested, chosen: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-    """The training rows that stay of ``chosen`` (sorted), and the entry for the manifest."""
+def audit(
+    data: DataSection, task: Task, train: Ingested, chosen: np.ndarray, flags: Flags | None = None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The training rows that stay of ``chosen`` (sorted), and the entry for the manifest; ``flags`` takes the suspects."""
     entry: dict[str, Any] = {"action": data.label_errors, "applied": False, "audited": 0, "suspects": 0, "left_out": 0}
     inputs = Inputs(task, {"train": train})
     why = _not_applied(data, task, train, inputs)
@@ -65,6 +68,8 @@ def audit(data: DataSection, task: Task, train: Ingested, chosen: np.ndarray) ->
         for row, kind, score in zip(found.rows[:SHOWN], found.suggested, found.scores, strict=False)
     ]
     entry |= {"applied": True, "audited": len(some), "suspects": len(found.rows), "examples": examples}
+    if flags is not None:
+        flags.by_kind["mislabelled"] = Flagged(some[found.rows], looked_at=some, ranked=True)
     if data.label_errors == "drop":
         chosen = np.setdiff1d(chosen, some[found.rows])
         entry["left_out"] = len(found.rows)

@@ -17,7 +17,7 @@ def leaks(train: np.ndarray, judged: np.ndarray, codes: np.ndarray) -> Finding:
     leaking = judged[np.isin(codes[judged], values)]
     partners = train[first[np.searchsorted(values, codes[leaking[:SHOWN]])]]
     pairs = list(zip(leaking[:SHOWN].tolist(), partners.tolist(), strict=True))
-    return Finding(len(leaking), len(np.unique(codes[leaking])), leaking, pairs)
+    return Finding(len(leaking), len(np.unique(codes[leaking])), leaking, pairs, leaking)
 
 
 def refusal(name: str, how: str, rows: int, total: int, examples: Sequence[dict[str, Any]]) -> DataError:

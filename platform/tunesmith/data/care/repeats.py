@@ -24,12 +24,14 @@ class Finding:
     """Rows to leave out."""
     examples: list[tuple[int, int]] = field(default_factory=list)
     """The first rows concerned, each with the row that it belongs to."""
+    flagged: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """All rows concerned, sorted."""
 
 
 def duplicates(same: np.ndarray) -> Finding:
     """Rows that repeat an earlier one; ``same`` ``[n]`` has equal codes for equal input and target."""
     extra = np.flatnonzero(groups.repeated(same))
-    return Finding(len(extra), len(np.unique(same[extra])), extra, _with_first(extra[:SHOWN], same))
+    return Finding(len(extra), len(np.unique(same[extra])), extra, _with_first(extra[:SHOWN], same), extra)
 
 
 def near_duplicates(near: np.ndarray, inputs: np.ndarray, targets: np.ndarray) -> Finding:
@@ -43,7 +45,7 @@ def near_duplicates(near: np.ndarray, inputs: np.ndarray, targets: np.ndarray) -
     extra = distinct[groups.repeated(near[distinct])]
     alike = groups.pair_codes(near, targets)
     gone = np.flatnonzero(groups.repeated(alike) & ~groups.repeated(groups.pair_codes(inputs, targets)))
-    return Finding(len(extra), len(np.unique(near[extra])), gone, _with_first(extra[:SHOWN], near))
+    return Finding(len(extra), len(np.unique(near[extra])), gone, _with_first(extra[:SHOWN], near), extra)
 
 
 def conflicts(inputs: np.ndarray, targets: np.ndarray, majority: bool) -> Finding:
@@ -64,7 +66,7 @@ def conflicts(inputs: np.ndarray, targets: np.ndarray, majority: bool) -> Findin
     gone = concerned[~wins[concerned]] if majority else concerned
     later = concerned[groups.repeated(inputs[concerned])]
     later = later[targets[later] != targets[_firsts(inputs)[later]]]
-    return Finding(len(concerned), len(np.unique(inputs[concerned])), gone, _with_first(later[:SHOWN], inputs))
+    return Finding(len(concerned), len(np.unique(inputs[concerned])), gone, _with_first(later[:SHOWN], inputs), concerned)
 
 
 def _firsts(codes: np.ndarray) -> np.ndarray:

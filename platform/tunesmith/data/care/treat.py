@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from tunesmith.data.care import groups, pictures, repeats, texts
 from tunesmith.data.care.inputs import Inputs
+from tunesmith.data.care.known import Flags
 from tunesmith.data.care.leaks import leaks, refusal
 from tunesmith.data.care.repeats import Finding
 from tunesmith.data.ingest import Ingested
@@ -31,6 +32,8 @@ WHAT = {
     "near_duplicates": "rows have nearly the input of an earlier row",
     "conflicts": "rows have the input of another row and another target",
 }
+FAULTS = {"duplicates": "duplicate", "near_duplicates": "near-duplicate", "conflicts": "conflict"}
+"""What a row that is found so is called in ``data.known_faults``."""
 _COUNTED = CleanSection(near_duplicates="off")
 
 
@@ -47,6 +50,8 @@ class Treated:
     """Codes of the rows of ``train``: nearly the same input, or the same."""
     found: dict[str, Any]
     """What was looked for, found and done, as plain data for the manifest."""
+    flags: Flags = field(default_factory=Flags)
+    """The rows that were found, whatever was done with them."""
 
 
 def treat(data: DataSection, task: Task, given: Mapping[str, Ingested], folder: Path, learning: bool = True) -> Treated:
@@ -59,11 +64,14 @@ def treat(data: DataSection, task: Task, given: Mapping[str, Ingested], folder: 
     inputs = Inputs(task, given)
     exact, targets = groups.codes_of(inputs.keys), groups.codes_of(inputs.targets)
     near, looked = _near(inputs, exact, settings)
-    kept, found = _cleaned(inputs, exact, near, targets, settings)
+    flags = Flags()
+    kept, found = _cleaned(inputs, exact, near, targets, settings, flags)
+    if not looked["done"]:
+        flags.by_kind.pop(FAULTS["near_duplicates"], None)
     found["near_duplicates"]["looked_for"] = looked
     found["texts"] = {"untidy": {name: one.untidy for name, one in given.items()}, "normalized": data.clean.normalize}
     first = next(iter(given))
-    treated = Treated(dict(given), kept, exact[inputs.span(first)], near[inputs.span(first)], found)
+    treated = Treated(dict(given), kept, exact[inputs.span(first)], near[inputs.span(first)], found, flags)
     found["leakage"] = {"action": data.leakage if learning else "off", "given": {}, "made": {}, "kept_together": 0, "parted": 0}
     if learning and data.leakage != "off" and len(given) > 1:
         _part_from_train(treated, inputs, exact, near, data.leakage, folder)
@@ -115,7 +123,7 @@ def _near(inputs: Inputs, exact: np.ndarray, settings: CleanSection) -> tuple[np
 
 
 def _cleaned(
-    inputs: Inputs, exact: np.ndarray, near: np.ndarray, targets: np.ndarray, settings: CleanSection
+    inputs: Inputs, exact: np.ndarray, near: np.ndarray, targets: np.ndarray, settings: CleanSection, flags: Flags
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The rows of each split that stay, and the entries of duplicates, near duplicates and conflicts."""
     actions: dict[str, str] = {name: getattr(settings, name) for name in WHAT}
@@ -135,6 +143,7 @@ def _cleaned(
         stays = np.ones(data.count, dtype=bool)
         for name, look in looks.items():
             one = look()
+            flags.add(FAULTS[name], one.flagged + span.start)
             entry = found[name]
             entry["rows"] += one.rows
             entry["groups"] += one.groups
@@ -159,6 +168,9 @@ def _part_from_train(treated: Treated, inputs: Inputs, exact: np.ndarray, near: 
         data, judged = treated.given[name], treated.kept[name] + starts[name]
         same = leaks(train, judged, exact)
         close = leaks(train, np.setdiff1d(judged, same.gone), near)
+        treated.flags.add("leak", same.flagged)
+        if treated.found["near_duplicates"]["looked_for"]["done"]:
+            treated.flags.add("near-leak", close.flagged)
         entry = _leak_entry(inputs, same, close)
         treated.found["leakage"]["given"][name] = entry
         for how, one, refused in (("exactly", same, ("auto", "error")), ("nearly", close, ("error",))):
