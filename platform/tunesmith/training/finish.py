@@ -9,7 +9,7 @@ from typing import Any
 from tunesmith.data.old import OldPlaces
 from tunesmith.data.prepared import PreparedData
 from tunesmith.evaluation.calibration import calibrate
-from tunesmith.evaluation.predictor import Predictor
+from tunesmith.evaluation.predictor import Predictor, calibrated
 from tunesmith.recipe import Recipe
 from tunesmith.tasks.base import Metrics, Preprocessing, Task
 from tunesmith.training.checkpoint import save_model
@@ -47,3 +47,11 @@ def finish(recipe: Recipe, task: Task, prepared: PreparedData, old: OldPlaces, f
         records["calibration"] = calibrate(predictor, validation, recipe.evaluation.seed)
     save_model(folder, predictor.model, task, spec.preprocessing)
     return Finished(metrics, records)
+
+
+def finished_predictor(recipe: Recipe, task: Task, prepared: PreparedData, folder: Path, finished: Finished) -> Predictor:
+    """The model in ``folder`` after its after-steps, ready to answer as the run's predictor would."""
+    model, told = task.load_model(str(folder)), finished.records.get("calibration") or {}
+    if told.get("temperature") and not told["folded"]:
+        model = calibrated(model, float(told["temperature"]))
+    return Predictor(task, model, Preprocessing(prepared.state, task.load_processor(recipe)))
