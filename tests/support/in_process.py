@@ -1,4 +1,4 @@
-"""``tunesmith train`` without Ray: the loop runs in this process, keeps its checkpoints in the run's folder and goes on from them."""
+"""``tunesmith train`` without Ray: the loop runs here, keeps its checkpoints in the run's folder and goes on from them."""
 
 from __future__ import annotations
 
