@@ -33,7 +33,7 @@ BAR = 0.9
 
 NAMES = ("rotation", "hflip", "crop", "color_jitter", "noise")
 ALL: list[dict[str, Any]] = [{"name": name} for name in NAMES]
-MASKED = {"vocab_size": 50_000, "hidden_size": 768, "num_hidden_layers": 6, "num_attention_heads": 12}
+MASKED = {"vocab_size": 50_000, "hidden_size": 768, "num_hidden_layers": 6, "num_attention_heads": 12, "initializer_range": 0.1}
 """A masked language model of the size of DistilRoBERTa, with random weights: what it proposes does not matter to its cost."""
 TEXT = [{"name": name, "p": 1} for name in ("word_dropout", "word_swap", "typos")]
 

@@ -150,6 +150,7 @@ def _check(variants: Sequence[Variant]) -> None:
 def _check_data(variants: Sequence[Variant]) -> None:
     """Prepare the data of all, so that a mistake shows before any is trained, and see that they have the same test rows."""
     from tunesmith.data.prepare import prepare
+    from tunesmith.data.unlabelled import prepare_unlabelled
     from tunesmith.tasks import load_task
     from tunesmith.training.progress import Progress
     from tunesmith.verbs import console
@@ -160,8 +161,9 @@ def _check_data(variants: Sequence[Variant]) -> None:
         for variant in variants:
             recipe, place = variant.recipe.resolved(), variant.recipe.training.output_dir
             task = load_task(recipe.task)
-            splits = prepare(recipe, task, output_dir=place, progress=progress.prepared, engine="local").splits
-            judged = splits.get("test") or splits.get("validation")
+            prepared = prepare(recipe, task, output_dir=place, progress=progress.prepared, engine="local")
+            prepare_unlabelled(recipe, task, prepared, progress.prepared)
+            judged = prepared.splits.get("test") or prepared.splits.get("validation")
             hashes[variant.name] = judged.hash if judged is not None else None
     first = variants[0].name
     other = next((name for name, one in hashes.items() if one != hashes[first]), None)

@@ -57,6 +57,7 @@ def train(
         UserError: something that the user can mend; nothing is lost.
         TrainingFailed: workers failed more often than ``training.max_failures``.
     """
+    from tunesmith.data.unlabelled import prepare_unlabelled
     from tunesmith.recipe import Recipe as RecipeClass
     from tunesmith.tasks import load_task
     from tunesmith.training.progress import Progress
@@ -71,7 +72,9 @@ def train(
     with Progress(console.err()) as progress:
         if force and recipe.data.engine != "ray":
             # A mistake in the data must not cost the run that is to be started over.
-            _check_objective(recipe, task, _prepare(recipe, task, progress, "Checking the data"))
+            checked = _prepare(recipe, task, progress, "Checking the data")
+            _check_objective(recipe, task, checked)
+            prepare_unlabelled(recipe, task, checked, progress.prepared)
         record, new = _record(recipe, run, force, resume, command or [Path(sys.argv[0]).name, *sys.argv[1:]])
         if not (new or force):
             console.err().print(f"Going on with {record.path}")
@@ -130,7 +133,7 @@ def _standing(run: Run, new: bool) -> Iterator[None]:
             if kept:
                 run.set_status(outcome(type(error)))
             if outcome(type(error)) == "interrupted":
-                error.add_note(f"The same command goes on with {run.path}")
+                error.__notes__ = [f"The same command goes on with {run.path}"]  # instead of what its teacher says of itself
             raise
         else:
             run.set_status("done")

@@ -61,7 +61,7 @@ def test_operations_keep_their_order_and_have_their_defaults(write: Write) -> No
             "typos does not fit the examples of image-classification",
         ),
         (["data.augment=[{name: hflip}]"], "data.augment[0]", "write one of word_dropout, word_swap, typos, mlm"),
-        (["data.augment=[{name: mlm}]"], "data.augment[0].model_name_or_path", "must be given"),
+        (["data.augment=[{name: mlm}]"], "data.augment[0].model_name_or_path", "mlm needs model_name_or_path"),
         (
             [IMAGES, "data.augment=[{name: mlm, model_name_or_path: a/b}]"],
             "data.augment[0]",
