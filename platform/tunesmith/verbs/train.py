@@ -364,6 +364,8 @@ def _say_care(prepared: PreparedData) -> None:
 def _record_augmented(recipe: Recipe, task: Task, run: Run, prepared: PreparedData) -> None:
     """What augmentation makes of a few training examples, for the report; what does not fit is told before Ray starts."""
     from tunesmith import storage
+    from tunesmith.recipe.augment import MaskedLM
+    from tunesmith.runs.artefact import base_model_record
     from tunesmith.tasks.augment import SAMPLES
     from tunesmith.tasks.base import Preprocessing
     from tunesmith.training.augmentation import samples
@@ -372,6 +374,12 @@ def _record_augmented(recipe: Recipe, task: Task, run: Run, prepared: PreparedDa
     if recipe.data.augment:
         spec = FitSpec(recipe, task, Preprocessing(prepared.state, task.load_processor(recipe)))
         storage.write_json(run.file(SAMPLES), samples(spec, prepared.splits["train"]))
+    models = [one for one in recipe.data.augment if isinstance(one, MaskedLM)]
+    if models:
+        from tunesmith.tasks.augment import masked_lm
+
+        run.update(augment_models=[base_model_record(one.model_name_or_path, one.revision) for one in models])
+        masked_lm.load.cache_clear()  # the workers have their own
 
 
 def _keep_model(recipe: Recipe, task: Task, run: Run, made: _Session) -> None:

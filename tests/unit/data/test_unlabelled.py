@@ -13,7 +13,7 @@ from support.data import pictures, sentences, texts
 from support.models import tiny_bert, tiny_resnet
 from tunesmith.data.prepare import prepare
 from tunesmith.data.prepared import PreparedData
-from tunesmith.data.unlabelled import SPLIT, prepare_unlabelled, truth_of, with_pseudo_labels
+from tunesmith.data.unlabelled import SPLIT, one_class, prepare_unlabelled, truth_of, with_pseudo_labels
 from tunesmith.errors import DataError
 from tunesmith.recipe import Recipe
 from tunesmith.tasks import load_task
@@ -180,3 +180,14 @@ def test_a_task_without_one_class_for_each_row_is_refused(several: bool, tmp_pat
     asked = recipe.model_copy(update={"data": recipe.data.model_copy(update={"unlabelled": section})})
     with pytest.raises(DataError, match="does not have one class here"):
         prepare_unlabelled(asked, task, labelled)
+
+
+@pytest.mark.parametrize(
+    "task", ["support.tasks_ctc:SpeechToText", "support.tasks_detection:Detection", "token-classification"]
+)
+def test_only_tasks_with_one_class_for_each_row_can_label_rows(task: str) -> None:
+    class Labelled:
+        state = {"labels": ["a", "b"]}
+
+    assert not one_class(load_task(task), Labelled())  # type: ignore[arg-type]  # only its state is looked at
+    assert one_class(load_task("image-classification"), Labelled())  # type: ignore[arg-type]  # as above
