@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -186,8 +187,6 @@ def test_a_task_without_one_class_for_each_row_is_refused(several: bool, tmp_pat
     "task", ["support.tasks_ctc:SpeechToText", "support.tasks_detection:Detection", "token-classification"]
 )
 def test_only_tasks_with_one_class_for_each_row_can_label_rows(task: str) -> None:
-    class Labelled:
-        state = {"labels": ["a", "b"]}
-
-    assert not one_class(load_task(task), Labelled())  # type: ignore[arg-type]  # only its state is looked at
-    assert one_class(load_task("image-classification"), Labelled())  # type: ignore[arg-type]  # as above
+    labelled = cast("PreparedData", SimpleNamespace(state={"labels": ["a", "b"]}))
+    assert not one_class(load_task(task), labelled)
+    assert one_class(load_task("image-classification"), labelled)
