@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.bench_images import BATCH, SIDE, vit
 from support.data import pictures, texts
 from support.fits import prepare_in_memory, recipe_for
-from support.models import tiny_bert
+from support.models import tiny_bert, tiny_tokenizer
 from tunesmith.recipe import Recipe
 from tunesmith.training.augmentation import batch_maker
 from tunesmith.training.fit import FitContext, FitData, fit
@@ -33,7 +33,18 @@ BAR = 0.9
 
 NAMES = ("rotation", "hflip", "crop", "color_jitter", "noise")
 ALL: list[dict[str, Any]] = [{"name": name} for name in NAMES]
+MASKED = {"vocab_size": 50_000, "hidden_size": 768, "num_hidden_layers": 6, "num_attention_heads": 12, "initializer_range": 0.1}
+"""A masked language model of the size of DistilRoBERTa, with random weights: what it proposes does not matter to its cost."""
 TEXT = [{"name": name, "p": 1} for name in ("word_dropout", "word_swap", "typos")]
+
+
+def masked_lm(folder: Path) -> str:
+    """A model of :data:`MASKED`, with a word-level tokenizer."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    BertForMaskedLM(BertConfig(**MASKED, intermediate_size=3072)).save_pretrained(folder)
+    tiny_tokenizer(folder)
+    return str(folder)
 
 
 def speed(recipe: Recipe, rows: list[dict[str, Any]]) -> float:
@@ -91,6 +102,8 @@ def main() -> None:
         sentences = texts(options.examples + 16, longest=60)
         for name, operations in (("texts, none", []), ("texts, all three", TEXT)):
             costs[name] = cost(words.override(f"data.augment={operations}"), sentences, BATCH)
+        proposed = [{"name": "mlm", "p": 1, "model_name_or_path": masked_lm(place / "masked")}]
+        costs["texts, mlm"] = cost(words.override(f"data.augment={proposed}"), sentences, BATCH)
         print(f"importing kornia: {imported:.1f} s")
         print(f"{'ms of one core per example':26s} (images of {SIDE} × {SIDE}, texts of 2 to 60 words)")
         for name, value in costs.items():

@@ -68,6 +68,25 @@ def tiny_bert(
     return folder
 
 
+def tiny_masked_lm(folder: Path, *, words: list[str] = WORDS) -> Path:
+    """A BERT that fills masks, with random weights wide enough that its candidates differ."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words) + 5,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+    )
+    BertForMaskedLM(config).save_pretrained(folder)
+    tiny_tokenizer(folder, words)
+    return folder
+
+
 def tiny_vit(
     folder: Path, *, side: int = 16, spread: float = 0.02, dropout: float = 0.0, layers: int = 2, hidden: int = 32
 ) -> Path:

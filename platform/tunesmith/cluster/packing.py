@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tunesmith.errors import ClusterError
 from tunesmith.recipe import Recipe
+from tunesmith.recipe.augment import MaskedLM
 from tunesmith.recipe.paths import INPUTS, absolute, is_uri, places_of
 
 LIMIT = 100 * 10**6
@@ -87,13 +88,13 @@ def _named_files(arguments: Sequence[str]) -> Iterator[Path]:
 def _inputs(recipe: Recipe, arguments: Sequence[str]) -> Iterator[str]:
     """The recipe's local inputs that were written as relative paths, absolute."""
     overridden = {key: value for key, _, value in (argument.partition("=") for argument in arguments if _is_override(argument))}
-    for key in INPUTS:
-        written = overridden.get(key)
-        for _, source in places_of(attrgetter(key)(recipe)):
-            relative = not os.path.isabs(written or source) and not (written or source).startswith("~")
-            path = absolute(source, recipe.base_dir)
-            if relative and not is_uri(path):
-                yield from [path] if os.path.exists(path) else glob.glob(path, recursive=True)
+    named = [(overridden.get(key), source) for key in INPUTS for _, source in places_of(attrgetter(key)(recipe))]
+    named += [(None, one.model_name_or_path) for one in recipe.data.augment if isinstance(one, MaskedLM)]
+    for written, source in named:
+        relative = not os.path.isabs(written or source) and not (written or source).startswith("~")
+        path = absolute(source, recipe.base_dir)
+        if relative and not is_uri(path):
+            yield from [path] if os.path.exists(path) else glob.glob(path, recursive=True)
 
 
 def _files(path: str) -> Iterator[str]:

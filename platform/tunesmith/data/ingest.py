@@ -130,9 +130,11 @@ def ingest(
     folder: Path,
     progress: Progress,
     normalize: bool = False,
+    labelled: bool = True,
 ) -> Ingested:
     """Read, map and check all rows of a split; bad ones go to ``problems``. ``normalize`` makes texts :func:`rows.tidy`.
 
+    Where rows are not ``labelled``, the target's column stays one of the user's other columns, and may be missing.
     Raises :class:`DataError` for what concerns a whole file: no such column, nothing in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,9 +151,11 @@ def ingest(
                 if len(chunk.table) == 0:
                     continue
                 if chunk.file not in gathered.files:
-                    found = columns.match(chunk.table.column_names, task, said, chunk.file)
+                    names = chunk.table.column_names
+                    here = {role: name for role, name in said.items() if labelled or role != task.target or name in names}
+                    found = columns.match(names, task, here, chunk.file, need_target=labelled)
                 mapping = mapping or found
-                gathered.take(chunk, found)
+                gathered.take(chunk, {role: name for role, name in found.items() if labelled or role != task.target})
                 progress("read", seen, 0)
     if seen == 0:
         specs = ", ".join(dict.fromkeys(source.spec for source in sources))

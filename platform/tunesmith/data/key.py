@@ -38,7 +38,7 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", "
 
 def data_hashes(sources: Mapping[str, tuple[Source, ...]], cache: Path) -> dict[str, str]:
     """The content hash of each split's sources; ``cache`` is a folder where hashes of large sources are remembered."""
-    return {split: _digest([_content_hash(source, cache) for source in members]) for split, members in sources.items()}
+    return {split: digest([_content_hash(source, cache) for source in members]) for split, members in sources.items()}
 
 
 def prepared_key(
@@ -53,7 +53,7 @@ def prepared_key(
     ``state`` is given where it is frozen already.
     """
     wanted = recipe.data.model_dump(
-        mode="json", exclude={"train", "validation", "test", "format", "engine", "cache_dir", "augment"}
+        mode="json", exclude={"train", "validation", "test", "format", "engine", "cache_dir", "augment", "unlabelled"}
     )
     wanted["few_shot"].pop("seeds")  # each repetition has a seed of its own
     if state is None and recipe.data.known_faults:
@@ -74,7 +74,7 @@ def prepared_key(
         "code": code_key(task),
         "state": state,
     }
-    return _digest(parts)
+    return digest(parts)
 
 
 def model_key(recipe: Recipe) -> dict[str, Any]:
@@ -125,7 +125,8 @@ def _folder_key(name: str, base_dir: str) -> Any:
     return {storage.name(file): storage.file_hash(file) for file in files}
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """32 hexadecimal digits over plain values."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

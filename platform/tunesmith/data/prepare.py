@@ -64,7 +64,7 @@ def prepare(
     cache = Cache(recipe.data.cache_dir or storage.join(output_dir, ".cache"))
     hashes = key.data_hashes(sources, cache.local)
     name = key.prepared_key(recipe, task, hashes, sources)
-    return cache.get(name, lambda folder: _build(recipe, task, sources, folder, progress or _silent, engine, hashes))
+    return cache.get(name, lambda folder: _build(recipe, task, sources, folder, progress or silent, engine, hashes))
 
 
 def prepare_frozen(
@@ -90,7 +90,7 @@ def prepare_frozen(
     name = key.prepared_key(recipe, task, hashes, sources, state=preprocessing.state)
 
     def build(folder: Path) -> None:
-        _build(recipe, task, sources, folder, progress or _silent, engine, hashes, preprocessing)
+        _build(recipe, task, sources, folder, progress or silent, engine, hashes, preprocessing)
 
     return cache.get(name, build)
 
@@ -147,7 +147,7 @@ def _build(
         }
         seen = {name: data.seen for name, data in given.items()}
         problems.settle(seen)
-        _check_usable({name: data.count for name, data in given.items()}, problems, sum(seen.values()))
+        check_usable({name: data.count for name, data in given.items()}, problems, sum(seen.values()))
         listed = absolute(recipe.data.known_faults, recipe.base_dir) if recipe.data.known_faults and frozen is None else None
         known = read_known(listed, task, given)
         clock.lap("read")
@@ -167,20 +167,20 @@ def _build(
         if frozen is None and len(parts[0].rows) != learned_from:
             state = recounted(state, _collect(task, parts[0]))
         problems.settle(seen)
-        _check_usable({part.name: len(part.rows) for part in parts}, problems, sum(seen.values()))
+        check_usable({part.name: len(part.rows) for part in parts}, problems, sum(seen.values()))
         clock.lap("split")
 
         preprocessing = frozen or Preprocessing(state, task.load_processor(recipe))
         encoder, total = Encoder(task, preprocessing), sum(len(part.rows) for part in parts)
-        run = _engine(engine or recipe.data.engine, total)
+        run = engine_for(engine or recipe.data.engine, total)
         done = 0
         for part in parts:
-            part.rows = _write(
+            part.rows = write_split(
                 part, encoder, run, folder / part.name, problems, lambda n, d=done: progress("encode", d + n, total)
             )
             done += len(part.rows)
         problems.settle(seen)
-        _check_usable({part.name: len(part.rows) for part in parts}, problems, sum(seen.values()))
+        check_usable({part.name: len(part.rows) for part in parts}, problems, sum(seen.values()))
         clock.lap("encode")
     shutil.rmtree(scratch)
     storage.write_json(folder / MANIFEST, _manifest(recipe, task, sources, hashes, parts, state, problems, treated, clock))
@@ -238,7 +238,7 @@ def _few(part: Part, per_class: int, seed: int) -> Part:
     return Part(part.name, part.data, part.rows[split.per_class(strata, per_class, seed)])
 
 
-def _write(part: Part, encoder: Encoder, engine: Engine, folder: Path, problems: Problems, progress: Any) -> np.ndarray:
+def write_split(part: Part, encoder: Encoder, engine: Engine, folder: Path, problems: Problems, progress: Any) -> np.ndarray:
     """Encode a split into its two files; returns the indices of the rows that could be encoded."""
     folder.mkdir()
     waiting: list[tuple[np.ndarray, pa.Table]] = []
@@ -287,14 +287,14 @@ def _problem(part: Part, table: pa.Table, index: int, reason: str) -> Problem:
     return Problem(part.name, file, table[rows.ROW][index].as_py(), reason)
 
 
-def _check_usable(counts: Mapping[str, int], problems: Problems, total: int) -> None:
+def check_usable(counts: Mapping[str, int], problems: Problems, total: int) -> None:
     """That every split has rows left."""
     empty = next((name for name, count in counts.items() if count == 0), None)
     if empty is not None:
         raise DataError(f"no row of the {empty} split can be used\n{problems.message(total)}")
 
 
-def _engine(name: EngineName, total: int) -> Engine:
+def engine_for(name: EngineName, total: int) -> Engine:
     """The function that encodes: in this process, or over the cluster."""
     if name == "local" or (name == "auto" and not (total >= RAY_ROWS and _several_nodes())):
         return encode_here
@@ -332,7 +332,7 @@ def _manifest(
         "splits": {
             part.name: {
                 "rows": len(part.rows),
-                "hash": _rows_hash(part),
+                "hash": rows_hash(part),
                 "source": specs[part.data.name],
                 "source_hash": hashes[part.data.name],
                 "given": part.name in sources,
@@ -351,7 +351,7 @@ def _manifest(
     }
 
 
-def _rows_hash(part: Part) -> str:
+def rows_hash(part: Part) -> str:
     """BLAKE2b-128 over the contents of the split's rows, in order."""
     return hashlib.blake2b(part.data.hashes[part.rows].astype("<u8").tobytes(), digest_size=16).hexdigest()
 
@@ -377,5 +377,5 @@ class _Clock:
         self._last = now
 
 
-def _silent(stage: str, done: int, total: int) -> None:
+def silent(stage: str, done: int, total: int) -> None:
     """No progress wanted."""

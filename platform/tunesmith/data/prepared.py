@@ -48,7 +48,8 @@ class Split:
         """BLAKE2b-128 over the contents of its rows, in order."""
         self.source: list[str] = entry["source"]
         """The specs that it was made from."""
-        self._folder = folder
+        self.folder = folder
+        """Where its files are on this machine."""
         self._columns = columns
         self._roles = {role: Column(kind=kind, description="") for role, kind in kinds.items()}
         self._features = FeatureFile(folder / FEATURES)
@@ -101,7 +102,7 @@ class Split:
 
     @cached_property
     def _table(self) -> pa.Table:
-        return pa.ipc.open_file(pa.memory_map(str(self._folder / ROWS))).read_all()
+        return pa.ipc.open_file(pa.memory_map(str(self.folder / ROWS))).read_all()
 
     def __repr__(self) -> str:
         return f"Split({self.name!r}, {len(self)} examples)"

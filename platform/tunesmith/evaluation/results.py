@@ -214,11 +214,13 @@ def _without_media(example: ShownExample) -> ShownExample:
 
 
 def _estimates(stored: Mapping[str, Mapping[str, Any]]) -> Estimates:
-    found = {}
-    for name, one in stored.items():
-        value, low, high = (math.nan if one[key] is None else float(one[key]) for key in ("value", "low", "high"))
-        found[name] = Estimate(value, low, high, one["n"], one["method"])
-    return found
+    return {name: estimate(one) for name, one in stored.items()}
+
+
+def estimate(stored: Mapping[str, Any]) -> Estimate:
+    """What :func:`plain` made of one."""
+    value, low, high = (math.nan if stored[key] is None else float(stored[key]) for key in ("value", "low", "high"))
+    return Estimate(value, low, high, stored["n"], stored["method"])
 
 
 def _retained(stored: Mapping[str, Any]) -> Retained:

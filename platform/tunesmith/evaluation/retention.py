@@ -100,7 +100,7 @@ def _scored(run: Run, predictor: Predictor, split: Split, settings: EvaluationSe
     base = Predictor.load_base(run.recipe, predictor.task, predictor.preprocessing.state)
     if base is None:
         return Retained("score", len(split), skipped="the base's own head answers with other classes")
-    after, before = (_judged(one, split, settings, progress) for one in (predictor, base))
+    after, before = (judged(one, split, settings, progress) for one in (predictor, base))
     names = [name for name in after.values if name in before.values and CLASS_MARK not in name]
     return Retained(
         "score",
@@ -111,7 +111,7 @@ def _scored(run: Run, predictor: Predictor, split: Split, settings: EvaluationSe
     )
 
 
-def _judged(predictor: Predictor, split: Split, settings: EvaluationSection, progress: Progress | None) -> Bootstrap:
+def judged(predictor: Predictor, split: Split, settings: EvaluationSection, progress: Progress | None) -> Bootstrap:
     """The metrics of one model over the same resamples as the other's."""
     task, state = predictor.task, predictor.preprocessing.state
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as scratch:

@@ -172,6 +172,25 @@ class Typos(Operation):
     """Chance of each word to get one mistake."""
 
 
+class MaskedLM(Operation):
+    """Puts words that a masked language model proposes in place of others (Garg and Ramakrishnan 2020, arXiv:2004.01970).
+
+    The words of an example that are to go are masked together, and each is filled by one of the model's likeliest whole words.
+    It does not know the label and may turn a sentence's sense round (Wu et al. 2019, arXiv:1812.06705): look at the samples.
+    """
+
+    name: Literal["mlm"]
+    model_name_or_path: str
+    """A model with a masked-LM head: a Hub id (``distilbert/distilroberta-base``), a folder (relative to the recipe's file) or
+    any URI."""
+    revision: str = "main"
+    """Branch, tag or commit of a Hub id."""
+    rate: float = Field(default=0.15, gt=0, le=1)
+    """Chance of each word to be replaced."""
+    top_k: int = Field(default=10, ge=1, le=1000)
+    """Each is replaced by one of so many likeliest words, all with the same chance; the word itself is not among them."""
+
+
 def _name(operation: Any) -> Any:
     return operation.get("name") if isinstance(operation, dict) else getattr(operation, "name", None)
 
@@ -190,7 +209,8 @@ AnyOperation = Annotated[
     | Annotated[CutMix, Tag("cutmix")]
     | Annotated[WordDropout, Tag("word_dropout")]
     | Annotated[WordSwap, Tag("word_swap")]
-    | Annotated[Typos, Tag("typos")],
+    | Annotated[Typos, Tag("typos")]
+    | Annotated[MaskedLM, Tag("mlm")],
     Discriminator(_name),  # a function: pydantic refuses the name of a field that is validated before, as every key here is
 ]
 
@@ -212,11 +232,12 @@ IMAGES = (
 MIXING = ("mixup", "cutmix")
 """Those that join two examples. An example goes through one of them at most."""
 
-TEXTS = ("word_dropout", "word_swap", "typos")
+TEXTS = ("word_dropout", "word_swap", "typos", "mlm")
 """What texts with classes can take."""
 
 WORDS = ("word_dropout", "typos")
-"""What words with a tag each can take: nothing that parts a word from its tag or breaks an entity's order."""
+"""What words with a tag each can take: nothing that parts a word from its tag, breaks an entity's order, or makes the
+tag untrue."""
 
 
 def _check_shape(scale: list[float], ratio: list[float]) -> None:

@@ -14,7 +14,7 @@ from operator import attrgetter
 from tunesmith.errors import nearest
 from tunesmith.recipe import augment, hf_names, known_faults, loss_names, task_names
 from tunesmith.recipe.base import Section
-from tunesmith.recipe.paths import INPUTS, absolute, at_hub, data_problem, is_uri, model_problem, places_of
+from tunesmith.recipe.paths import INPUTS, absolute, at_hub, data_problem, is_uri, masked_lm_problem, model_problem, places_of
 from tunesmith.recipe.recipe import Recipe
 from tunesmith.recipe.yaml_tree import Keys
 
@@ -220,6 +220,24 @@ def few_shot(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
         yield Finding(_at("data.max_train_samples"), what, "keep one of them", ("data.few_shot.per_class",))
 
 
+def unlabelled(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """Rows can be labelled by their model, there is a split to decide by, and no setting is without its data."""
+    section, key = recipe.data.unlabelled, "data.unlabelled.data"
+    if section.data is None:
+        for name in _changed(section):
+            what = "there are no unlabelled rows"
+            yield Finding(_at(f"data.unlabelled.{name}"), what, f"add {key}: FILE, or remove it")
+        return
+    facts = task_names.KNOWN.get(recipe.task)
+    if facts and not facts.one_label:
+        what = f"self-training labels whole rows with one class each, which {recipe.task} does not have"
+        yield Finding(_at(key), what, "remove data.unlabelled", ("task",))
+    if recipe.data.validation is None and recipe.data.split.validation == 0:
+        what = "whether the student is better than its teacher is decided on the validation split, and there is none"
+        fix = "give data.validation, or a share such as data.split.validation: 0.1"
+        yield Finding(_at(key), what, fix, ("data.split.validation", "data.validation"))
+
+
 def labels(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
     """No class is named twice."""
     seen: Counter[str] = Counter()
@@ -279,6 +297,11 @@ def paths(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
             problem = find(one, recipe.base_dir)
             if problem:
                 yield Finding((*_at(key), *below), *problem, ("data.format",) if key.startswith("data.") else ())
+    for index, operation in enumerate(recipe.data.augment):
+        if isinstance(operation, augment.MaskedLM) and (
+            problem := masked_lm_problem(operation.model_name_or_path, recipe.base_dir)
+        ):
+            yield Finding(("data", "augment", index, "model_name_or_path"), *problem)
 
 
 CHECKS: tuple[Check, ...] = (
@@ -291,6 +314,7 @@ CHECKS: tuple[Check, ...] = (
     unfreezing,
     splits,
     few_shot,
+    unlabelled,
     labels,
     cleaning,
     augmentation,

@@ -10,6 +10,7 @@ from tunesmith.recipe.augment import AnyOperation
 from tunesmith.recipe.base import Section
 from tunesmith.recipe.clean import CleanSection
 from tunesmith.recipe.few_shot import FewShotSection
+from tunesmith.recipe.unlabelled import UnlabelledSection
 
 Source = str | Annotated[list[str], Field(min_length=1)]
 
@@ -100,6 +101,9 @@ class DataSection(Section):
 
     few_shot: FewShotSection = Field(default_factory=FewShotSection)
     """Train on a few rows of each class."""
+
+    unlabelled: UnlabelledSection = Field(default_factory=UnlabelledSection)
+    """Rows without a label, to learn from by self-training."""
 
     engine: Literal["auto", "local", "ray"] = "auto"
     """Where rows are prepared: in this process, or by Ray Data over the cluster. ``auto`` is ``ray`` on a cluster of several

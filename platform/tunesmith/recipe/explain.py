@@ -127,6 +127,8 @@ def _argument(section: type[Section], keys: Keys, error: ErrorDetails) -> tuple[
         near = nearest(argument.lower(), section.model_fields)
         fix = f"did you mean {near}?" if near else "it has " + ", ".join(n for n in section.model_fields if n != "name")
         return f"{name} has no argument {argument!r}", fix
+    if error["type"] == "missing":
+        return f"{name} needs {argument}", f"add {argument}: {_first_sentence(field)}"
     return _wrong_value(argument, field, error["input"], len(keys) > 1, error["type"])
 
 

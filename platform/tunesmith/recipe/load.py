@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from tunesmith.errors import Mistake, RecipeError, UserError, nearest
 from tunesmith.recipe import checks, forgetting_checks, keys, yaml_tree
 from tunesmith.recipe.explain import Explained, dotted, explain, safe_name, way
-from tunesmith.recipe.paths import INPUTS, absolute, absolute_model, at_hub, each_place, is_uri, neighbours
+from tunesmith.recipe.paths import INPUTS, absolute, absolute_model, at_hub, each_augment_model, each_place, is_uri, neighbours
 from tunesmith.recipe.recipe import Recipe
 from tunesmith.recipe.yaml_tree import Keys, Mark, Tree
 
@@ -217,6 +217,9 @@ def _anchor(tree: Tree, base_dir: str) -> None:
             continue
         anchor = absolute_model if key.startswith("model.") else absolute
         keys.put(tree.values, key, each_place(value, partial(anchor, base=os.getcwd())))
+    if keys.has(tree.values, "data.augment") and tree.mark(("data", "augment")).source is not None:
+        models = each_augment_model(keys.get(tree.values, "data.augment"), partial(absolute_model, base=os.getcwd()))
+        keys.put(tree.values, "data.augment", models)
 
 
 def _open_sections(values: dict[str, Any]) -> None:

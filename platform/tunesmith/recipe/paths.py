@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ INPUTS = (
     "data.validation",
     "data.test",
     "data.known_faults",
+    "data.unlabelled.data",
     "model.model_name_or_path",
     "model.processor_name_or_path",
     "training.replay.data",
@@ -43,6 +45,20 @@ def places_of(value: Any, below: tuple[str | int, ...] = ()) -> Iterator[tuple[t
     elif isinstance(value, dict | list):
         for key, one in value.items() if isinstance(value, dict) else enumerate(value):
             yield from places_of(one, (*below, key))
+
+
+def each_augment_model(operations: Any, place: Callable[[str], str]) -> Any:
+    """The operations of ``data.augment``, plain, with ``place`` applied to the models that they name.
+
+    >>> each_augment_model([{"name": "mlm", "model_name_or_path": "a"}, {"name": "typos"}], str.upper)
+    [{'name': 'mlm', 'model_name_or_path': 'A'}, {'name': 'typos'}]
+    """
+    key = "model_name_or_path"
+    if not isinstance(operations, list):
+        return operations
+    return [
+        {**one, key: place(one[key])} if isinstance(one, dict) and isinstance(one.get(key), str) else one for one in operations
+    ]
 
 
 def at_hub(key: str, format: str | None) -> bool:
@@ -116,6 +132,22 @@ def model_problem(name: str, base: str) -> tuple[str, str] | None:
     if os.path.isfile(os.path.join(path, "adapter_config.json")):
         return f"{path} holds an adapter, not a model", "merge it into its base model first, or name the base model"
     return f"{path} holds no config.json, so it is no Hugging Face model", "name a folder that `save_pretrained` wrote"
+
+
+def masked_lm_problem(name: str, base: str) -> tuple[str, str] | None:
+    """The same for a model that fills masks: by what its ``config.json`` says, it has the head for that."""
+    if problem := model_problem(name, base):
+        return problem
+    config = os.path.join(absolute_model(name, base), "config.json")
+    if not os.path.isfile(config):
+        return None
+    try:
+        said = json.loads(Path(config).read_text(encoding="utf-8")).get("architectures") or []
+    except (OSError, ValueError, AttributeError):
+        return None  # loading it tells what is wrong
+    if not said or any("MaskedLM" in one or one.endswith("BertForPreTraining") for one in said):
+        return None
+    return f"{name} is a {said[0]}, without a head that fills masks", "name a masked language model (…ForMaskedLM)"
 
 
 def neighbours(path: str, limit: int = 4) -> list[str]:

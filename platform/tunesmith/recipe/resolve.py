@@ -12,7 +12,7 @@ from typing import Any
 from tunesmith.errors import UserError, nearest
 from tunesmith.recipe import keys, task_names, yaml_tree
 from tunesmith.recipe.hf_names import LOWER_IS_BETTER
-from tunesmith.recipe.paths import INPUTS, absolute, absolute_model, at_hub, each_place, is_uri
+from tunesmith.recipe.paths import INPUTS, absolute, absolute_model, at_hub, each_augment_model, each_place, is_uri
 from tunesmith.recipe.recipe import Recipe
 
 PENDING = {
@@ -87,6 +87,9 @@ def located(recipe: Recipe, values: dict[str, Any]) -> dict[str, Any]:
             continue
         place = absolute_model if key.startswith("model.") else absolute
         keys.put(values, key, each_place(keys.get(values, key), partial(place, base=recipe.base_dir)))
+    if keys.has(values, "data.augment"):
+        models = each_augment_model(keys.get(values, "data.augment"), partial(absolute_model, base=recipe.base_dir))
+        keys.put(values, "data.augment", models)
     for key in ("training.output_dir", "data.cache_dir"):
         value = keys.get(values, key)
         if value is not None and not is_uri(value):

@@ -30,6 +30,8 @@ class TaskFacts:
     """A base model to begin with."""
     data: str
     """A name for the data file, as ``tunesmith init`` writes it."""
+    one_label: bool = False
+    """Whether an example has one class, so that a model can label it by itself."""
     augmentations: tuple[str, ...] = ()
     """The operations of ``data.augment`` that fit its examples."""
 
@@ -43,6 +45,7 @@ KNOWN: dict[str, TaskFacts] = {
         ragged=False,
         model="microsoft/resnet-18",
         data="images",
+        one_label=True,
         augmentations=augment.IMAGES,
     ),
     "text-classification": TaskFacts(
@@ -53,6 +56,7 @@ KNOWN: dict[str, TaskFacts] = {
         ragged=True,
         model="google-bert/bert-base-uncased",
         data="train.csv",
+        one_label=True,
         augmentations=augment.TEXTS,
     ),
     "token-classification": TaskFacts(

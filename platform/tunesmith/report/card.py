@@ -10,7 +10,7 @@ import yaml
 
 from tunesmith import storage
 from tunesmith.evaluation.results import Evaluation
-from tunesmith.report import words
+from tunesmith.report import self_training, words
 from tunesmith.tasks.metrics import greater_is_better
 
 if TYPE_CHECKING:
@@ -199,6 +199,7 @@ def _training(run: Run) -> str:
             else ""
         )
         lines.append(f"- {manifest['steps']:,} updates{chosen}")
+    lines += [f"- {line}" for line in self_training.sentences(run)]
     if manifest.get("durations", {}).get("train") is not None:
         lines.append(f"- Time: {words.duration(manifest['durations']['train'])}")
     return "\n".join(lines) or "See `manifest.json`."

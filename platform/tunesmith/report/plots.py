@@ -243,6 +243,22 @@ def shares(counts: Mapping[str, int], width: int = 420) -> Markup:
     return _svg(width, step * len(shown) + 4, parts, "Rows of each class")
 
 
+def histogram(counts: Sequence[int], across: str, note: str, width: int = 420, height: int = 150) -> Markup:
+    """Counts over bins of equal width from 0 to 1."""
+    left, bottom, top = 12, 30, 18
+    most, step = max([*counts, 1]), (width - 2 * left) / max(len(counts), 1)
+    floor = height - bottom
+    parts = [_line("axis", left, floor, width - left, floor), _text("tick", left, 12, note)]
+    for place, count in enumerate(counts):
+        tall = (floor - top) * count / most
+        title = f"{place / len(counts):.2f} to {(place + 1) / len(counts):.2f}: {count:,}"
+        parts.append(_rect("histogram", left + place * step + 1, floor - tall, step - 2, tall, title))
+    for share in (0, 0.5, 1):
+        parts.append(_text("tick", left + share * (width - 2 * left), floor + 14, f"{share:g}", "middle"))
+    parts.append(_text("tick", width / 2, floor + 26, across, "middle"))
+    return _svg(width, height, parts, f"Histogram: {across}")
+
+
 def trade_off(
     across: str, upwards: str, points: Sequence[tuple[float, float, int]], kept: int | None = None, side: int = 340
 ) -> Markup:

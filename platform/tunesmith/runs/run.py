@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Status = Literal["running", "interrupted", "failed", "done"]
 RECIPE, MANIFEST, HISTORY, VERDICT = "recipe.yaml", "manifest.json", "metrics.jsonl", "metrics.json"
+TEACHER = "teacher"
+"""The folder in a run of self-training that holds the teacher, a run itself."""
 CREATE_ATTEMPTS = 5
 
 

@@ -26,18 +26,19 @@ log = logging.getLogger(__name__)
 
 def model_source(recipe: Recipe) -> str:
     """What ``from_pretrained`` is given: a local folder (fetched first from a URI), or the Hub id as it stands."""
-    return _source(recipe, recipe.model.model_name_or_path)
+    return place_of(recipe.model.model_name_or_path, recipe.base_dir)
 
 
 def processor_source(recipe: Recipe) -> str:
     """The same for the tokenizer or image processor."""
-    return _source(recipe, recipe.model.processor_name_or_path or recipe.model.model_name_or_path)
+    return place_of(recipe.model.processor_name_or_path or recipe.model.model_name_or_path, recipe.base_dir)
 
 
-def _source(recipe: Recipe, name: str) -> str:
+def place_of(name: str, base_dir: str) -> str:
+    """The same for any name of a model; relative folders start at ``base_dir``."""
     if not storage.is_local(name):
         return str(fetched(name))
-    local = Path(recipe.base_dir, name).expanduser()
+    local = Path(base_dir, name).expanduser()
     return str(local) if local.is_dir() else name
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.recipe import augment
 from tunesmith.tasks import classes, hub, labels, text
-from tunesmith.tasks.augment.words import change_text
+from tunesmith.tasks.augment.words import change_texts
 from tunesmith.tasks.base import (
     Answer,
     Batch,
@@ -142,13 +142,14 @@ class TextClassification:
         self, source: Source, indices: Sequence[int], preprocessing: Preprocessing, augmentation: Augmentation
     ) -> list[dict[str, Any]]:
         """The examples with both texts changed."""
-        changed = []
-        for rng, example in zip(augmentation.rngs(indices), source.examples(list(indices)), strict=True):
-            new = dict(example)
-            for role in ("text", "text_pair"):
-                if isinstance(new.get(role), str):
-                    new[role] = change_text(new[role], augmentation.operations, rng)
-            changed.append(new)
+        changed = [dict(example) for example in source.examples(list(indices))]
+        rngs = augmentation.rngs(indices)
+        for role in ("text", "text_pair"):
+            held = [place for place, example in enumerate(changed) if isinstance(example.get(role), str)]
+            texts = [changed[place][role] for place in held]
+            made = change_texts(texts, augmentation.operations, [rngs[place] for place in held])
+            for place, new in zip(held, made, strict=True):
+                changed[place][role] = new
         return changed
 
     def build_model(self, recipe: Recipe, state: State) -> torch.nn.Module:

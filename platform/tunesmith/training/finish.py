@@ -9,7 +9,7 @@ from typing import Any
 from tunesmith.data.old import OldPlaces
 from tunesmith.data.prepared import PreparedData
 from tunesmith.evaluation.calibration import calibrate
-from tunesmith.evaluation.predictor import Predictor
+from tunesmith.evaluation.predictor import Predictor, calibrated
 from tunesmith.recipe import Recipe
 from tunesmith.tasks.adapters import take_over_head
 from tunesmith.tasks.base import Metrics, Preprocessing, Task
@@ -49,3 +49,11 @@ def finish(recipe: Recipe, task: Task, prepared: PreparedData, old: OldPlaces, f
     save_model(folder, predictor.model, task, spec.preprocessing)
     take_over_head(folder, predictor.model)
     return Finished(metrics, records)
+
+
+def finished_predictor(recipe: Recipe, task: Task, prepared: PreparedData, folder: Path, finished: Finished) -> Predictor:
+    """The model in ``folder`` after its after-steps, ready to answer as the run's predictor would."""
+    model, told = task.load_model(str(folder)), finished.records.get("calibration") or {}
+    if told.get("temperature") and not told["folded"]:
+        model = calibrated(model, float(told["temperature"]))
+    return Predictor(task, model, Preprocessing(prepared.state, task.load_processor(recipe)))

@@ -45,7 +45,7 @@ STILL_SECONDS = 10.0
 RATE_WINDOW_SECONDS = 60.0
 """The remaining time is reckoned from the updates of the last minute."""
 
-STAGES = {"read": "Reading rows", "encode": "Encoding rows", "predict": "Judging the model"}
+STAGES = {"read": "Reading rows", "encode": "Encoding rows", "predict": "Judging the model", "label": "Labelling rows"}
 """What ``data.prepare`` and ``evaluate`` call what they do, in words."""
 
 _PLACE_KEYS = frozenset({"kind", "split", "step", "steps", "epoch", "best_step", "time", "seconds"})

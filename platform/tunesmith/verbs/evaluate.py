@@ -101,12 +101,13 @@ def print_verdict(evaluation: Evaluation, run: Run, console: Console) -> None:
 
 
 def craft_notes(evaluation: Evaluation, run: Run) -> list[str]:
-    """What was kept of the old, what the after-steps did, and whether the model overfitted: a sentence each."""
+    """What was kept of the old, what a teacher and the after-steps did, whether the model overfitted: a sentence each."""
     from tunesmith.evaluation.calibration import sentence as calibration
-    from tunesmith.report import retention
+    from tunesmith.report import retention, self_training
     from tunesmith.training.overfitting import overfitting
 
     said = [retention.sentence(name, one, evaluation.headline) for name, one in evaluation.retention.items()]
+    said += self_training.sentences(run)
     if mixed := run.manifest.get("wise_ft"):
         said.append(retention.mixture(mixed))
     if calibrated := run.manifest.get("calibration"):

@@ -194,7 +194,11 @@ def _ingredients(run: Run) -> dict[str, str | None]:
     said = run.manifest
     data = {f"data.{split}": about.get("hash") for split, about in (said.get("data") or {}).items()}
     base = said.get("base_model") or {}
-    return {**data, "split": said.get("split_hash"), "base model": base.get("hash") or base.get("revision")}
+    found = {**data, "split": said.get("split_hash"), "base model": base.get("hash") or base.get("revision")}
+    fillers = {
+        f"augmentation model {one['name_or_path']}": one["hash"] or one["revision"] for one in said.get("augment_models", ())
+    }
+    return {**found, **fillers}
 
 
 def _metric_outcomes(first: Run, again: Run) -> list[Outcome]:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -56,14 +57,13 @@ def train(
         UserError: something that the user can mend; nothing is lost.
         TrainingFailed: workers failed more often than ``training.max_failures``.
     """
-    from tunesmith.data import PreparedData
     from tunesmith.data.old import prepare_old
+    from tunesmith.data.unlabelled import prepare_unlabelled
     from tunesmith.recipe import Recipe as RecipeClass
     from tunesmith.tasks import load_task
     from tunesmith.training.precheck import check_training
     from tunesmith.training.progress import Progress
     from tunesmith.verbs import console
-    from tunesmith.verbs.evaluate import evaluate
 
     if not isinstance(recipe, RecipeClass):
         recipe = RecipeClass.load(recipe, overrides)
@@ -71,22 +71,29 @@ def train(
     if recipe.data.few_shot.seeds > 1:
         raise UserError("data.few_shot.seeds: a run is one training\n    → Call tunesmith.repeat, or set it to 1")
     task = load_task(recipe.task)
-    with ExitStack() as stack:
-        progress = stack.enter_context(Progress(console.err()))
+    with Progress(console.err()) as progress:
         if force and recipe.data.engine != "ray":
             # A mistake must not cost the run that is to be started over.
-            prepared = _prepare(recipe, task, progress, "Checking the data")
-            check_training(recipe, task, prepared, prepare_old(recipe, task, prepared, progress.prepared))
+            checked = _prepare(recipe, task, progress, "Checking the data")
+            check_training(recipe, task, checked, prepare_old(recipe, task, checked, progress.prepared))
+            prepare_unlabelled(recipe, task, checked, progress.prepared)
         record, new = _record(recipe, run, force, resume, command or [Path(sys.argv[0]).name, *sys.argv[1:]])
         if not (new or force):
             console.err().print(f"Going on with {record.path}")
-        stack.enter_context(_standing(record, new))
-        if not _is_trained(record):
-            prepared, old, trained = _fine_tune(recipe, task, record, on, progress)
-            _keep_model(recipe, task, prepared, old, record, trained, progress)
-        progress.phase("Judging the model")
-        evaluate(record, prepared=PreparedData.open(record.manifest["prepared"]), progress=progress.prepared)
+        _finish(recipe, task, record, new, on, progress)
     return record
+
+
+def _finish(recipe: Recipe, task: Task, run: Run, new: bool, on: str | None, progress: Progress) -> None:
+    """Everything that the run lacks still: the training, its model, the verdict."""
+    from tunesmith.data import PreparedData
+    from tunesmith.verbs.evaluate import evaluate
+
+    with _standing(run, new):
+        if not _is_trained(run):
+            _keep_model(recipe, task, run, _fine_tune(recipe, task, run, on, progress), progress)
+        progress.phase("Judging the model")
+        evaluate(run, prepared=PreparedData.open(run.manifest["prepared"]), progress=progress.prepared)
 
 
 def _record(recipe: Recipe, folder: str | None, force: bool, resume: bool, command: Sequence[str]) -> tuple[Run, bool]:
@@ -115,17 +122,20 @@ def _standing(run: Run, new: bool) -> Iterator[None]:
 
     A new run that a user's mistake ended before its first update leaves nothing behind.
     """
+    from tunesmith import storage
+    from tunesmith.runs.run import TEACHER
+
     kept = True
     with run.lock():
         run.set_status("running")
         try:
             yield
         except BaseException as error:
-            kept = not (new and isinstance(error, UserError)) or bool(run.history)
+            kept = not (new and isinstance(error, UserError)) or bool(run.history) or storage.exists(run.file(TEACHER))
             if kept:
                 run.set_status(outcome(type(error)))
             if outcome(type(error)) == "interrupted":
-                error.add_note(f"The same command goes on with {run.path}")
+                error.__notes__ = [f"The same command goes on with {run.path}"]  # instead of what its teacher says of itself
             raise
         else:
             run.set_status("done")
@@ -148,26 +158,41 @@ def _is_trained(run: Run) -> bool:
     return storage.exists(storage.join(run.file("model"), "tunesmith.json"))
 
 
-def _fine_tune(
-    recipe: Recipe, task: Task, run: Run, on: str | None, progress: Progress
-) -> tuple[PreparedData, OldPlaces, Trained]:
-    """Prepare the data, then train on Ray."""
+@dataclass(frozen=True)
+class _Session:
+    """What training rested on, and what it left."""
+
+    labelled: PreparedData
+    prepared: PreparedData
+    """What was trained on: the labelled data, and behind its training rows those that a teacher labelled."""
+    old: OldPlaces
+    trained: Trained | None
+    """None where a teacher was sure of no row, so that there was nothing more to train on."""
+
+
+def _fine_tune(recipe: Recipe, task: Task, run: Run, on: str | None, progress: Progress) -> _Session:
+    """Prepare the data, then train on Ray; of self-training, the teacher first."""
     from tunesmith.cluster.connect import connect
     from tunesmith.cluster.preflight import detect_gpus, preflight
     from tunesmith.data.old import prepare_old
+    from tunesmith.data.unlabelled import prepare_unlabelled
     from tunesmith.training.launch import demand, launch
     from tunesmith.training.precheck import check_training
+    from tunesmith.training.self_training import check_apart, student_data
 
     begun = time.perf_counter()
     with ExitStack() as stack:
         if _needs_ray_first(recipe, on):
             progress.phase("Joining the cluster" if on else "Starting Ray")
             stack.enter_context(connect(on, log_file=_log_file(run)))
-        prepared = _prepare(recipe, task, progress)
+        prepared = labelled = _prepare(recipe, task, progress)
         old = prepare_old(recipe, task, prepared, progress.prepared)
         check_training(recipe, task, prepared, old)
         _record_data(run, prepared)
         run.update(old_data=old.to_json())
+        unlabelled = prepare_unlabelled(recipe, task, labelled, progress.prepared)
+        if unlabelled is not None:
+            check_apart(task, unlabelled, old)
         _say_care(prepared)
         _record_augmented(recipe, task, run, prepared)
         run.update(durations={"prepare": round(time.perf_counter() - begun, 1)})
@@ -176,6 +201,13 @@ def _fine_tune(
             stack.enter_context(connect(None, log_file=_log_file(run)))
         resources = demand(recipe, detect_gpus())
         preflight(recipe.training.num_workers, resources, storage=recipe.training.output_dir)
+        if unlabelled is not None:
+            _teach(recipe, task, run, progress)
+            made = student_data(recipe, task, run, labelled, unlabelled, progress.prepared)
+            if made is None:
+                return _Session(labelled, labelled, old, None)
+            prepared = made
+            _record_data(run, prepared, unlabelled)
         progress.phase(f"Starting {recipe.training.num_workers} worker{'s' * (recipe.training.num_workers > 1)}")
         listener = stack.enter_context(_Listener(recipe, run, progress))
         chosen_by = recipe.training.metric_for_best_model or task.metric
@@ -183,7 +215,23 @@ def _fine_tune(
             trained = launch(recipe, prepared.path, run, resources, listener.hear, old)
         best = {"step": trained.step, "metric": chosen_by, "value": trained.metrics.get(chosen_by)}
         run.update(steps=listener.step, best=best)
-    return prepared, old, trained
+    return _Session(labelled, prepared, old, trained)
+
+
+def _teach(recipe: Recipe, task: Task, run: Run, progress: Progress) -> None:
+    """The teacher of a student: a run in the run's folder, trained by the same recipe, gone on with where it is unfinished."""
+    from tunesmith import storage
+    from tunesmith.runs import Run as RunClass
+    from tunesmith.runs.run import TEACHER
+    from tunesmith.training.self_training import teacher_recipe
+
+    alone, place = teacher_recipe(recipe), run.file(TEACHER)
+    new = not storage.exists(storage.join(place, "manifest.json"))
+    teacher = RunClass.create(alone, run.manifest.get("command") or [], place) if new else RunClass.open(place)
+    if teacher.status != "done":
+        progress.phase("Training the teacher")
+        _finish(alone, task, teacher, new, None, progress)
+        progress.phase("Asking the teacher")
 
 
 @contextmanager
@@ -281,18 +329,21 @@ class _Listener:
             self.progress.handle({"kind": "restart", "message": "A worker died; training goes on from its last checkpoint"})
 
 
-def _record_data(run: Run, prepared: PreparedData) -> None:
+def _record_data(run: Run, prepared: PreparedData, unlabelled: PreparedData | None = None) -> None:
     """What was prepared goes into the run's record: hashes, counts, problems, and the rows that were set aside."""
     from tunesmith import storage
 
+    more = unlabelled.manifest["splits"] if unlabelled is not None else {}
     splits = {
         name: {key: split[key] for key in ("rows", "hash", "source", "source_hash", "labels")}
-        for name, split in prepared.manifest["splits"].items()
+        for name, split in {**prepared.manifest["splits"], **more}.items()
     }
     run.update(data=splits, split_hash=prepared.manifest["split_hash"], prepared=prepared.path)
     storage.write_json(run.file("data/report.json"), {k: v for k, v in prepared.manifest.items() if k != "state"})
     if prepared.quarantine is not None:
         storage.write_bytes(run.file("data/quarantine.jsonl"), prepared.quarantine.read_bytes())
+    if unlabelled is not None and unlabelled.quarantine is not None:
+        storage.write_bytes(run.file("data/quarantine-unlabelled.jsonl"), unlabelled.quarantine.read_bytes())
 
 
 def _say_care(prepared: PreparedData) -> None:
@@ -307,6 +358,8 @@ def _say_care(prepared: PreparedData) -> None:
 def _record_augmented(recipe: Recipe, task: Task, run: Run, prepared: PreparedData) -> None:
     """What augmentation makes of a few training examples, for the report; what does not fit is told before Ray starts."""
     from tunesmith import storage
+    from tunesmith.recipe.augment import MaskedLM
+    from tunesmith.runs.artefact import base_model_record
     from tunesmith.tasks.augment import SAMPLES
     from tunesmith.tasks.base import Preprocessing
     from tunesmith.training.augmentation import samples
@@ -315,12 +368,19 @@ def _record_augmented(recipe: Recipe, task: Task, run: Run, prepared: PreparedDa
     if recipe.data.augment:
         spec = FitSpec(recipe, task, Preprocessing(prepared.state, task.load_processor(recipe)))
         storage.write_json(run.file(SAMPLES), samples(spec, prepared.splits["train"]))
+    models = [one for one in recipe.data.augment if isinstance(one, MaskedLM)]
+    if models:
+        from tunesmith.tasks.augment import masked_lm
+
+        run.update(augment_models=[base_model_record(one.model_name_or_path, one.revision) for one in models])
+        masked_lm.load.cache_clear()  # the workers have their own
 
 
-def _keep_model(
-    recipe: Recipe, task: Task, prepared: PreparedData, old: OldPlaces, run: Run, trained: Trained, progress: Progress
-) -> None:
-    """The chosen checkpoint's model becomes the run's, with its lineage; ``tunesmith.json`` last: it says that all is there."""
+def _keep_model(recipe: Recipe, task: Task, run: Run, made: _Session, progress: Progress) -> None:
+    """The chosen checkpoint's model becomes the run's, with its lineage; ``tunesmith.json`` last: it says that all is there.
+
+    Of a self-training it does where it is better than its teacher; else the teacher's model does.
+    """
     import tempfile
 
     from tunesmith import __version__, storage
@@ -329,14 +389,25 @@ def _keep_model(
     from tunesmith.runs import Artefact
     from tunesmith.runs.artefact import base_model_record
     from tunesmith.tasks import hub
-    from tunesmith.training.finish import finish
+    from tunesmith.training.finish import finish, finished_predictor
+    from tunesmith.training.self_training import decide, keep_teacher
 
+    if made.trained is None:
+        decide(recipe, run, None, made.labelled)
+        keep_teacher(run)
+        return
     base = base_model_record(hub.model_source(recipe), recipe.model.revision)
     run.update(base_model={**base, "name_or_path": recipe.model.model_name_or_path})
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder, "model")
-        storage.download(storage.join(trained.checkpoint, "model"), local)
-        finished = finish(recipe, task, prepared, old, local, trained.metrics)
+        storage.download(storage.join(made.trained.checkpoint, "model"), local)
+        finished = finish(recipe, task, made.prepared, made.old, local, made.trained.metrics)
+        if recipe.data.unlabelled.data is not None:
+            student = finished_predictor(recipe, task, made.prepared, local, finished)
+            if not decide(recipe, run, student, made.labelled):
+                _record_data(run, made.labelled)
+                keep_teacher(run)
+                return
         (local / "tunesmith.json").unlink(missing_ok=True)
         storage.upload(local, run.file("model"))
     run.update(**finished.records)
@@ -345,7 +416,7 @@ def _keep_model(
         progress.handle({"kind": "note", "message": retention.ceiling(run)})
     artefact = Artefact(
         task=task.name,
-        state=prepared.state,
+        state=made.prepared.state,
         base_model=run.manifest["base_model"],
         run=run.name,
         metrics=finished.metrics,

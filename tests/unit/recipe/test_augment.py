@@ -60,7 +60,23 @@ def test_operations_keep_their_order_and_have_their_defaults(write: Write) -> No
             "data.augment[0]",
             "typos does not fit the examples of image-classification",
         ),
-        (["data.augment=[{name: hflip}]"], "data.augment[0]", "write one of word_dropout, word_swap, typos"),
+        (["data.augment=[{name: hflip}]"], "data.augment[0]", "write one of word_dropout, word_swap, typos, mlm"),
+        (["data.augment=[{name: mlm}]"], "data.augment[0].model_name_or_path", "mlm needs model_name_or_path"),
+        (
+            [IMAGES, "data.augment=[{name: mlm, model_name_or_path: a/b}]"],
+            "data.augment[0]",
+            "mlm does not fit the examples of image-classification",
+        ),
+        (
+            ["task=token-classification", "data.augment=[{name: mlm, model_name_or_path: a/b}]"],
+            "data.augment[0]",
+            "mlm does not fit the examples of token-classification",
+        ),
+        (
+            ["data.augment=[{name: mlm, model_name_or_path: ./none}]"],
+            "data.augment[0].model_name_or_path",
+            "none does not exist",
+        ),
         (
             ["task=token-classification", "data.augment=[{name: word_swap}]"],
             "data.augment[0]",
@@ -82,6 +98,19 @@ def test_a_mistake_has_its_line(write: Write) -> None:
         Recipe.load(write("  augment:\n    - name: typos\n    - {name: word_swap, rate: many}\n"))
 
 
+def test_a_model_that_cannot_fill_masks_is_refused_by_its_config(write: Write, tmp_path: Path) -> None:
+    for name, kind in (("classifier", "BertForSequenceClassification"), ("masked", "BertForMaskedLM")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(f'{{"architectures": ["{kind}"]}}')
+    with pytest.raises(RecipeError, match="classifier is a BertForSequenceClassification, without a head that fills masks"):
+        Recipe.load(write("  augment: [{name: mlm, model_name_or_path: classifier}]\n"))
+    recipe = Recipe.load(write("  augment: [{name: mlm, model_name_or_path: masked}]\n"))
+    (operation,) = recipe.resolved().data.augment
+    assert isinstance(operation, augment.MaskedLM)
+    assert operation.model_name_or_path == str(tmp_path / "masked"), "from the recipe's folder, wherever a worker runs"
+    assert Recipe.load(write(head=recipe.to_yaml(), name="b/again.yaml")).data.augment == [operation]
+
+
 def test_two_ways_of_joining_are_taken_where_each_can_be_reached(write: Write) -> None:
     recipe = Recipe.load(write(), [IMAGES, "data.augment=[{name: mixup, p: 0.5}, {name: cutmix}]"])
     assert [operation.p for operation in recipe.data.augment] == [0.5, 1.0]
@@ -96,7 +125,8 @@ def test_a_task_takes_what_the_recipe_thinks_it_takes(name: str) -> None:
 def test_every_operation_fits_some_task_and_describes_its_arguments() -> None:
     assert set(NAMES) == {name for facts in KNOWN.values() for name in facts.augmentations}
     for name, section in NAMES.items():
-        made = TypeAdapter(section).validate_python({"name": name})
+        needs = {"model_name_or_path": "owner/model"} if name == "mlm" else {}
+        made = TypeAdapter(section).validate_python({"name": name, **needs})
         assert section.__doc__
         assert all(field.description for key, field in section.model_fields.items() if key != "name"), name
         assert 0 <= made.p <= 1  # type: ignore[attr-defined]

@@ -68,6 +68,15 @@ Write = Callable[..., Path]
         (["data.split={by: random, group: patient}"], "data.split.group", "no effect"),
         (["data.few_shot.seeds=3"], "data.few_shot.seeds", "nothing to draw"),
         (["data.few_shot.per_class=3", "data.max_train_samples=9"], "data.max_train_samples", "limited twice"),
+        (["data.unlabelled.threshold=0.8"], "data.unlabelled.threshold", "there are no unlabelled rows"),
+        (["data.unlabelled={data: none.csv}"], "data.unlabelled.data", "none.csv does not exist"),
+        (["data.unlabelled={data: train.csv, threshold: 0}"], "data.unlabelled.threshold", "above 0 and at most 1"),
+        (["task=token-classification", "data.unlabelled={data: train.csv}"], "data.unlabelled.data", "one class each"),
+        (
+            ["data.unlabelled={data: train.csv}", "data.split.validation=0", "training.eval_strategy=no"],
+            "data.unlabelled.data",
+            "decided on the validation split",
+        ),
         (["data.clean={near_duplicates: off, similarity: 0.9}"], "data.clean.similarity", "no effect"),
         (
             ["data.leakage=move", "data.split={validation: 0, test: 0}", "training.eval_strategy=no"],

@@ -14,7 +14,7 @@ import torch
 
 from support.data import MemorySplit, pictures, sentences, texts
 from support.fits import Fitted, fitted, fitted_each, on_ranks, prepare_in_memory, recipe_for
-from support.models import tiny_bert, tiny_vit
+from support.models import tiny_bert, tiny_masked_lm, tiny_vit
 from tunesmith.errors import ModelError, UserError
 from tunesmith.recipe import Recipe
 from tunesmith.tasks.augment import Augmentation
@@ -209,6 +209,31 @@ def test_training_feeds_each_copy_with_its_number(tmp_path: Path, monkeypatch: p
     fit(spec, data, FitContext())
     assert len(fed) == len(set(fed)) == 2 * len(data.train), "no two draws of an epoch look alike"
     assert max(copy for _, index, copy in fed if index >= 28) >= 3, "four examples fill half of 32 draws"
+
+
+def test_masked_words_are_the_same_on_two_ranks_and_after_a_resume(tmp_path: Path) -> None:
+    proposed = [{"name": "mlm", "p": 1, "rate": 0.4, "model_name_or_path": str(tiny_masked_lm(tmp_path / "mlm"))}]
+    one = recipe("text-classification", tmp_path, proposed, per_device_train_batch_size=16, num_train_epochs=2, save_steps=3)
+    rows, kept = texts(64), tmp_path / "kept"
+    alone = fitted(FitContext(), one, rows)
+    first, _ = on_ranks(2, fitted, one.override("training.per_device_train_batch_size=8"), rows)
+    assert_same(alone, first)
+
+    def report(metrics: dict[str, float], folder: Path | None) -> None:
+        if folder is not None and metrics["step"] == 3:
+            shutil.copytree(folder, kept)
+
+    whole = fitted(FitContext(report=report), one, rows)
+    assert_same((whole[0][3:], whole[1]), fitted(FitContext(start=Start(kept), report=lambda *_: None), one, rows), tolerance=0)
+    plain = fitted(FitContext(), one.override("data.augment=[]"), rows)
+    assert plain[0] != alone[0]
+
+
+def test_samples_show_masked_words(tmp_path: Path) -> None:
+    proposed = [{"name": "mlm", "p": 1, "rate": 0.9, "model_name_or_path": str(tiny_masked_lm(tmp_path / "mlm"))}]
+    spec, data = prepared("text-classification", tmp_path, proposed)
+    for one in samples(spec, data.train):
+        assert all(variant["text"] != one["original"]["text"] for variant in one["variants"])
 
 
 class Interrupted(Exception):

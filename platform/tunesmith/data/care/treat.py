@@ -63,7 +63,7 @@ def treat(data: DataSection, task: Task, given: Mapping[str, Ingested], folder: 
     settings = data.clean if learning else _COUNTED
     inputs = Inputs(task, given)
     exact, targets = groups.codes_of(inputs.keys), groups.codes_of(inputs.targets)
-    near, looked = _near(inputs, exact, settings)
+    near, looked = near_codes(inputs, exact, settings)
     flags = Flags()
     kept, found = _cleaned(inputs, exact, near, targets, settings, flags)
     if not looked["done"]:
@@ -99,7 +99,7 @@ def count_made(treated: Treated, task: Task, made: Mapping[str, tuple[Ingested, 
             log.warning("%d rows of the %s split stand in an earlier split too, or nearly", exact.rows + close.rows, name)
 
 
-def _near(inputs: Inputs, exact: np.ndarray, settings: CleanSection) -> tuple[np.ndarray, dict[str, Any]]:
+def near_codes(inputs: Inputs, exact: np.ndarray, settings: CleanSection) -> tuple[np.ndarray, dict[str, Any]]:
     """Codes of nearly equal inputs, and whether and how they were looked for; the exact codes where they were not."""
     if settings.near_duplicates == "off":
         return exact, {"done": False, "why": "data.clean.near_duplicates is off"}

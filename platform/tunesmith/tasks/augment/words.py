@@ -1,4 +1,4 @@
-"""Operations on words: left out, swapped, mistyped. Each word keeps the place that it came from, and with it its tag."""
+"""Operations on words: left out, swapped, mistyped, replaced. Each word keeps the place that it came from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.recipe.augment import AnyOperation
+from tunesmith.recipe.augment import AnyOperation, MaskedLM
 
 Words = list[tuple[str, int]]
 """Words, each with its place in the original."""
@@ -19,10 +19,25 @@ ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 def change_words(words: Sequence[str], operations: Sequence[AnyOperation], rng: np.random.Generator) -> Words:
     """The words after all operations, in order, each of them by its chance."""
-    changed: Words = [(word, place) for place, word in enumerate(words)]
+    return change_all([words], operations, [rng])[0]
+
+
+def change_all(
+    texts: Sequence[Sequence[str]], operations: Sequence[AnyOperation], rngs: Sequence[np.random.Generator]
+) -> list[Words]:
+    """The words of several texts, each changed by its own random numbers; a model that takes part sees them together."""
+    changed: list[Words] = [[(word, place) for place, word in enumerate(words)] for words in texts]
     for operation in operations:
-        if rng.random() < operation.p:
-            changed = OPERATIONS[operation.name](changed, operation, rng)
+        drawn = [index for index, rng in enumerate(rngs) if rng.random() < operation.p]
+        if isinstance(operation, MaskedLM):
+            from tunesmith.tasks.augment.masked_lm import load
+
+            model = load(operation.model_name_or_path, operation.revision)
+            new = model.substituted([changed[index] for index in drawn], operation, [rngs[index] for index in drawn])
+        else:
+            new = [OPERATIONS[operation.name](changed[index], operation, rngs[index]) for index in drawn]
+        for index, words in zip(drawn, new, strict=True):
+            changed[index] = words
     return changed
 
 
@@ -32,11 +47,21 @@ def change_text(text: str, operations: Sequence[AnyOperation], rng: np.random.Ge
     >>> change_text("two  words\nhere", [], np.random.default_rng(0))
     'two  words\nhere'
     """
-    words = text.split()
-    gaps = ["", *re.findall(r"\s+", text.strip())]
-    changed = change_words(words, operations, rng)
+    return change_texts([text], operations, [rng])[0]
+
+
+def change_texts(texts: Sequence[str], operations: Sequence[AnyOperation], rngs: Sequence[np.random.Generator]) -> list[str]:
+    """Several texts as :func:`change_text` changes each."""
+    split = [text.split() for text in texts]
+    changed = change_all(split, operations, rngs)
+    return [_joined(text, words, new) for text, words, new in zip(texts, split, changed, strict=True)]
+
+
+def _joined(text: str, words: Sequence[str], changed: Words) -> str:
+    """The changed words as text, each behind the white space that stood before it."""
     if changed == [(word, place) for place, word in enumerate(words)]:
         return text
+    gaps = ["", *re.findall(r"\s+", text.strip())]
     return "".join((gaps[place] or " ") * (n > 0) + word for n, (word, place) in enumerate(changed))
 
 

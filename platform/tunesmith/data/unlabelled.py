@@ -1,0 +1,259 @@
+"""Rows without a label: prepared with the labelled data's state, kept apart from what is judged, added to what is learned."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from tunesmith import storage
+from tunesmith.data import key, rows, tables
+from tunesmith.data.cache import Cache
+from tunesmith.data.care import groups
+from tunesmith.data.care.inputs import Inputs
+from tunesmith.data.care.leaks import leaks
+from tunesmith.data.care.treat import near_codes
+from tunesmith.data.encode import Encoder, batch_size
+from tunesmith.data.ingest import Ingested, Progress, ingest
+from tunesmith.data.prepare import Part, engine_for, rows_hash, silent, write_split
+from tunesmith.data.prepared import FEATURES, MANIFEST, QUARANTINE, ROWS, PreparedData, Split
+from tunesmith.data.problems import Problems
+from tunesmith.data.sources import Source, describe, resolve
+from tunesmith.errors import DataError
+from tunesmith.tasks.base import Preprocessing, Task
+from tunesmith.tasks.weights import measure
+
+if TYPE_CHECKING:
+    from tunesmith.recipe import Recipe
+
+SPLIT = "unlabelled"
+_BLOCK = 4096
+
+
+def prepare_unlabelled(
+    recipe: Recipe, task: Task, labelled: PreparedData, progress: Progress | None = None
+) -> PreparedData | None:
+    """The rows of ``data.unlabelled``, encoded, as the one split ``unlabelled``; None where the recipe has none.
+
+    Left out are copies of each other, copies of training rows, and rows that stand in the validation or test split, exactly or
+    nearly. The manifest has ``left_out`` with their numbers, and ``truth``: the column of labels that was there all the same.
+
+    Raises:
+        DataError: what is wrong with the rows, none that is left, or a task whose examples have not one class each.
+    """
+    section = recipe.data.unlabelled
+    if section.data is None:
+        return None
+    if not one_class(task, labelled):
+        raise DataError(
+            f"data.unlabelled: an example of {task.name} does not have one class here, so a model cannot label it whole"
+            "\n    → Remove data.unlabelled"
+        )
+    sources = {SPLIT: resolve(section.data, recipe.data.format, recipe.base_dir, SPLIT)[SPLIT]}
+    cache = Cache(recipe.data.cache_dir or storage.join(recipe.training.output_dir, ".cache"))
+    hashes = key.data_hashes(sources, cache.local)
+    places = [source.files[0].uri for source in sources[SPLIT]]
+    name = key.digest({"labelled": storage.name(labelled.path), "data": hashes, "places": places, "format": key.FORMAT})
+
+    def build(folder: Path) -> None:
+        _build(recipe, task, labelled, sources[SPLIT], hashes[SPLIT], folder, progress or silent)
+
+    return cache.get(name, build)
+
+
+def one_class(task: Task, labelled: PreparedData) -> bool:
+    """Whether every example has exactly one class of the state's labels."""
+    several = labelled.state.get("multi_label", False)
+    return task.columns[task.target].kind in ("label", "labels") and "labels" in labelled.state and not several
+
+
+def _build(
+    recipe: Recipe, task: Task, labelled: PreparedData, sources: Sequence[Source], data_hash: str, folder: Path, tell: Progress
+) -> None:
+    preprocessing = Preprocessing(labelled.state, task.load_processor(recipe))
+    scratch = folder / "scratch"
+    with Problems(recipe.data.on_bad_row, folder / QUARANTINE) as problems:
+        settings = recipe.data
+        data = ingest(SPLIT, sources, task, settings.columns, problems, scratch, tell, settings.clean.normalize, labelled=False)
+        problems.settle({SPLIT: data.seen})
+        chosen, left_out = _apart(recipe, task, data, labelled)
+        if not len(chosen):
+            raise DataError(
+                f"data.unlabelled: none of its {data.count:,} usable rows is left: they stand in the labelled data"
+                "\n    → Give rows that are not among those of data.train, data.validation and data.test."
+            )
+        part = Part(SPLIT, data, chosen)
+        encode = engine_for(settings.engine, len(chosen))
+        part.rows = write_split(
+            part, Encoder(task, preprocessing), encode, folder / SPLIT, problems, lambda n: tell("encode", n, len(chosen))
+        )
+        problems.settle({SPLIT: data.seen})
+    shutil.rmtree(scratch)
+    given = data.mapping.get(task.target)
+    entry = {"rows": len(part.rows), "hash": rows_hash(part), "source_hash": data_hash, "files": data.files, "labels": None}
+    about = {
+        "format": key.FORMAT,
+        "task": recipe.task,
+        "columns": {role: name for role, name in data.mapping.items() if role != task.target},
+        "roles": {role: column.kind for role, column in task.columns.items()},
+        "splits": {SPLIT: {**entry, "source": describe({SPLIT: tuple(sources)})[SPLIT], "given": True}},
+        "truth": rows.kept_name(given, task.columns) if given is not None else None,
+        "left_out": left_out,
+        "problems": problems.report(),
+        "state": labelled.state,
+    }
+    storage.write_json(folder / MANIFEST, about)
+
+
+def _apart(recipe: Recipe, task: Task, data: Ingested, labelled: PreparedData) -> tuple[np.ndarray, dict[str, Any]]:
+    """The rows that stay, sorted, and how many were left out for what."""
+    order = [name for name in ("validation", "test", "train") if name in labelled.splits]
+    given = {name: _as_given(labelled.splits[name], task) for name in order}
+    inputs = Inputs(task, {**given, SPLIT: data})
+    exact = groups.codes_of(inputs.keys)
+    near, looked = near_codes(inputs, exact, recipe.data.clean)
+    span = inputs.span(SPLIT)
+    mine = np.arange(span.start, span.stop)
+    kept = np.sort(span.start + np.unique(exact[span], return_index=True)[1])
+    found: dict[str, Any] = {"seen": data.count, "copies": len(mine) - len(kept), "near_looked_for": looked["done"]}
+    for name in order:
+        theirs = np.arange(inputs.span(name).start, inputs.span(name).stop)
+        same = leaks(theirs, kept, exact).gone
+        kept = np.setdiff1d(kept, same)
+        close = (
+            leaks(theirs, kept, near).gone if name != "train" else same[:0]
+        )  # what is near a training row can be learned from
+        kept = np.setdiff1d(kept, close)
+        found[name] = {"exact": len(same), "near": len(close)}
+    return kept - span.start, found
+
+
+def _as_given(split: Split, task: Task) -> Ingested:
+    """A prepared split as rows whose inputs can be compared."""
+    blocks = (split.examples(np.arange(start, min(start + _BLOCK, len(split)))) for start in range(0, len(split), _BLOCK))
+    hashed = [rows.hashes(example, task.columns, task.target).inputs for block in blocks for example in block]
+    file, nothing = split.folder / ROWS, np.zeros(len(split), np.uint64)
+    with pa.memory_map(str(file)) as stream:
+        schema = pa.ipc.open_file(stream).schema
+    return Ingested(
+        split.name, [], {}, schema, len(split), nothing, np.array(hashed, np.uint64), nothing, 0, None, [], len(split), [file]
+    )
+
+
+def truth_of(unlabelled: PreparedData) -> list[Any] | None:
+    """The labels that the rows had all the same, in their order; None where there is no such column."""
+    column = unlabelled.manifest["truth"]
+    return None if column is None else unlabelled.splits[SPLIT].rows()[column].to_pylist()
+
+
+def with_pseudo_labels(
+    recipe: Recipe, task: Task, labelled: PreparedData, unlabelled: PreparedData, chosen: np.ndarray, names: Sequence[str]
+) -> PreparedData:
+    """The labelled data with the rows ``chosen`` (sorted) of the unlabelled ones behind its training rows.
+
+    ``names`` are their labels. Validation and test rows are the same; labels are counted anew.
+    """
+    drawn = hashlib.blake2b(chosen.astype("<i8").tobytes() + "\0".join(names).encode(), digest_size=16).hexdigest()
+    cache = Cache(recipe.data.cache_dir or storage.join(recipe.training.output_dir, ".cache"))
+    own = [storage.name(one.path) for one in (labelled, unlabelled)]
+    name = key.digest({"labelled": own[0], "unlabelled": own[1], "drawn": drawn, "format": key.FORMAT})
+    return cache.get(name, lambda folder: _join(recipe, task, labelled, unlabelled, chosen, names, drawn, folder))
+
+
+def _join(
+    recipe: Recipe,
+    task: Task,
+    labelled: PreparedData,
+    unlabelled: PreparedData,
+    chosen: np.ndarray,
+    names: Sequence[str],
+    drawn: str,
+    folder: Path,
+) -> None:
+    for other in (name for name in labelled.splits if name != "train"):
+        shutil.copytree(labelled.folder / other, folder / other, copy_function=_linked)
+    (folder / "train").mkdir()
+    encode = Encoder(task, Preprocessing(labelled.state, task.load_processor(recipe)))
+    before, added = labelled.splits["train"], unlabelled.splits[SPLIT]
+    offset = len(labelled.manifest["splits"]["train"]["files"])
+    blocks = range(0, len(chosen), batch_size(task))
+    fresh = [_labelled(added, task, chosen[at : at + blocks.step], names[at : at + blocks.step], offset) for at in blocks]
+    schema = _common([_schema(before.folder / ROWS), *(table.schema for table in fresh)])
+    with tables.TableWriter(folder / "train" / ROWS) as row_file, tables.TableWriter(folder / "train" / FEATURES) as features:
+        for table in _stored(before.folder / ROWS):
+            row_file.write(tables.fit(table, schema))
+        for table in _stored(before.folder / FEATURES):
+            features.write(table)
+        for table in fresh:
+            found = encode(table)
+            assert found.features is not None, "rows that were encoded once are encoded again"
+            assert not found.failures, "rows that were encoded once are encoded again"
+            row_file.write(tables.fit(table, schema))
+            features.write(found.features)
+    storage.write_json(folder / MANIFEST, _manifest(labelled, unlabelled, names, drawn))
+
+
+def _labelled(split: Split, task: Task, indices: np.ndarray, names: Sequence[str], offset: int) -> pa.Table:
+    """Some unlabelled rows with their label, and the number of their file among those of both."""
+    with pa.memory_map(str(split.folder / ROWS)) as stream:
+        table = pa.ipc.open_file(stream).read_all().take(pa.array(indices))
+    files = pa.array(np.asarray(table[rows.FILE]) + offset, pa.int32())
+    table = table.set_column(table.column_names.index(rows.FILE), rows.FILE, files)
+    kept = [name for name in table.column_names if name.removesuffix(":bytes") in task.columns or name in rows.OWN]
+    return table.select(kept).append_column(task.target, pa.array(list(names), pa.string()))
+
+
+def _common(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """All columns, each with the type that holds its values in both: the labelled rows' first."""
+    order = dict.fromkeys(name for schema in schemas for name in schema.names)
+    kinds = {name: tables.common_type(one.field(name).type for one in schemas if name in one.names) for name in order}
+    return pa.schema(list(kinds.items()))
+
+
+def _manifest(labelled: PreparedData, unlabelled: PreparedData, names: Sequence[str], drawn: str) -> dict[str, Any]:
+    """That of the labelled data, with the training split as it is now."""
+    state = labelled.state
+    known = state["labels"]
+    added = np.bincount([known.index(name) for name in names], minlength=len(known))
+    counts = {name: int(count) for name, count in zip(known, added, strict=True)}
+    first, more = labelled.manifest["splits"]["train"], unlabelled.manifest["splits"][SPLIT]
+    before = first["labels"] or {}
+    train = {
+        **first,
+        "rows": first["rows"] + len(names),
+        "hash": hashlib.blake2b(f"{first['hash']}{more['hash']}{drawn}".encode(), digest_size=16).hexdigest(),
+        "source": [*first["source"], *more["source"]],
+        "files": [*first["files"], *more["files"]],
+        "labels": {name: n for name in sorted(counts) if (n := before.get(name, 0) + counts[name])},
+    }
+    if "label_counts" in state:
+        state = {**state, "label_counts": [old + counts[name] for name, old in zip(known, state["label_counts"], strict=True)]}
+    found = {**labelled.manifest, "splits": {**labelled.manifest["splits"], "train": train}, "state": state}
+    return {**found, "imbalance": measure(known, state["label_counts"]) if "label_counts" in state else None}
+
+
+def _schema(file: Path) -> pa.Schema:
+    with pa.memory_map(str(file)) as stream:
+        return pa.ipc.open_file(stream).schema
+
+
+def _stored(file: Path) -> Iterator[pa.Table]:
+    """The record batches of a file, one at a time."""
+    with pa.memory_map(str(file)) as stream:
+        reader = pa.ipc.open_file(stream)
+        for index in range(reader.num_record_batches):
+            yield pa.Table.from_batches([reader.get_batch(index)])
+
+
+def _linked(source: str, target: str) -> None:
+    """The same file under another name, or a copy where the disk has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
