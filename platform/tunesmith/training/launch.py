@@ -85,7 +85,7 @@ def launch(
         ),
         run_config=RunConfig(
             name="checkpoints",
-            storage_path=str(storage.local_path(run.path).absolute()) if storage.is_local(run.path) else run.path,
+            storage_path=storage.absolute(run.path),
             callbacks=[_introducing(mailbox)],
             failure_config=FailureConfig(max_failures=settings.max_failures),
             checkpoint_config=CheckpointConfig(

@@ -81,8 +81,7 @@ def train(
         if not _is_trained(record):
             prepared, old, trained = _fine_tune(recipe, task, record, on, progress)
             _keep_model(recipe, task, prepared, old, record, trained)
-        progress.phase("Judging the model")
-        evaluate(record, prepared=PreparedData.open(record.manifest["prepared"]), progress=progress.prepared)
+        evaluate(record, prepared=PreparedData.open(record.manifest["prepared"]), progress=progress)
     return record
 
 
