@@ -102,7 +102,7 @@ def evaluate_run(
         confidence=settings.confidence,
         source=data,
         data_hash=judged.hash,
-        warnings=_warnings(model, judged, name, data, columns) + _uneven(state, run, data),
+        warnings=_warnings(model, judged, name, split, data, columns) + _uneven(state, run, data),
         folder=folder,
     )
     best, worst = best_and_worst(records, judged, task, state, settings.max_examples)
@@ -261,13 +261,15 @@ def _slices(
     return found
 
 
-def _warnings(model: Bootstrap, judged: Split, name: str, data: str | None, columns: Mapping[str, pa.Array]) -> list[str]:
-    """What a reader must know before trusting the numbers."""
+def _warnings(
+    model: Bootstrap, judged: Split, name: str, asked: str | None, data: str | None, columns: Mapping[str, pa.Array]
+) -> list[str]:
+    """What a reader must know before trusting the numbers; ``asked`` is the split that was asked for."""
     said = []
     if name == "validation" and data is None:
         said.append(
-            "There is no test split. These are the validation rows, by which the checkpoint was chosen: "
-            "expect a little less on new data."
+            ("" if asked else "There is no test split. ")
+            + "These are the validation rows, by which the checkpoint was chosen: expect a little less on new data."
         )
     if name == "train" and data is None:
         said.append("These are the training rows: the numbers say how well they were learned, not how good the model is.")

@@ -81,7 +81,9 @@ def train(
         if not _is_trained(record):
             prepared, old, trained = _fine_tune(recipe, task, record, on, progress)
             _keep_model(recipe, task, prepared, old, record, trained)
-        evaluate(record, prepared=PreparedData.open(record.manifest["prepared"]), progress=progress)
+        # Judged where it was trained if that was on GPUs: this process, on a cluster's head, may have none.
+        there = on if "GPU" in record.manifest.get("worker", {}) else None
+        evaluate(record, prepared=PreparedData.open(record.manifest["prepared"]), on=there, progress=progress)
     return record
 
 
@@ -170,6 +172,7 @@ def _fine_tune(
             progress.phase("Starting Ray")
             stack.enter_context(connect(None, log_file=_log_file(run)))
         resources = demand(recipe, detect_gpus())
+        run.update(worker=resources)
         preflight(recipe.training.num_workers, resources, storage=recipe.training.output_dir)
         progress.phase(f"Starting {recipe.training.num_workers} worker{'s' * (recipe.training.num_workers > 1)}")
         listener = stack.enter_context(_Listener(recipe, run, progress))
