@@ -82,7 +82,7 @@ def train(
             prepared, old, trained = _fine_tune(recipe, task, record, on, progress)
             _keep_model(recipe, task, prepared, old, record, trained)
         # Judged where it was trained if that was on GPUs: this process, on a cluster's head, may have none.
-        there = on if "GPU" in record.manifest.get("worker", {}) else None
+        there = on if record.manifest.get("trained_on") == "GPU" else None
         evaluate(record, prepared=PreparedData.open(record.manifest["prepared"]), on=there, progress=progress)
     return record
 
@@ -172,7 +172,7 @@ def _fine_tune(
             progress.phase("Starting Ray")
             stack.enter_context(connect(None, log_file=_log_file(run)))
         resources = demand(recipe, detect_gpus())
-        run.update(worker=resources)
+        run.update(trained_on="GPU" if "GPU" in resources else "CPU")
         preflight(recipe.training.num_workers, resources, storage=recipe.training.output_dir)
         progress.phase(f"Starting {recipe.training.num_workers} worker{'s' * (recipe.training.num_workers > 1)}")
         listener = stack.enter_context(_Listener(recipe, run, progress))
