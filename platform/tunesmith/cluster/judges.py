@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -205,7 +205,7 @@ class Spread:
     def _one(self, ask: Ask) -> Any:
         return next(self._in_order(iter([ask])))
 
-    def _in_order(self, asks: Iterable[Ask], told: Callable[[Any], None] = lambda _: None) -> Iterator[Any]:
+    def _in_order(self, asks: Iterable[Ask], told: Callable[[Any], None] = lambda _: None) -> Generator[Any, None, None]:
         """What is answered, in the order of the asks; ``told`` hears each answer when it comes.
 
         About two blocks' worth of answers wait for an earlier one at the most.
