@@ -269,8 +269,8 @@ class Spread:
         import ray
 
         cpus, gpus = self._resources["CPU"], self._resources.get("GPU", 0)
-        make = ray.remote(Worker).options(num_cpus=cpus, num_gpus=gpus)
-        started = [make.remote(self._run) for _ in range(count)]
+        make: Any = ray.remote(Worker).options(num_cpus=cpus, num_gpus=gpus)
+        started: list[Any] = [make.remote(self._run) for _ in range(count)]
         self._workers += started
         told = self._all_started([worker.start.remote() for worker in started])
         where = [node for node, _ in told]
