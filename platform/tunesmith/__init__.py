@@ -14,10 +14,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunesmith.evaluation.evaluate import evaluate_run as evaluate
     from tunesmith.recipe import Recipe
     from tunesmith.runs import Run
     from tunesmith.verbs.compare_recipes import compare_recipes
+    from tunesmith.verbs.evaluate import evaluate
     from tunesmith.verbs.repeat import repeat
     from tunesmith.verbs.train import train
 
@@ -28,7 +28,7 @@ _PLACES = {
     "Recipe": ("tunesmith.recipe", "Recipe"),
     "Run": ("tunesmith.runs", "Run"),
     "compare_recipes": ("tunesmith.verbs.compare_recipes", "compare_recipes"),
-    "evaluate": ("tunesmith.evaluation.evaluate", "evaluate_run"),
+    "evaluate": ("tunesmith.verbs.evaluate", "evaluate"),
     "repeat": ("tunesmith.verbs.repeat", "repeat"),
     "train": ("tunesmith.verbs.train", "train"),
 }

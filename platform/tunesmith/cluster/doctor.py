@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tunesmith.cluster.connect import JOB_CONFIG
 from tunesmith.errors import TunesmithError
 
 GIB = 2**30
@@ -36,8 +37,20 @@ class Finding:
     """What to do about it; empty where it is well."""
 
 
-def examine(on: str | None = None, storage: str = "runs") -> Iterator[Finding]:
-    """All findings, the quick ones first. ``on`` is a cluster to join; None starts a Ray here, to see that it can."""
+UNTRIED = Finding(
+    "run folder", "warn", "not tried: a job has none of its own", "--storage s3://BUCKET/runs, where they are to go"
+)
+
+
+def examine(on: str | None = None, storage: str | None = None) -> Iterator[Finding]:
+    """All findings, the quick ones first.
+
+    Args:
+        on: a cluster to join; None starts a Ray here, to see that it can.
+        storage: where runs are to go; None is ``runs`` here, and in a job, whose own folder holds none, nothing.
+    """
+    if storage is None and JOB_CONFIG not in os.environ:
+        storage = "runs"
     checks: tuple[Callable[[], Finding], ...] = (
         _python,
         _packages,
@@ -45,8 +58,8 @@ def examine(on: str | None = None, storage: str = "runs") -> Iterator[Finding]:
         _gpu,
         _memory,
         _shared_memory,
-        lambda: _disk(storage),
-        lambda: _writable(storage),
+        lambda: _disk(storage or tempfile.gettempdir()),
+        lambda: _writable(storage) if storage is not None else UNTRIED,
     )
     for check in checks:
         yield check()
@@ -170,7 +183,7 @@ def _writable(storage: str) -> Finding:
     return Finding("run folder", "ok", f"{storage} can be written")
 
 
-def _ray(on: str | None, storage: str) -> Iterator[Finding]:
+def _ray(on: str | None, storage: str | None) -> Iterator[Finding]:
     """Joins or starts a Ray and asks its nodes."""
     from tunesmith.cluster.connect import connect
     from tunesmith.cluster.preflight import check_storage, check_versions, describe
@@ -185,6 +198,7 @@ def _ray(on: str | None, storage: str) -> Iterator[Finding]:
             yield Finding("ray", "ok", found + ", ".join(f"{node.name} {describe(node.total)}" for node in nodes[:8]))
             if len(nodes) > 1:
                 yield _attempt("versions", "the same on all nodes", check_versions)
+            if len(nodes) > 1 and storage is not None:
                 yield _attempt("storage", f"{storage} is shared by all nodes", lambda: check_storage(storage))
     except TunesmithError as error:
         yield _failed("ray", error)

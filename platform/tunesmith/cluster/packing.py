@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,15 @@ LIMIT = 100 * 10**6
 
 NO_RUN_FOLDER = frozenset({"validate", "doctor", "schema", "init"})
 """Verbs that make no run, and so need no shared place for one."""
+
+PLACES = ("--run", "--into", "--out", "--output-dir", "--storage")
+"""Options that name where runs are or go. A relative one would be inside the job's own folder, which is deleted with it."""
+
+NAMED_RUN = frozenset({"evaluate", "show", "reproduce"})
+"""Verbs whose first argument is a run, which may be a name in ``--output-dir``."""
+
+FLAGS = frozenset({"--json"})
+"""Options of those verbs that take no value."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ def pack(arguments: Sequence[str], folder: Path) -> Package:
     here = os.getcwd()
     sent = list(arguments)
     paths = [str(path) for path in _named_files(sent)]
+    _check_places(sent)
     roots = [here]
     for place, argument in enumerate(sent):
         if argument.endswith((".yaml", ".yml")) and not argument.startswith("-") and not is_uri(argument):
@@ -53,6 +64,8 @@ def pack(arguments: Sequence[str], folder: Path) -> Package:
             _check_output(recipe, sent)
             roots.append(recipe.base_dir)
             paths += [os.path.abspath(argument), *_inputs(recipe, sent)]
+            for changes in _variants(sent):
+                paths += _inputs(Recipe.load(argument, changes, check_paths=False), changes)
             sent[place] = os.path.relpath(argument)
     root = os.path.commonpath([*roots, *paths])
     files = sorted({file for path in paths for file in _files(path)})
@@ -83,6 +96,15 @@ def _named_files(arguments: Sequence[str]) -> Iterator[Path]:
                 f"    → name it by its URI or absolute path on storage that the cluster shares"
             )
         yield Path(value).absolute()
+
+
+def _variants(arguments: Sequence[str]) -> Iterator[list[str]]:
+    """The overrides of each ``--variant 'NAME: KEY=VALUE …'``."""
+    for place, argument in enumerate(arguments):
+        option, _, value = argument.partition("=")
+        if option == "--variant" or argument == "--variant":
+            text = value or (arguments[place + 1] if place + 1 < len(arguments) else "")
+            yield [one for one in shlex.split(text.partition(":")[2]) if _is_override(one)]
 
 
 def _inputs(recipe: Recipe, arguments: Sequence[str]) -> Iterator[str]:
@@ -117,11 +139,56 @@ def _check_size(files: Sequence[str]) -> None:
         )
 
 
+def _check_places(arguments: Sequence[str]) -> None:
+    """Refuses a relative folder of runs: what is written there would be lost, and what is there is not on the cluster."""
+    verb = arguments[0] if arguments else ""
+    values = {option: _value(arguments, option) for option in PLACES}
+    looked_in = verb == "runs" or (verb in NAMED_RUN and not _is_shared(_first_argument(arguments)))
+    if looked_in and values["--output-dir"] is None:
+        values["--output-dir"] = "runs"
+    for option, value in values.items():
+        if value is not None and not _is_shared(value):
+            raise ClusterError(
+                f"{option} is {value}, a folder of this machine that the cluster does not see\n"
+                f"    → {option} s3://BUCKET/runs (gs://, hdfs://), or an absolute path that all its nodes mount"
+                + ("; or name the run itself so" if option == "--output-dir" and verb in NAMED_RUN else "")
+            )
+
+
+def _value(arguments: Sequence[str], option: str) -> str | None:
+    """What an option is given, the last time it is: ``--out DIR`` or ``--out=DIR``."""
+    found = None
+    for place, argument in enumerate(arguments):
+        if argument == option and place + 1 < len(arguments):
+            found = arguments[place + 1]
+        elif argument.startswith(f"{option}="):
+            found = argument.partition("=")[2]
+    return found
+
+
+def _first_argument(arguments: Sequence[str]) -> str:
+    """The first argument after the verb that is no option and no option's value; empty where there is none."""
+    skip = False
+    for argument in arguments[1:]:
+        if skip:
+            skip = False
+        elif argument.startswith("-"):
+            skip = "=" not in argument and argument not in FLAGS
+        else:
+            return argument
+    return ""
+
+
+def _is_shared(place: str) -> bool:
+    """Whether a place may be the same on the cluster as here."""
+    return is_uri(place) or os.path.isabs(place)
+
+
 def _check_output(recipe: Recipe, arguments: Sequence[str]) -> None:
     """A relative output folder would be inside the job's own folder, which is deleted with the job."""
     verb = next((argument for argument in arguments if not argument.startswith("-")), "")
     output = recipe.training.output_dir
-    if verb in NO_RUN_FOLDER or is_uri(output) or os.path.isabs(output):
+    if verb in NO_RUN_FOLDER or _is_shared(output):
         return
     raise ClusterError(
         f"training.output_dir is {output}, a folder of this machine that the cluster does not see\n"

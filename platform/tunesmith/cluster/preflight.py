@@ -21,19 +21,36 @@ SHARED_PACKAGES = ("ray", "torch", "transformers", "pyarrow", "accelerate")
 """Packages whose versions must agree between this process and every node."""
 
 
-def preflight(num_workers: int, resources_per_worker: Resources, *, storage: str | None = None, timeout: float = 30.0) -> None:
+ASKED_BY = "training.num_workers="
+"""Where the number of workers is written, unless a verb says otherwise."""
+
+ELSEWHERE = "training.output_dir=s3://BUCKET/runs (or gs://, hdfs://), or a folder that all nodes mount (NFS)"
+"""What to do where storage is not shared, unless a verb says otherwise."""
+
+
+def preflight(
+    num_workers: int,
+    resources_per_worker: Resources,
+    *,
+    storage: str | None = None,
+    timeout: float = 30.0,
+    asked_by: str = ASKED_BY,
+    elsewhere: str = ELSEWHERE,
+) -> None:
     """All checks, the cheap ones first. ``storage`` is the folder or URI the job writes to.
 
     Raises:
         ClusterError: the first of them that fails.
     """
-    check_resources(num_workers, resources_per_worker, timeout=timeout)
+    check_resources(num_workers, resources_per_worker, timeout=timeout, asked_by=asked_by)
     check_versions(timeout=timeout)
     if storage is not None:
-        check_storage(storage, timeout=timeout)
+        check_storage(storage, timeout=timeout, elsewhere=elsewhere)
 
 
-def check_resources(num_workers: int, resources_per_worker: Resources, *, timeout: float = 30.0) -> None:
+def check_resources(
+    num_workers: int, resources_per_worker: Resources, *, timeout: float = 30.0, asked_by: str = ASKED_BY
+) -> None:
     """That ``num_workers`` workers of ``resources_per_worker`` fit on the cluster's nodes, each worker whole on one node.
 
     Demands that could never fit fail at once; where other jobs hold what is needed, it is waited for up to ``timeout`` seconds.
@@ -45,11 +62,11 @@ def check_resources(num_workers: int, resources_per_worker: Resources, *, timeou
     while True:
         nodes = alive_nodes()
         if capacity(nodes, resources_per_worker) < num_workers:
-            raise ClusterError(too_small(num_workers, resources_per_worker, nodes))
+            raise ClusterError(too_small(num_workers, resources_per_worker, nodes, asked_by))
         if sum(room([node.free for node in nodes], resources_per_worker)) >= num_workers:
             return
         if time.monotonic() >= deadline:
-            raise ClusterError(too_busy(num_workers, resources_per_worker, nodes, timeout))
+            raise ClusterError(too_busy(num_workers, resources_per_worker, nodes, timeout, asked_by))
         time.sleep(0.5)
 
 
@@ -80,36 +97,36 @@ def capacity(nodes: Sequence[Node], worker: Resources) -> int:
     return sum(room([node.total for node in nodes], worker))
 
 
-def too_small(num_workers: int, worker: Resources, nodes: Sequence[Node]) -> str:
+def too_small(num_workers: int, worker: Resources, nodes: Sequence[Node], asked_by: str = ASKED_BY) -> str:
     """Why the demand can never be met here, and what to write instead."""
     fitting = room([node.total for node in nodes], worker)
     lines = ["the cluster is too small for this run", *_asked_and_there(num_workers, worker, nodes, fitting)]
     absent = [name for name, amount in worker.items() if amount > 0 and not any(node.total.get(name) for node in nodes)]
     if absent:
         lines.append(f"    no node has {' or '.join(_a(name) for name in absent)}")
-    return "\n".join([*lines, f"    → {_fix(num_workers, worker, nodes)}"])
+    return "\n".join([*lines, f"    → {_fix(num_workers, worker, nodes, asked_by)}"])
 
 
-def too_busy(num_workers: int, worker: Resources, nodes: Sequence[Node], waited: float) -> str:
+def too_busy(num_workers: int, worker: Resources, nodes: Sequence[Node], waited: float, asked_by: str = ASKED_BY) -> str:
     """Why the demand is not met at the moment."""
     free = room([node.free for node in nodes], worker)
     lines = [f"the cluster is busy: after {waited:.0f} s there is still no room for this run"]
     lines += _asked_and_there(num_workers, worker, nodes, free, free=True)
-    fewer = f"training.num_workers={sum(free)} fits now; " if sum(free) else ""
+    fewer = f"{asked_by}{sum(free)} fits now; " if sum(free) else ""
     wait = "it is large enough: wait for the other jobs to end (`ray status` lists what is used)"
     return "\n".join([*lines, f"    → {fewer}{wait}"])
 
 
-def _fix(num_workers: int, worker: Resources, nodes: Sequence[Node]) -> str:
+def _fix(num_workers: int, worker: Resources, nodes: Sequence[Node], asked_by: str) -> str:
     """The nearest overrides that would run here."""
     fits = capacity(nodes, worker)
     grow = "or add nodes (`ray start --address=HEAD:6379` on each)"
     if fits:
-        return f"training.num_workers={fits}, {grow}"
+        return f"{asked_by}{fits}, {grow}"
     if worker.get("GPU"):
         on_cpus = capacity(nodes, {name: amount for name, amount in worker.items() if name != "GPU"})
         if on_cpus and not detect_gpus(nodes):
-            return f"training.num_workers={min(num_workers, on_cpus)} training.use_gpu=false, {grow}"
+            return f"{asked_by}{min(num_workers, on_cpus)} training.use_gpu=false, {grow}"
     return f"smaller training.resources_per_worker: one worker must fit on one node, {grow}"
 
 
@@ -203,7 +220,7 @@ def _versions_by_value() -> Callable[..., dict[str, str | None]]:
     return types.FunctionType(_versions.__code__, {"__builtins__": __builtins__}, "versions")
 
 
-def check_storage(uri: str, *, timeout: float = 30.0) -> None:
+def check_storage(uri: str, *, timeout: float = 30.0, elsewhere: str = ELSEWHERE) -> None:
     """That every node reads what this process writes under ``uri``, and this process what every node writes.
 
     Raises:
@@ -214,7 +231,7 @@ def check_storage(uri: str, *, timeout: float = 30.0) -> None:
     nodes = alive_nodes()
     if len(nodes) < 2:
         return
-    folder = storage.join(uri, f".probe-{secrets.token_hex(4)}")
+    folder = storage.join(storage.absolute(uri), f".probe-{secrets.token_hex(4)}")
     storage.write_text(storage.join(folder, "driver"), "driver")
     try:
         replies = ask_every_node(_probe_storage, folder, timeout=timeout, nodes=nodes)
@@ -227,7 +244,7 @@ def check_storage(uri: str, *, timeout: float = 30.0) -> None:
                 [
                     f"{uri} is not shared by all nodes:",
                     *_shortened([f"        {line}" for line in blind]),
-                    "    → training.output_dir=s3://BUCKET/runs (or gs://, hdfs://), or a folder that all nodes mount (NFS)",
+                    f"    → {elsewhere}",
                 ]
             )
         )

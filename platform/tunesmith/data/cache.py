@@ -17,7 +17,7 @@ class Cache:
     """Prepared data under ``place``, a local path or a URI."""
 
     def __init__(self, place: str) -> None:
-        self._place = str(storage.local_path(place).absolute()) if storage.is_local(place) else place
+        self._place = storage.absolute(place)
         self.local = Path(self._place) if storage.is_local(place) else node_cache()
         """A folder on this machine for what need not be shared."""
 

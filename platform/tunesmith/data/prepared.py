@@ -41,9 +41,11 @@ class Split:
     """One split, opened by memory map: opening costs the same for a thousand examples and for a billion bytes of them."""
 
     def __init__(
-        self, name: str, folder: Path, entry: Mapping[str, Any], columns: Mapping[str, str], kinds: Mapping[str, Any]
+        self, name: str, path: str, folder: Path, entry: Mapping[str, Any], columns: Mapping[str, str], kinds: Mapping[str, Any]
     ) -> None:
         self.name = name
+        self.path = path
+        """Where the prepared data is that it belongs to: a local path or a URI."""
         self.hash: str = entry["hash"]
         """BLAKE2b-128 over the contents of its rows, in order."""
         self.source: list[str] = entry["source"]
@@ -120,7 +122,7 @@ class PreparedData:
         self.state: dict[str, Any] = self.manifest["state"]
         """The task's frozen preprocessing state."""
         self.splits: dict[str, Split] = {
-            name: Split(name, folder / name, entry, self.manifest["columns"], self.manifest["roles"])
+            name: Split(name, path, folder / name, entry, self.manifest["columns"], self.manifest["roles"])
             for name, entry in self.manifest["splits"].items()
         }
 

@@ -23,7 +23,7 @@ from tunesmith.data.prepare import prepare, prepare_frozen
 from tunesmith.data.prepared import PreparedData, Split
 from tunesmith.errors import DataError, UserError, nearest
 from tunesmith.evaluation.examples import best_and_worst
-from tunesmith.evaluation.predictions import Progress, in_blocks, read_predictions, write_constant, write_predictions
+from tunesmith.evaluation.predictions import Progress, constant_records, in_blocks, read_predictions, write_predictions
 from tunesmith.evaluation.results import Baseline, ClassResult, Estimates, Evaluation, SliceResult, compact
 from tunesmith.evaluation.retention import judge_retention
 from tunesmith.evaluation.slices import slice_columns, slices_of
@@ -34,7 +34,7 @@ from tunesmith.tasks.base import State, Task
 from tunesmith.tasks.weights import advice
 
 if TYPE_CHECKING:
-    from tunesmith.evaluation.predictor import Predictor
+    from tunesmith.evaluation.judges import Judges
 
 PREDICTIONS, VERDICT, EVALUATIONS = "predictions.parquet", "metrics.json", "evaluations"
 BASE_MODEL, MAJORITY = "base model", "majority class"
@@ -50,7 +50,7 @@ def evaluate_run(
     data: str | None = None,
     split: str | None = None,
     prepared: PreparedData | None = None,
-    predictor: Predictor | None = None,
+    judges: Judges | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Judge the run's model and write ``metrics.json`` and ``predictions.parquet``.
@@ -63,27 +63,27 @@ def evaluate_run(
         data: other labelled data: a path, glob, URI or Hub id, relative to the working directory.
         split: ``test``, ``validation`` or ``train`` of the run's own data.
         prepared: the run's prepared data, where it is open already; else it is looked up, or made again.
-        predictor: the run's model, where it is loaded already.
+        judges: who answers for the run's models; this process where not said.
         progress: told how many examples are through.
 
     Raises:
         RunError: the run has no model yet.
         DataError: the data cannot be used, or is not what the run was trained with.
     """
-    from tunesmith.evaluation.predictor import Predictor
+    from tunesmith.evaluation.judges import Here
 
     start = time.monotonic()
     recipe, settings = run.recipe, run.recipe.evaluation
-    predictor = predictor or Predictor.load(run.local_model())
-    task, state = predictor.task, predictor.preprocessing.state
+    judges = judges or Here(run)
+    task, state = judges.task, judges.preprocessing.state
     own = functools.cache(lambda: prepared or _own_data(run, task, progress))
-    judged, name = _judged_split(run, predictor, own, data, split, progress)
+    judged, name = _judged_split(run, judges, own, data, split, progress)
     columns = slice_columns(judged.rows(), settings.slices)
     folder = run.file("") if data is None and split is None else run.file(f"{EVALUATIONS}/{_folder_name(data, name)}")
     folder = folder.rstrip("/")
 
     place = storage.join(folder, PREDICTIONS)
-    write_predictions(place, predictor, judged, columns, progress)
+    write_predictions(place, judges.records("model", judged, progress), judged, columns)
     records = read_predictions(place)
     model = _bootstrap(task, state, records, settings)
 
@@ -95,14 +95,14 @@ def evaluate_run(
         headline=_headline(task, recipe.training.metric_for_best_model, model),
         metrics={key: one for key, one in model.estimates(settings.confidence).items() if not _is_of_class(key)},
         per_class=_per_class(model, settings.confidence),
-        baselines=_baselines(model, predictor, judged, own, run) if settings.baseline else {},
+        baselines=_baselines(model, judges, judged, own, run) if settings.baseline else {},
         slices={column: _slices(task, state, records, values, settings) for column, values in columns.items()},
-        retention=judge_retention(run, predictor, own, progress) if data is None and split is None else {},
+        retention=judge_retention(run, judges, own, progress) if data is None and split is None else {},
         charts=[compact(chart) for chart in task.charts(records, state)],
         confidence=settings.confidence,
         source=data,
         data_hash=judged.hash,
-        warnings=_warnings(model, judged, name, data, columns) + _uneven(state, run, data),
+        warnings=_warnings(model, judged, name, split, data, columns) + _uneven(state, run, data),
         folder=folder,
     )
     best, worst = best_and_worst(records, judged, task, state, settings.max_examples)
@@ -136,7 +136,7 @@ def _own_data(run: Run, task: Task, progress: Progress | None) -> PreparedData:
 
 
 def _judged_split(
-    run: Run, predictor: Predictor, own: Any, data: str | None, split: str | None, progress: Progress | None
+    run: Run, judges: Judges, own: Any, data: str | None, split: str | None, progress: Progress | None
 ) -> tuple[Split, str]:
     """The examples to judge, and the name of their split."""
     if data is not None:
@@ -146,7 +146,7 @@ def _judged_split(
             )
         output_dir = run.recipe.training.output_dir
         given = prepare_frozen(
-            run.recipe, predictor.task, predictor.preprocessing, data, output_dir=output_dir, base_dir=".", progress=progress
+            run.recipe, judges.task, judges.preprocessing, data, output_dir=output_dir, base_dir=".", progress=progress
         )
         return given.splits["test"], "test"
     splits: Mapping[str, Split] = own().splits
@@ -211,24 +211,22 @@ def _per_class(model: Bootstrap, confidence: float) -> dict[str, ClassResult]:
     return found
 
 
-def _baselines(model: Bootstrap, predictor: Predictor, judged: Split, own: Any, run: Run) -> dict[str, Baseline]:
+def _baselines(model: Bootstrap, judges: Judges, judged: Split, own: Any, run: Run) -> dict[str, Baseline]:
     """The pre-trained model as it is, and the shares of the training labels, on the same examples."""
-    from tunesmith.evaluation.predictor import Predictor
-
-    task, state, settings = predictor.task, predictor.preprocessing.state, run.recipe.evaluation
+    task, state, settings = judges.task, judges.preprocessing.state, run.recipe.evaluation
     found = {}
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as scratch:
         place = str(Path(scratch, PREDICTIONS))
         title = "the pre-trained model"
         try:
-            base = Predictor.load_base(run.recipe, task, state)
+            there = judges.has("base")
         except UserError as error:
             found[BASE_MODEL] = Baseline(title, skipped=f"it can no longer be loaded ({str(error).splitlines()[0]})")
         else:
-            if base is None:
+            if not there:
                 found[BASE_MODEL] = Baseline(title, skipped="its head answers with other classes")
             else:
-                write_predictions(place, base, judged, {})
+                write_predictions(place, judges.records("base", judged), judged, {})
                 found[BASE_MODEL] = _beside(model, _bootstrap(task, state, read_predictions(place), settings), title, settings)
 
         title = "guessing by the training labels' shares"
@@ -240,7 +238,7 @@ def _baselines(model: Bootstrap, predictor: Predictor, judged: Split, own: Any, 
             if answer is None:
                 found[MAJORITY] = Baseline(title, skipped="this task has no such baseline")
             else:
-                write_constant(place, answer, task, state, judged)
+                write_predictions(place, constant_records(answer, task, state, judged), judged, {})
                 found[MAJORITY] = _beside(model, _bootstrap(task, state, read_predictions(place), settings), title, settings)
     return found
 
@@ -263,13 +261,15 @@ def _slices(
     return found
 
 
-def _warnings(model: Bootstrap, judged: Split, name: str, data: str | None, columns: Mapping[str, pa.Array]) -> list[str]:
-    """What a reader must know before trusting the numbers."""
+def _warnings(
+    model: Bootstrap, judged: Split, name: str, asked: str | None, data: str | None, columns: Mapping[str, pa.Array]
+) -> list[str]:
+    """What a reader must know before trusting the numbers; ``asked`` is the split that was asked for."""
     said = []
     if name == "validation" and data is None:
         said.append(
-            "There is no test split. These are the validation rows, by which the checkpoint was chosen: "
-            "expect a little less on new data."
+            ("" if asked else "There is no test split. ")
+            + "These are the validation rows, by which the checkpoint was chosen: expect a little less on new data."
         )
     if name == "train" and data is None:
         said.append("These are the training rows: the numbers say how well they were learned, not how good the model is.")

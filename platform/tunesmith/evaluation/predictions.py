@@ -1,12 +1,12 @@
 """``predictions.parquet``: one row for each example, in the split's order, written as it is predicted.
 
-The split is predicted block by block (length-sorted inside a block), so that no more than one block's answers are in memory.
+The split is predicted block by block (length-sorted inside a block), so that few blocks' records are in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +14,7 @@ import pyarrow.parquet as pq
 
 from tunesmith import storage
 from tunesmith.data.prepared import Split
-from tunesmith.tasks.base import Answer, Example, State, Task
-
-if TYPE_CHECKING:
-    from tunesmith.evaluation.predictor import Predictor
+from tunesmith.tasks.base import Answer, Example, Record, State, Task
 
 BLOCK = 4096
 """Examples of one block, which is one row group of the file."""
@@ -26,18 +23,34 @@ ID = "id"
 Progress = Callable[[str, int, int], None]
 """What is done, how many examples are through, and of how many."""
 
-
-def write_predictions(
-    place: str, predictor: Predictor, split: Split, columns: Mapping[str, pa.Array], progress: Progress | None = None
-) -> None:
-    """Predict and score the split into the file at ``place`` (a path or URI), with ``columns`` ``[n]`` beside each record."""
-    _write(place, _blocks(predictor, split, progress), split, columns, predictor.task, predictor.preprocessing.state)
+Records = Iterator[tuple[np.ndarray, list[Record]]]
+"""The indices of each block of a split, in order, and the record of each of its examples."""
 
 
-def write_constant(place: str, answer: Answer, task: Task, state: State, split: Split) -> None:
-    """The same for a model that gives every example one answer."""
-    blocks = ((block, [answer] * len(block)) for block in _block_indices(len(split)))
-    _write(place, blocks, split, {}, task, state)
+def write_predictions(place: str, records: Records, split: Split, columns: Mapping[str, pa.Array]) -> None:
+    """Write the records of a split to the file at ``place`` (a path or URI), with ``columns`` ``[n]`` beside each record."""
+    writer: pq.ParquetWriter | None = None
+    record_schema: pa.Schema | None = None
+    with storage.writing(place) as stream:
+        for block, found in records:
+            table = _table(found, record_schema)
+            record_schema = table.schema
+            table = table.add_column(0, ID, split.ids.take(pa.array(block)))
+            for name, values in columns.items():
+                table = table.append_column(
+                    name if name not in table.column_names else f"data.{name}", values.take(pa.array(block))
+                )
+            if writer is None:
+                writer = pq.ParquetWriter(stream, table.schema, compression="zstd")
+            writer.write_table(table)
+        assert writer is not None, "a split without examples is not judged"
+        writer.close()
+
+
+def constant_records(answer: Answer, task: Task, state: State, split: Split) -> Records:
+    """The records of a model that gives every example one answer."""
+    for block in block_indices(len(split)):
+        yield block, [task.score(answer, example, state) for example in split.examples(block)]
 
 
 def read_predictions(place: str) -> pa.Table:
@@ -50,54 +63,14 @@ def read_predictions(place: str) -> pa.Table:
 
 def in_blocks(split: Split) -> Iterator[Example]:
     """The split's examples, one after the other, a block in memory at a time."""
-    for block in _block_indices(len(split)):
+    for block in block_indices(len(split)):
         yield from split.examples(block)
 
 
-def _block_indices(n: int) -> Iterator[np.ndarray]:
+def block_indices(n: int) -> Iterator[np.ndarray]:
+    """The indices of ``n`` examples, a block at a time, int64."""
     for start in range(0, n, BLOCK):
         yield np.arange(start, min(start + BLOCK, n))
-
-
-def _blocks(predictor: Predictor, split: Split, progress: Progress | None) -> Iterator[tuple[np.ndarray, list[Answer]]]:
-    done = 0
-    for block in _block_indices(len(split)):
-        answers: list[Answer | None] = [None] * len(block)
-        for places in predictor.batches(split.lengths[block]):
-            for place, answer in zip(places, predictor.forward(split.features(block[places])), strict=True):
-                answers[place] = answer
-            done += len(places)
-            if progress:
-                progress("predict", done, len(split))
-        yield block, [answer for answer in answers if answer is not None]
-
-
-def _write(
-    place: str,
-    blocks: Iterator[tuple[np.ndarray, list[Answer]]],
-    split: Split,
-    columns: Mapping[str, pa.Array],
-    task: Task,
-    state: State,
-) -> None:
-    writer: pq.ParquetWriter | None = None
-    record_schema: pa.Schema | None = None
-    with storage.writing(place) as stream:
-        for block, answers in blocks:
-            examples = split.examples(block)
-            records = [task.score(answer, example, state) for answer, example in zip(answers, examples, strict=True)]
-            table = _table(records, record_schema)
-            record_schema = table.schema
-            table = table.add_column(0, ID, split.ids.take(pa.array(block)))
-            for name, values in columns.items():
-                table = table.append_column(
-                    name if name not in table.column_names else f"data.{name}", values.take(pa.array(block))
-                )
-            if writer is None:
-                writer = pq.ParquetWriter(stream, table.schema, compression="zstd")
-            writer.write_table(table)
-        assert writer is not None, "a split without examples is not judged"
-        writer.close()
 
 
 def _table(records: Sequence[Mapping[str, Any]], schema: pa.Schema | None) -> pa.Table:

@@ -19,8 +19,8 @@ from tunesmith.data.old import OldPlaces, prepare_old
 from tunesmith.data.prepared import PreparedData, Split
 from tunesmith.errors import UserError
 from tunesmith.evaluation import drift
-from tunesmith.evaluation.predictions import Progress, read_predictions, write_predictions
-from tunesmith.evaluation.predictor import Predictor
+from tunesmith.evaluation.judges import Judges, Which
+from tunesmith.evaluation.predictions import Progress, Records, read_predictions, write_predictions
 from tunesmith.evaluation.results import Estimates, Retained
 from tunesmith.evaluation.statistics import Bootstrap, bootstrap, difference
 from tunesmith.recipe.evaluation import EvaluationSection
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tunesmith.runs import Run
+    from tunesmith.tasks.base import State, Task
 
 RETENTION = "retention/"
 """Before a set's name in the history."""
@@ -36,26 +37,29 @@ RETENTION = "retention/"
 ROUNDING = 1e-9
 """Drops that exceed the ceiling by no more are within it: the same right answers, summed in another order."""
 
+COMPARED: tuple[Which, Which] = ("model", "base")
+"""Whose answers are set side by side: what training ended with, and what it began with."""
+
 CLASS_MARK = "/"
 """In the names of metrics of one class, which are left out here."""
 
 
 def judge_retention(
-    run: Run, predictor: Predictor, own: Callable[[], PreparedData], progress: Progress | None = None
+    run: Run, judges: Judges, own: Callable[[], PreparedData], progress: Progress | None = None
 ) -> dict[str, Retained]:
     """Every retention set of the run's recipe, by name; empty where it has none. A set that is gone is skipped, and says so."""
     settings = run.recipe.evaluation
     if settings.retention.data is None:
         return {}
     found = {}
-    for name, place in _places(run, predictor, own).retention.items():
+    for name, place in _places(run, judges.task, own).retention.items():
         try:
             split = place.open()
         except UserError as error:
             found[name] = Retained(place.by, 0, skipped=str(error).splitlines()[0])
             continue
         judge = _drifted if place.by == "drift" else _scored
-        found[name] = judge(run, predictor, split, settings, progress)
+        found[name] = judge(judges, split, settings, progress)
     return found
 
 
@@ -84,7 +88,7 @@ def beyond_ceiling(run: Run) -> dict[str, Any] | None:
     return {"set": name, "drop": drops[name], "metric": "1 - CKA" if by == "drift" else best.get("metric"), "max_drop": ceiling}
 
 
-def _places(run: Run, predictor: Predictor, own: Callable[[], PreparedData]) -> OldPlaces:
+def _places(run: Run, task: Task, own: Callable[[], PreparedData]) -> OldPlaces:
     """Where training left the prepared sets; prepared again where the record does not say or they are gone."""
     stored = run.manifest.get("old_data")
     if stored:
@@ -93,14 +97,16 @@ def _places(run: Run, predictor: Predictor, own: Callable[[], PreparedData]) -> 
             for place in places.retention.values():
                 place.open()
             return places
-    return prepare_old(run.recipe, predictor.task, own())
+    return prepare_old(run.recipe, task, own())
 
 
-def _scored(run: Run, predictor: Predictor, split: Split, settings: EvaluationSection, progress: Progress | None) -> Retained:
-    base = Predictor.load_base(run.recipe, predictor.task, predictor.preprocessing.state)
-    if base is None:
+def _scored(judges: Judges, split: Split, settings: EvaluationSection, progress: Progress | None) -> Retained:
+    if not judges.has("base"):
         return Retained("score", len(split), skipped="the base's own head answers with other classes")
-    after, before = (judged(one, split, settings, progress) for one in (predictor, base))
+    after, before = (
+        judged(judges.records(which, split, progress), judges.task, judges.preprocessing.state, split, settings)
+        for which in COMPARED
+    )
     names = [name for name in after.values if name in before.values and CLASS_MARK not in name]
     return Retained(
         "score",
@@ -111,25 +117,22 @@ def _scored(run: Run, predictor: Predictor, split: Split, settings: EvaluationSe
     )
 
 
-def judged(predictor: Predictor, split: Split, settings: EvaluationSection, progress: Progress | None) -> Bootstrap:
+def judged(records: Records, task: Task, state: State, split: Split, settings: EvaluationSection) -> Bootstrap:
     """The metrics of one model over the same resamples as the other's."""
-    task, state = predictor.task, predictor.preprocessing.state
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as scratch:
         place = str(Path(scratch, "retention.parquet"))
-        write_predictions(place, predictor, split, {}, progress)
-        records = read_predictions(place)
+        write_predictions(place, records, split, {})
+        stored = read_predictions(place)
         return bootstrap(
-            lambda weights: task.aggregate(records, state, weights), len(records), settings.bootstrap_samples, settings.seed
+            lambda weights: task.aggregate(stored, state, weights), len(stored), settings.bootstrap_samples, settings.seed
         )
 
 
-def _drifted(run: Run, predictor: Predictor, split: Split, settings: EvaluationSection, progress: Progress | None) -> Retained:
+def _drifted(judges: Judges, split: Split, settings: EvaluationSection, progress: Progress | None) -> Retained:
     """At most ``max_samples`` examples, the same draw as during training."""
-    task, preprocessing = predictor.task, predictor.preprocessing
-    base = Predictor(task, task.build_model(run.recipe, preprocessing.state), preprocessing, device=predictor.device)
     chosen = sample(len(split), settings.retention.max_samples, settings.seed)
-    states = [drift.representation(one, split, chosen) for one in (base, predictor)]
-    return Retained("drift", len(chosen), cka=drift.linear_cka(*states))
+    before, after = (judges.representation(which, split, chosen) for which in ("start", "model"))
+    return Retained("drift", len(chosen), cka=drift.linear_cka(before, after))
 
 
 def sample(n: int, most: int, seed: int) -> np.ndarray:

@@ -30,10 +30,11 @@ from tunesmith.storage.files import (
     write_text,
     writing,
 )
-from tunesmith.storage.places import filesystem, is_local, join, local_path, name, parent, scheme
+from tunesmith.storage.places import absolute, filesystem, is_local, join, local_path, name, parent, scheme
 from tunesmith.storage.problems import explain, explaining
 
 __all__ = [
+    "absolute",
     "append_line",
     "check_writable",
     "delete",

@@ -46,6 +46,15 @@ def local_path(uri: str | os.PathLike[str]) -> Path:
     return Path(text).expanduser()
 
 
+def absolute(uri: str | os.PathLike[str]) -> str:
+    """The place as any process names it: a local path made absolute; a remote URI stays.
+
+    >>> absolute("s3://bucket/runs"), absolute("/tmp/runs")
+    ('s3://bucket/runs', '/tmp/runs')
+    """
+    return str(local_path(uri).absolute()) if is_local(uri) else os.fspath(uri)
+
+
 def join(uri: str | os.PathLike[str], *parts: str) -> str:
     """The place below ``uri``; a query (``?region=…``) stays at the end.
 

@@ -85,7 +85,7 @@ def launch(
         ),
         run_config=RunConfig(
             name="checkpoints",
-            storage_path=str(storage.local_path(run.path).absolute()) if storage.is_local(run.path) else run.path,
+            storage_path=storage.absolute(run.path),
             callbacks=[_introducing(mailbox)],
             failure_config=FailureConfig(max_failures=settings.max_failures),
             checkpoint_config=CheckpointConfig(
@@ -96,7 +96,7 @@ def launch(
     result = _follow(trainer, mailbox, on_event, run.file("train.log"))
     if result.checkpoint is None:
         raise TrainingFailed(f"training ended without one update. The workers' words are in {run.file('train.log')}")
-    return _chosen(result, recipe)
+    return _chosen(result, recipe, run)
 
 
 def _follow(trainer: Any, mailbox: Any, on_event: Callable[[Event], None], log: str) -> Any:
@@ -184,20 +184,19 @@ def _last_line(error: Any) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def _chosen(result: Any, recipe: Recipe) -> Trained:
+def _chosen(result: Any, recipe: Recipe, run: Run) -> Trained:
     """The best checkpoint where one is wanted and there is a score, else the latest."""
     found = [(kept, metrics) for kept, metrics in result.best_checkpoints or [] if metrics and "score" in metrics]
     kept, metrics = result.checkpoint, result.metrics or {}
     if recipe.training.load_best_model_at_end and found:
         kept, metrics = max(found, key=lambda pair: pair[1]["score"])
     plain = {name: value for name, value in metrics.items() if isinstance(value, int | float) and name not in ("step", "score")}
-    return Trained(_place(kept), int(metrics.get("step", 0)), plain)
+    return Trained(_place(kept, run), int(metrics.get("step", 0)), plain)
 
 
-def _place(kept: Any) -> str:
-    """A Ray checkpoint as a path or URI."""
-    from pyarrow.fs import LocalFileSystem
-
-    if isinstance(kept.filesystem, LocalFileSystem):
+def _place(kept: Any, run: Run) -> str:
+    """A Ray checkpoint as a path or URI, which is the run's own with all that stands in it (host, ``?region=…``)."""
+    if storage.is_local(run.path):
         return str(kept.path)
-    return f"{kept.filesystem.type_name}://{kept.path}"
+    root = storage.filesystem(run.path)[1]
+    return storage.join(run.path, str(kept.path).removeprefix(root))

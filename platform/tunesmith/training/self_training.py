@@ -19,12 +19,13 @@ import pyarrow.parquet as pq
 from tunesmith import storage
 from tunesmith.data.old import OldPlaces, refuse_shared
 from tunesmith.data.unlabelled import SPLIT, truth_of, with_pseudo_labels
+from tunesmith.evaluation.judges import records_of
 from tunesmith.evaluation.predictions import read_predictions
 from tunesmith.evaluation.predictor import Predictor
 from tunesmith.evaluation.pseudo_labels import PseudoLabels, account, pseudo_labels
 from tunesmith.evaluation.results import plain
 from tunesmith.evaluation.retention import judged
-from tunesmith.evaluation.statistics import difference
+from tunesmith.evaluation.statistics import Bootstrap, difference
 from tunesmith.recipe.unlabelled import UnlabelledSection
 from tunesmith.runs.artefact import FILE, Artefact
 from tunesmith.runs.run import TEACHER
@@ -32,9 +33,10 @@ from tunesmith.tasks.labels import label_name
 from tunesmith.tasks.metrics import greater_is_better
 
 if TYPE_CHECKING:
-    from tunesmith.data.prepared import PreparedData
+    from tunesmith.data.prepared import PreparedData, Split
     from tunesmith.evaluation.predictions import Progress
     from tunesmith.recipe import Recipe
+    from tunesmith.recipe.evaluation import EvaluationSection
     from tunesmith.runs import Run
     from tunesmith.tasks.base import Task
 
@@ -114,7 +116,7 @@ def decide(recipe: Recipe, run: Run, student: Predictor | None, labelled: Prepar
     for split in ("validation", "test"):
         if split not in labelled.splits or not len(labelled.splits[split]):
             continue
-        one, reference = (judged(model, labelled.splits[split], recipe.evaluation, None) for model in (student, teacher))
+        one, reference = (_judged(model, labelled.splits[split], recipe.evaluation) for model in (student, teacher))
         if split == "validation":
             name = name if name in one.values else student.task.metric
             gain = one.values[name] - reference.values[name]
@@ -130,6 +132,10 @@ def decide(recipe: Recipe, run: Run, student: Predictor | None, labelled: Prepar
     better = gain > 0 if (greater_is_better(name) if said is None else said) else gain < 0
     record["metric"] = name
     return _settle(run, record, kept=better, why="")
+
+
+def _judged(model: Predictor, split: Split, settings: EvaluationSection) -> Bootstrap:
+    return judged(records_of(model, split), model.task, model.preprocessing.state, split, settings)
 
 
 def _settle(run: Run, record: dict[str, Any], *, kept: bool, why: str) -> bool:

@@ -14,10 +14,10 @@ MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")
 
 
 @click.command("doctor")
-@click.option("--storage", default="runs", show_default=True, metavar="DIR", help="Where runs are to go: a folder or URI.")
+@click.option("--storage", metavar="DIR", help="Where runs are to go: a folder or URI.  [default: runs]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @on_option
-def command(storage: str, as_json: bool, on: str | None) -> int:
+def command(storage: str | None, as_json: bool, on: str | None) -> int:
     """Check Python, packages, memory, disks, GPUs, Ray, and on a cluster its nodes. Exits 2 where something fails."""
     from tunesmith.cluster.doctor import examine
 

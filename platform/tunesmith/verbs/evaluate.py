@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from tunesmith.cluster.judges import Spread
     from tunesmith.data.prepared import PreparedData
-    from tunesmith.evaluation.predictor import Predictor
     from tunesmith.evaluation.results import Evaluation
     from tunesmith.runs import Run
+    from tunesmith.training.progress import Progress
 
 COLOURS = {"better": "green", "worse": "red", "unclear": "yellow", "alone": "cyan"}
 MOST_SHOWN = 8
@@ -31,8 +32,11 @@ MOST_SHOWN = 8
 @click.option(
     "--output-dir", default="runs", show_default=True, metavar="DIR", help="Where a RUN that is a name is looked for."
 )
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Spread it over N Ray workers; with --on 1 if not said."
+)
 @on_option
-def command(run: str, data: str | None, split: str | None, output_dir: str, on: str | None) -> None:
+def command(run: str, data: str | None, split: str | None, output_dir: str, workers: int | None, on: str | None) -> None:
     """Judge the model of RUN: a run's folder, URI, name, or `latest`.
 
     Without options the run's own verdict is made again; other data or another split goes to a folder under evaluations/.
@@ -41,35 +45,63 @@ def command(run: str, data: str | None, split: str | None, output_dir: str, on: 
     from tunesmith.verbs.console import out
 
     opened = Run.open(run, output_dir)
-    evaluation = evaluate(opened, data=data, split=split)
+    evaluation = evaluate(opened, data=data, split=split, on=on, workers=workers)
     print_verdict(evaluation, opened, out())
 
 
 def evaluate(
-    run: Run,
+    run: Run | str,
     *,
     data: str | None = None,
     split: str | None = None,
     prepared: PreparedData | None = None,
-    predictor: Predictor | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    on: str | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Judge the run, and write the report and (for the run's own verdict) the model card. The end of ``train`` too.
 
-    ``progress`` is told what is done, how far, of how much; without it a bar shows that.
+    Args:
+        run: a finished run, or its folder or URI.
+        data: other labelled data: a path, glob, URI or Hub id, relative to the working directory.
+        split: ``test``, ``validation`` or ``train`` of the run's own data.
+        prepared: the run's prepared data, where it is open already.
+        on: the Ray cluster that judges, ``HOST:PORT``; None is this process, or with ``workers`` a Ray started here.
+        workers: spread the examples over so many workers; the numbers are those of one.
+        progress: where progress is shown; its own view if not given.
+
+    Raises:
+        UserError: something that the user can mend.
     """
     from tunesmith.evaluation.evaluate import evaluate_run
     from tunesmith.report.card import write_card
     from tunesmith.report.html import write_report
+    from tunesmith.runs import Run as RunClass
     from tunesmith.tasks import load_task
+    from tunesmith.training.progress import Progress as View
     from tunesmith.verbs.console import err
 
-    with nullcontext(progress) if progress else _progress(err()) as tell:
-        found = evaluate_run(run, data=data, split=split, prepared=prepared, predictor=predictor, progress=tell)
+    run = run if isinstance(run, RunClass) else RunClass.open(run)
+    with ExitStack() as stack:
+        progress = progress or stack.enter_context(View(err()))
+        judges = stack.enter_context(_judges(run, on, workers or 1, progress)) if on or workers else None
+        progress.phase("Judging the model")
+        found = evaluate_run(run, data=data, split=split, prepared=prepared, judges=judges, progress=progress.prepared)
     write_report(run, found)
     if found.folder == run.path.rstrip("/"):
         write_card(run, found, load_task(found.task).pipeline)
     return found
+
+
+@contextmanager
+def _judges(run: Run, on: str | None, workers: int, progress: Progress) -> Iterator[Spread]:
+    """The run's models on so many workers of a cluster: joined, or started on this machine."""
+    from tunesmith.cluster.connect import connect
+    from tunesmith.cluster.judges import judges_on_cluster
+
+    progress.phase("Joining the cluster" if on else "Starting Ray")
+    with connect(on), judges_on_cluster(run, workers, progress.phase) as judges:
+        yield judges
 
 
 def print_verdict(evaluation: Evaluation, run: Run, console: Console) -> None:
@@ -161,20 +193,3 @@ def _shown(evaluation: Evaluation) -> list[str]:
     names = [evaluation.headline, *usual, *(n for n in evaluation.metrics if not n.endswith(("_weighted", "_macro", "_micro")))]
     kept = [name for name in dict.fromkeys(names) if name in evaluation.metrics and name != "loss"]
     return kept[:MOST_SHOWN]
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar of the examples that are through, on a terminal; nothing in a log."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bars: dict[str, TaskID] = {}
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in bars:
-                bars[what] = bar.add_task(what, total=total)
-            bar.update(bars[what], completed=done, total=total)
-
-        yield tell

@@ -92,8 +92,9 @@ def _finish(recipe: Recipe, task: Task, run: Run, new: bool, on: str | None, pro
     with _standing(run, new):
         if not _is_trained(run):
             _keep_model(recipe, task, run, _fine_tune(recipe, task, run, on, progress), progress)
-        progress.phase("Judging the model")
-        evaluate(run, prepared=PreparedData.open(run.manifest["prepared"]), progress=progress.prepared)
+        # Judged where it was trained if that was on GPUs: this process, on a cluster's head, may have none.
+        there = on if run.manifest.get("trained_on") == "GPU" else None
+        evaluate(run, prepared=PreparedData.open(run.manifest["prepared"]), on=there, progress=progress)
 
 
 def _record(recipe: Recipe, folder: str | None, force: bool, resume: bool, command: Sequence[str]) -> tuple[Run, bool]:
@@ -200,6 +201,7 @@ def _fine_tune(recipe: Recipe, task: Task, run: Run, on: str | None, progress: P
             progress.phase("Starting Ray")
             stack.enter_context(connect(None, log_file=_log_file(run)))
         resources = demand(recipe, detect_gpus())
+        run.update(trained_on="GPU" if "GPU" in resources else "CPU")
         preflight(recipe.training.num_workers, resources, storage=recipe.training.output_dir)
         if unlabelled is not None:
             _teach(recipe, task, run, progress)

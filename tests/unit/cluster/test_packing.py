@@ -86,3 +86,42 @@ def test_a_run_of_this_machine_is_refused(project: Path, tmp_path: Path) -> None
 def test_a_wrong_recipe_is_not_sent(project: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="learning_rate"):
         pack(["train", "recipe.yaml", "training.lerning_rate=1"], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["runs"], "--output-dir is runs"),
+        (["runs", "--output-dir=mine"], "--output-dir is mine"),
+        (["show", "latest"], "--output-dir is runs"),
+        (["evaluate", "--data", "s3://bucket/x.csv", "reviews-2026"], "--output-dir is runs"),
+        (["reproduce", "s3://bucket/runs/x", "--into", "again"], "--into is again"),
+        (["train", "recipe.yaml", "--run", "runs/x"], "--run is runs/x"),
+        (["compare-recipes", "recipe.yaml", "--out=here"], "--out is here"),
+    ],
+)
+def test_a_folder_of_runs_on_this_machine_is_refused(arguments: list[str], option: str, project: Path, tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=rf"^{option}, a folder of this machine.*\n    → {option.split()[0]} s3://"):
+        pack(arguments, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["runs", "--output-dir", "/shared/runs"],
+        ["show", "latest", "--output-dir=s3://bucket/runs"],
+        ["evaluate", "--workers", "2", "/shared/runs/x"],
+        ["reproduce", "--json", "s3://bucket/runs/x"],
+        ["doctor"],
+    ],
+)
+def test_a_folder_that_the_cluster_may_see_is_not(arguments: list[str], project: Path, tmp_path: Path) -> None:
+    assert pack(arguments, tmp_path / "out").arguments == arguments
+
+
+def test_the_files_of_a_variant_travel(project: Path, tmp_path: Path) -> None:
+    (project / "old").mkdir()
+    (project / "old" / "o.csv").write_text("text,label\n")
+    variant = "rehearsed: training.replay.data=../old/o.csv training.seed=3"
+    package = pack(["compare-recipes", "recipe.yaml", "--variant", variant, "--out", "s3://b/c"], tmp_path / "out")
+    assert names(package.folder) == ["data/a.csv", "data/b.csv", "old/o.csv", "recipes/recipe.yaml"]
