@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.recipes import assert_says
 from tunesmith.errors import RecipeError
 from tunesmith.recipe import Recipe
 
@@ -112,7 +113,7 @@ def test_a_contradiction_is_refused(write: Write, overrides: list[str], key: str
     ],
 )
 def test_what_agrees_is_taken(write: Write, overrides: list[str]) -> None:
-    Recipe.load(write(), overrides)
+    assert_says(Recipe.load(write(), overrides), overrides)
 
 
 class TestData:
@@ -148,14 +149,18 @@ class TestData:
 
     @pytest.mark.parametrize("train", ["*.csv", "tr[a]in.csv", "train.csv", ".", "s3://bucket/x.csv", "hf://owner/name"])
     def test_globs_folders_and_uris_are_taken(self, write: Write, train: str) -> None:
-        Recipe.load(write(), [f"data.train='{train}'"])
+        wanted = train if "://" in train else str(Path(train).absolute())
+        assert Recipe.load(write(), [f"data.train='{train}'"]).data.train == wanted
 
     def test_a_hub_id_needs_no_file(self, write: Write) -> None:
         recipe = Recipe.load(write(), ["data={train: owner/name, format: hub}"])
         assert recipe.resolved().data.train == "owner/name"
 
     def test_the_record_of_an_old_run_loads_without_its_data(self, write: Write) -> None:
-        Recipe.load(write("  test: gone.csv\n"), check_paths=False)
+        path = write("  test: gone.csv\n")
+        with pytest.raises(RecipeError, match=r"gone\.csv"):
+            Recipe.load(path)
+        assert str(Recipe.load(path, check_paths=False).data.test).endswith("gone.csv")
 
 
 class TestModel:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.recipes import assert_says
 from tunesmith.errors import RecipeError
 from tunesmith.recipe import Recipe
 
@@ -79,16 +80,21 @@ def test_it_is_refused(write: Write, overrides: list[str], key: str, words: str)
     ],
 )
 def test_it_is_taken(write: Write, overrides: list[str]) -> None:
-    Recipe.load(write(), overrides).resolved()
+    assert_says(Recipe.load(write(), overrides).resolved(), overrides)
 
 
 def test_a_file_beside_the_recipe_is_found_and_not_run(write: Write, tmp_path: Path) -> None:
     (tmp_path / "losses_beside_the_recipe.py").write_text("raise SystemExit('it was run')")
-    Recipe.load(write(), ["training.loss=losses_beside_the_recipe.MyLoss"])
+    recipe = Recipe.load(write(), ["training.loss=losses_beside_the_recipe.MyLoss"])
+    assert recipe.training.loss == "losses_beside_the_recipe.MyLoss"
+    (tmp_path / "losses_beside_the_recipe.py").unlink()
+    with pytest.raises(RecipeError, match=r"put losses_beside_the_recipe\.py beside the recipe"):
+        Recipe.load(write(), ["training.loss=losses_beside_the_recipe.MyLoss"])
 
 
 def test_the_record_of_an_old_run_loads_without_its_loss(write: Write) -> None:
-    Recipe.load(write(), ["training.loss=no_such_module_here.Loss"], check_paths=False)
+    recipe = Recipe.load(write(), ["training.loss=no_such_module_here.Loss"], check_paths=False)
+    assert recipe.training.loss == "no_such_module_here.Loss"
 
 
 def test_mistakes_are_listed_together(mistakes: Callable[..., list[str]]) -> None:

@@ -113,7 +113,9 @@ def test_the_majority_answer_can_be_scored_or_is_none(made: Made) -> None:
 
 
 def test_charts_are_named_and_have_data(made: Made) -> None:
-    for chart in made.task.charts(made.table, made.data.state):
+    charts = made.task.charts(made.table, made.data.state)
+    assert charts or not made.case.shipped
+    for chart in charts:
         assert chart.kind
         assert chart.title
         assert chart.data
