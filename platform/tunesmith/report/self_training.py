@@ -16,7 +16,7 @@ from tunesmith.training.self_training import RECORD
 if TYPE_CHECKING:
     from tunesmith.runs import Run
 
-SHOWN = ("accuracy", "f1_macro", "log_loss", "ece")
+SHOWN = ("accuracy", "f1_macro", "loss", "ece")
 """Metrics of teacher and student, beside the one that decided."""
 
 
@@ -50,8 +50,10 @@ def sentences(run: Run) -> list[str]:
     by = _change(record["validation"], name)
     verdict = "better than its teacher" if record["kept"] == "student" else "not better than its teacher"
     kept = f"The student is {verdict} on the validation rows ({by}): the model is the {record['kept']}'s."
-    told = record.get("test")
-    return [*said, kept + (f" On the test rows the student has {_change(told, name)} against the teacher." if told else "")]
+    told, shown = record.get("test"), run.verdict.get("headline", name)
+    if told and shown in told["difference"]:
+        kept += f" On the test rows the student has {_change(told, shown)} against the teacher."
+    return [*said, kept]
 
 
 def _labelled(record: Mapping[str, Any]) -> str:
