@@ -112,10 +112,11 @@ def test_a_run_killed_in_either_phase_goes_on_to_the_same_numbers(
 
     recipe = done.recipe.override(f"training.output_dir={tmp_path / 'runs'}", f"data.cache_dir={tmp_path / 'cache'}")
     without_ray(monkeypatch, kill)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         train(recipe)
     (place,) = [one for one in storage.list_dirs(str(tmp_path / "runs")) if not storage.name(one).startswith(".")]
     assert Run.open(place).status == "interrupted"
+    assert caught.value.__notes__ == [f"The same command goes on with {place}"]
     again = train(recipe)
     assert again.path == place
     assert len(killed) == 1

@@ -96,9 +96,10 @@ class MaskedWords:
         for batch in _batches([masked[index].features.length for index in waiting]):
             chosen = [waiting[place] for place in batch]
             for index, filled in zip(chosen, self._filled([masked[index] for index in chosen], operation.top_k), strict=True):
-                for place, word in zip(masked[index].places, filled, strict=True):
+                for place, core, word in zip(masked[index].places, masked[index].cores, filled, strict=True):
                     old, origin = new[index][place]
-                    new[index][place] = (_CORE.sub(lambda _, word=word: word, old, count=1), origin)
+                    before, _, after = old.partition(core)
+                    new[index][place] = (before + word + after, origin)
         return new
 
     def _masked(self, words: Words, operation: MaskedLM, rng: np.random.Generator) -> _Masked:
