@@ -11,6 +11,7 @@ once per loss, or its outputs are too large, the probe runs through the trunk in
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -153,7 +154,8 @@ def _made(
 
     with torch.no_grad():
         sample = batch_of(few)
-        outputs, wanted = _outputs(spec, trainee.criterion, model, trunk, sample)
+        outputs, (loss, _) = _outputs(trunk, lambda: spec.task.loss(model, sample, trainee.criterion))
+        wanted = float(loss)
         stores = {
             key: empty_store(split, value, spec.task.ragged, few, place == "first")
             for key, value in outputs.items()
@@ -166,7 +168,9 @@ def _made(
         budget = TOKENS_PER_BATCH.get(device.type, TOKENS_PER_BATCH["cpu"]) if spec.task.ragged else EXAMPLES_PER_BATCH
         for indices in batches_by_length(split.lengths, budget, EXAMPLES_PER_BATCH)[context.rank :: context.world_size]:
             try:
-                found, _ = _outputs(spec, trainee.criterion, model, trunk, batch_of(indices.tolist()))
+                # By its answers: a model's own loss may wait for the other ranks, which may have fewer batches.
+                run = functools.partial(spec.task.answers, model, batch_of(indices.tolist()), spec.preprocessing)
+                found, _ = _outputs(trunk, run)
                 for key, store in stores.items():
                     store.put(indices, found[key])
             except Uncacheable as error:
@@ -212,23 +216,21 @@ def _loss(task: Task, criterion: Criterion, model: torch.nn.Module, batch: Batch
         return float("nan")
 
 
-def _outputs(
-    spec: FitSpec, criterion: Criterion, model: torch.nn.Module, trunk: torch.nn.Module, batch: Batch
-) -> tuple[Any, float]:
-    """The trunk's outputs by name, and the loss that came of them."""
+def _outputs(trunk: torch.nn.Module, run: Callable[[], Any]) -> tuple[Any, Any]:
+    """The trunk's outputs by name while ``run`` runs the model, and what that gave."""
     from transformers.utils.generic import ModelOutput
 
     heard: list[Any] = []
     handle = trunk.register_forward_hook(lambda _module, _inputs, output: heard.append(output))
     try:
-        loss, _ = spec.task.loss(model, batch, criterion)
+        given = run()
     finally:
         handle.remove()
     if len(heard) != 1 or not isinstance(heard[0], ModelOutput):
-        raise Uncacheable(f"{type(trunk).__name__} was called {len(heard)} times for one loss, or gives no ModelOutput")
+        raise Uncacheable(f"{type(trunk).__name__} was called {len(heard)} times for one batch, or gives no ModelOutput")
     if not all(isinstance(value, torch.Tensor) for value in heard[0].values()):
         raise Uncacheable(f"{type(trunk).__name__} gives more than tensors")
-    return heard[0], float(loss)
+    return heard[0], given
 
 
 def _read(
