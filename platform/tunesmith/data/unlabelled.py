@@ -114,7 +114,7 @@ def _build(
 def _apart(recipe: Recipe, task: Task, data: Ingested, labelled: PreparedData) -> tuple[np.ndarray, dict[str, Any]]:
     """The rows that stay, sorted, and how many were left out for what."""
     order = [name for name in ("validation", "test", "train") if name in labelled.splits]
-    given = {name: _as_given(labelled.splits[name], task) for name in order}
+    given: dict[str, Ingested] = {name: _as_given(labelled.splits[name], task) for name in order}
     inputs = Inputs(task, {**given, SPLIT: data})
     exact = groups.codes_of(inputs.keys)
     near, looked = near_codes(inputs, exact, recipe.data.clean)

@@ -286,8 +286,9 @@ def output(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
 
 def paths(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
     """Local inputs exist, and so does a loss of the user's own; the list of known faults can be read."""
-    for found in (*loss_names.missing(recipe), *known_faults.problems(recipe)):
-        yield Finding(*found)
+    for problems in (loss_names.missing, known_faults.problems):
+        for found in problems(recipe):
+            yield Finding(*found)
     for key in INPUTS:
         value = attrgetter(key)(recipe)
         if at_hub(key, recipe.data.format):

@@ -162,7 +162,8 @@ class MaskedWords:
         where = batch["input_ids"] == self.tokenizer.mask_token_id
         trunk: Any = getattr(self.model, "base_model", self.model)
         if trunk is self.model:
-            return self.model(**batch).logits[where][:, self._ids].float().cpu()
+            everywhere: torch.Tensor = self.model(**batch).logits
+            return everywhere[where][:, self._ids].float().cpu()
 
         def gather(module: torch.nn.Module, arguments: Any, output: Any) -> Any:
             output["last_hidden_state"] = output["last_hidden_state"][where].unsqueeze(0)
@@ -170,7 +171,8 @@ class MaskedWords:
 
         handle = trunk.register_forward_hook(gather)
         try:
-            return self.model(**batch).logits[0][:, self._ids].float().cpu()
+            logits: torch.Tensor = self.model(**batch).logits[0]
+            return logits[:, self._ids].float().cpu()
         finally:
             handle.remove()
 
