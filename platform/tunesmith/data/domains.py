@@ -89,7 +89,9 @@ def check_labels(labels: Mapping[str, Collection[str]], declared: bool) -> None:
             )
         lacking = [label for label in every if label not in own]
         if lacking and others:
-            near = nearest(lacking[0], [label for label in own if label not in others])
+            only = {label.casefold(): label for label in own if label not in others}
+            near = nearest(lacking[0].casefold(), only)
+            near = only[near] if near else None
             hint = f" (is {near!r} meant to be {lacking[0]!r}?)" if near else ""
             log.warning("the domain %s has no row of the class %s%s", name, _listed(lacking), hint)
 

@@ -14,6 +14,9 @@ from tunesmith.recipe.few_shot import FewShotSection
 
 Source = str | Annotated[list[str], Field(min_length=1)]
 
+DOMAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What a domain may be called."""
+
 UNLISTED, MIXED = "domains_unlisted", "domains_mixed"
 """Kinds of mistakes in the shape of named data sets."""
 
@@ -23,7 +26,7 @@ class DomainSection(Section):
     is the same domain.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    name: str = Field(pattern=DOMAIN_NAME, max_length=80)
     """What the domain is called: letters, digits, dots, dashes, underscores."""
 
     path: Source

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from tunesmith import storage
 from tunesmith.evaluation.evaluate import BASE_MODEL, MAJORITY
 from tunesmith.evaluation.results import Evaluation
-from tunesmith.report import adaptation, augmentation, care, imbalance, overfitting, plots, retention, words
+from tunesmith.report import adaptation, augmentation, care, domains, imbalance, overfitting, plots, retention, words
 from tunesmith.report.page import Section, environment, resource, stored
 from tunesmith.report.plots import Row, Series
 from tunesmith.tasks.metrics import greater_is_better
@@ -28,7 +28,15 @@ REPORT = "report.html"
 SECTIONS = "tunesmith.report_sections"
 """Entry points ``(run, evaluation) -> Section | None`` by which wings add to the report."""
 
-PARTS = (care.section, imbalance.section, augmentation.section, adaptation.section, overfitting.section, retention.section)
+PARTS = (
+    care.section,
+    domains.section,
+    imbalance.section,
+    augmentation.section,
+    adaptation.section,
+    overfitting.section,
+    retention.section,
+)
 """What the platform itself adds, in the order of the page; each is there where it has something to say."""
 
 MOST_CLASSES = 200

@@ -115,6 +115,13 @@ def domain_quotas(draws: int, weights: Mapping[str, float]) -> dict[str, int]:
     return dict(zip(weights, apportion(exact, draws, np.full(len(exact), draws)).tolist(), strict=True))
 
 
+def drawn_by_domain(sampler: Sampler, domains: Domains, epochs: int) -> dict[str, float]:
+    """Draws of each domain in an epoch: the mean over the first ``epochs``."""
+    drawn = np.concatenate([domains.codes[sampler.draw(epoch)] for epoch in range(epochs)])
+    counts = np.bincount(drawn, minlength=len(domains.names)) / epochs
+    return dict(zip(domains.names, counts.tolist(), strict=True))
+
+
 def check_sampling(recipe: Recipe, task: Task, train: Examples, state: State, domains: Domains | None = None) -> None:
     """That the task and the domains can be sampled as the recipe says. Raises :class:`UserError`."""
     weights = weights_of(recipe.data.train)

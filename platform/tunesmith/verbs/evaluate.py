@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import click
 
+from tunesmith.errors import UserError
 from tunesmith.verbs.options import on_option
 
 if TYPE_CHECKING:
@@ -26,13 +28,18 @@ MOST_SHOWN = 8
 
 @click.command("evaluate")
 @click.argument("run")
-@click.option("--data", metavar="PLACE", help="Other labelled data: a file, folder, glob, URI or Hub id.")
+@click.option(
+    "--data",
+    metavar="[NAME=]PLACE",
+    multiple=True,
+    help="Other labelled data: a file, folder, glob, URI or Hub id. Several, each NAME=PLACE, are judged by domain too.",
+)
 @click.option("--split", metavar="NAME", help="test, validation or train of the run's own data; test if not said.")
 @click.option(
     "--output-dir", default="runs", show_default=True, metavar="DIR", help="Where a RUN that is a name is looked for."
 )
 @on_option
-def command(run: str, data: str | None, split: str | None, output_dir: str, on: str | None) -> None:
+def command(run: str, data: tuple[str, ...], split: str | None, output_dir: str, on: str | None) -> None:
     """Judge the model of RUN: a run's folder, URI, name, or `latest`.
 
     Without options the run's own verdict is made again; other data or another split goes to a folder under evaluations/.
@@ -41,14 +48,43 @@ def command(run: str, data: str | None, split: str | None, output_dir: str, on: 
     from tunesmith.verbs.console import out
 
     opened = Run.open(run, output_dir)
-    evaluation = evaluate(opened, data=data, split=split)
+    evaluation = evaluate(opened, data=parse_data(data), split=split)
     print_verdict(evaluation, opened, out())
+
+
+def parse_data(given: Sequence[str]) -> str | dict[str, str] | None:
+    """The place of other data, or places by the names of their domains.
+
+    >>> parse_data(["clinic=a.csv", "outside=s3://b/year=2024/c.csv"])
+    {'clinic': 'a.csv', 'outside': 's3://b/year=2024/c.csv'}
+    >>> parse_data(["s3://b/year=2024/c.csv"]), parse_data([])
+    ('s3://b/year=2024/c.csv', None)
+
+    Raises :class:`UserError` for several places of which one has no name, and for one name twice.
+    """
+    import os
+
+    from tunesmith.recipe.data import DOMAIN_NAME
+
+    found: dict[str, str] = {}
+    for one in given:
+        name, equals, place = one.partition("=")
+        if not equals or not re.match(DOMAIN_NAME, name) or os.path.exists(one):
+            if len(given) == 1:
+                return one
+            raise UserError(f"--data {one}: of several data sets each needs a name\n    → Write --data NAME={one}")
+        if not place:
+            raise UserError(f"--data {one}: it names no place\n    → Write --data {name}=FILE")
+        if name in found:
+            raise UserError(f"--data: two data sets are called {name}\n    → Give each a name of its own")
+        found[name] = place
+    return found or None
 
 
 def evaluate(
     run: Run,
     *,
-    data: str | None = None,
+    data: str | Mapping[str, str] | None = None,
     split: str | None = None,
     prepared: PreparedData | None = None,
     predictor: Predictor | None = None,
@@ -100,12 +136,14 @@ def print_verdict(evaluation: Evaluation, run: Run, console: Console) -> None:
 
 
 def craft_notes(evaluation: Evaluation, run: Run) -> list[str]:
-    """What was kept of the old, what the after-steps did, and whether the model overfitted: a sentence each."""
+    """How domains differ, what was kept of the old, what the after-steps did, whether the model overfitted: a sentence each."""
     from tunesmith.evaluation.calibration import sentence as calibration
-    from tunesmith.report import retention
+    from tunesmith.report import domains, retention
     from tunesmith.training.overfitting import overfitting
 
-    said = [retention.sentence(name, one, evaluation.headline) for name, one in evaluation.retention.items()]
+    by_domain = domains.sentence(evaluation)
+    said = [by_domain] if by_domain else []
+    said += [retention.sentence(name, one, evaluation.headline) for name, one in evaluation.retention.items()]
     if mixed := run.manifest.get("wise_ft"):
         said.append(retention.mixture(mixed))
     if calibrated := run.manifest.get("calibration"):

@@ -42,7 +42,10 @@ def test_it_survives_being_written_and_read_again(write: Write, tmp_path: Path) 
     recipe = Recipe.load(write(head=HEAD))
     (tmp_path / "again.yaml").write_text(recipe.to_yaml())
     again = Recipe.load(tmp_path / "again.yaml")
-    assert again.data == recipe.resolved().data.model_copy(update={"cache_dir": None}) or again.fingerprint() == recipe.fingerprint()
+    assert (
+        again.data == recipe.resolved().data.model_copy(update={"cache_dir": None})
+        or again.fingerprint() == recipe.fingerprint()
+    )
     assert again.fingerprint() == recipe.fingerprint()
     assert recipe.override("training.seed=7").data.train == recipe.data.train
     assert Recipe.from_dict({**recipe.model_dump(exclude_unset=True)}).fingerprint("task") == recipe.fingerprint("task")
@@ -87,7 +90,10 @@ def test_its_files_travel_with_a_job(write: Write, tmp_path: Path) -> None:
         ("[{name: a, path: train.csv, weight: true}, {name: b, path: train.csv}]", "found true, which is not a number above 0"),
         ("[{name: a, path: train.csv, weight: 30 %}, {name: b, path: train.csv}]", "write 0.3"),
         ("[{name: a, path: train.csv, weight: 2}]", "there is no other domain to share the draws with"),
-        ("[train.csv, {name: b, path: train.csv}]", "data sets with and without names are mixed\n    → give each of them a name"),
+        (
+            "[train.csv, {name: b, path: train.csv}]",
+            "data sets with and without names are mixed\n    → give each of them a name",
+        ),
         ("{name: a, path: train.csv}", "a data set with a name stands in a list\n    → put a dash before it"),
         ("[{name: a, path: train.csv, wieght: 2}]", "a data set has no 'wieght'\n    → did you mean weight?"),
         ("[{path: train.csv}]", "data.train[0].name: the data set has no name\n    → add name"),
