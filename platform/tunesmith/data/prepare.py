@@ -209,6 +209,9 @@ def _build(
             done += len(part.rows)
         problems.settle(seen)
         _check_usable({part.name: len(part.rows) for part in parts}, problems, sum(seen.values()))
+        for part in parts:
+            if part.data.name == part.name != "train":  # given as it is, and perhaps with classes that training lacks
+                check_filled(part.name, part.domains, f"can be used\n{problems.message(sum(seen.values()))}")
         if frozen is None:
             tell_unseen(parts[0].domains)
         clock.lap("encode")

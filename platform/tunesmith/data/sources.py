@@ -141,9 +141,8 @@ def _places(spec: Spec) -> Iterator[tuple[str | None, str]]:
         for name, one in spec.items():
             yield from ((name, place) for _, place in _places(one))
     else:
-        for one in spec:
-            named = {one.name: one.path} if not isinstance(one, str) else one
-            yield from _places(named)
+        for each in spec:
+            yield from _places(each if isinstance(each, str) else {each.name: each.path})
 
 
 def domain_names(sources: Sequence[Source]) -> tuple[str, ...]:

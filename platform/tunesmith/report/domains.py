@@ -97,9 +97,9 @@ def _drawn(composition: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _judged(found: Evaluation) -> list[dict[str, Any]]:
     """Each domain with the headline metric, beside the base model's; then the mean over them, and all examples together."""
     name, base = found.headline, found.baselines.get(BASE_MODEL)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for domain, one in found.domains.items():
-        row = {"name": domain, "n": one.n, "unseen": one.unseen, "worst": domain == found.worst_domain, "sum": False}
+        row: dict[str, Any] = {"name": domain, "n": one.n, "unseen": one.unseen, "worst": domain == found.worst_domain, "sum": False}
         row["estimate"] = one.metrics.get(name)
         beside = base.domains.get(domain) if base is not None else None
         if beside is not None and name in beside.differences:
@@ -115,8 +115,8 @@ def _judged(found: Evaluation) -> list[dict[str, Any]]:
         if len(found.domains) > 1 and estimate is not None:
             rows.append({"name": title, "n": estimate.n, "unseen": False, "worst": False, "sum": True, "estimate": estimate})
     for row in rows:
-        estimate = row["estimate"]
-        row["bar"] = plots.bar(estimate) if estimate is not None and 0 <= estimate.value <= 1 else ""
+        shown = row["estimate"]
+        row["bar"] = plots.bar(shown) if shown is not None and 0 <= shown.value <= 1 else ""
     return rows
 
 

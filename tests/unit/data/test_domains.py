@@ -232,6 +232,13 @@ def test_a_split_by_group_may_take_a_whole_domain_and_says_so(
         assert f"no row of the domain {name} is in the training split" in caplog.text
 
 
+def test_a_test_domain_of_classes_that_training_lacks_is_refused(made: Make, two: list[dict[str, Any]], tmp_path: Path) -> None:
+    test = [{"name": "lab", "path": write(tmp_path / "l.csv", rows(8, "bed"))}]
+    test += [{"name": "outside", "path": write(tmp_path / "t.csv", rows(9, "field", "xy"))}]
+    with pytest.raises(DataError, match=r"data.test: no row of the domain outside can be used\n9 of 177 rows"):
+        made(two, test=test, on_bad_row="drop")
+
+
 def test_other_data_has_domains_too(
     made: Make, two: list[dict[str, Any]], recipe: Callable[..., Recipe], letters: Any, tmp_path: Path
 ) -> None:

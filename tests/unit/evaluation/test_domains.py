@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from support.data import texts
 from support.runs import finished_run
+from tunesmith.data.prepare import prepare
 from tunesmith.errors import UserError
 from tunesmith.evaluation.domains import over_domains, worst_of
 from tunesmith.evaluation.evaluate import BASE_MODEL, MAJORITY, evaluate_run
@@ -22,7 +23,9 @@ from tunesmith.report.card import card
 from tunesmith.report.domains import sentence
 from tunesmith.report.html import render
 from tunesmith.runs import Run
+from tunesmith.tasks import load_task
 from tunesmith.verbs.evaluate import craft_notes, parse_data
+from tunesmith.verbs.train import _record_domains
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +102,17 @@ def test_the_base_model_and_guessing_stand_beside_each_domain(named: tuple[Run, 
         assert weighed / found.n == pytest.approx(found.baselines[key].metrics["accuracy"].value)
 
 
-def test_it_is_kept_and_shown(named: tuple[Run, Evaluation]) -> None:
+def test_it_is_kept_and_shown(named: tuple[Run, Evaluation], capsys: pytest.CaptureFixture[str]) -> None:
     run, found = named
     stored = json.loads(Path(run.file("metrics.json")).read_text())
     assert Evaluation.from_json(stored).to_json() == stored
     assert stored["test"]["worst_domain"] == found.worst_domain
-    run.update(domains={"rows": {"a": 80, "b": 40}, "weights": {"a": 1.0, "b": 1.0}, "drawn": {"a": 60, "b": 60}, "epoch": 120})
+    task = load_task(run.recipe.task)
+    _record_domains(run.recipe, task, run, prepare(run.recipe, task, output_dir=run.recipe.training.output_dir))
+    composition = run.manifest["domains"]
+    assert composition["rows"] == {"a": 72, "b": 36}
+    assert (composition["drawn"], composition["epoch"]) == ({"a": 54, "b": 54}, 108)
+    assert "data: of 108 draws an epoch 54 are of a (72 rows), 54 of b (36 rows)" in capsys.readouterr().err
     page = render(run, found)
     for words in (">Domains<", "unseen: not in training", "mean over the domains", "Share asked", "50.0", "Pre-trained"):
         assert words in page
