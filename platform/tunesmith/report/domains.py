@@ -99,8 +99,8 @@ def _judged(found: Evaluation) -> list[dict[str, Any]]:
     name, base = found.headline, found.baselines.get(BASE_MODEL)
     rows: list[dict[str, Any]] = []
     for domain, one in found.domains.items():
-        row: dict[str, Any] = {"name": domain, "n": one.n, "unseen": one.unseen, "worst": domain == found.worst_domain, "sum": False}
-        row["estimate"] = one.metrics.get(name)
+        row: dict[str, Any] = {"name": domain, "n": one.n, "unseen": one.unseen, "sum": False}
+        row |= {"worst": domain == found.worst_domain, "estimate": one.metrics.get(name)}
         beside = base.domains.get(domain) if base is not None else None
         if beside is not None and name in beside.differences:
             difference = beside.differences[name]

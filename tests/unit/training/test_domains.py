@@ -13,14 +13,11 @@ import pytest
 
 from support.cases import CASES, write
 from support.data import MemorySplit, texts
-from support.fits import Recorded, losses, on_ranks, prepare_in_memory
+from support.fits import drawn_of_domains, losses, on_ranks, prepare_in_memory
 from support.models import tiny_bert
 from tunesmith.data.domains import Domains
-from tunesmith.data.prepare import prepare
 from tunesmith.errors import DataError
 from tunesmith.recipe import Recipe
-from tunesmith.tasks import load_task
-from tunesmith.tasks.base import Preprocessing
 from tunesmith.training.batch_plan import Indices
 from tunesmith.training.checkpoint import Start
 from tunesmith.training.composition import compose
@@ -197,29 +194,13 @@ def weighed(case_id: str, folder: Path, **training: Any) -> Recipe:
     return Recipe.from_dict({**values, "data": {"train": named, "split": split.model_dump()}}, base_dir=folder)
 
 
-def drawn_and_fitted(context: FitContext, recipes: list[Recipe]) -> list[tuple[dict[str, int], dict[str, Any]]]:
-    """Of each recipe's one epoch: what this rank fed to its model of each domain, and the parameters in the end."""
-    found = []
-    for recipe in recipes:
-        task = load_task(recipe.task)
-        prepared = prepare(recipe, task, output_dir=recipe.training.output_dir)
-        spec = FitSpec(recipe, task, Preprocessing(prepared.state, task.load_processor(recipe)))
-        train = prepared.splits["train"]
-        assert train.domains is not None
-        split = Recorded(MemorySplit(task, train.examples(), spec.preprocessing))
-        result = fit(spec, FitData(split, domains=train.domains), context)
-        tensors = {name: tensor.numpy().copy() for name, tensor in result.model.state_dict().items()}
-        found.append((train.domains.take(np.array(split.asked)).counts(), tensors))
-    return found
-
-
 @pytest.mark.parametrize("names", [("text", "multi-label", "token", "ctc"), ("vit", "resnet", "detection")])
 def test_two_ranks_draw_together_what_the_weights_say(names: tuple[str, ...], tmp_path: Path) -> None:
     """Of every task; those whose training does not depend on how batches are cut also end with one rank's parameters."""
     shared = [weighed(name, tmp_path / name, per_device_train_batch_size=4) for name in names]
     alone = [weighed(name, tmp_path / name, per_device_train_batch_size=8) for name in names]
-    first, second = on_ranks(2, drawn_and_fitted, shared)
-    for name, one, zero, other in zip(names, drawn_and_fitted(FitContext(), alone), first, second, strict=True):
+    first, second = on_ranks(2, drawn_of_domains, shared)
+    for name, one, zero, other in zip(names, drawn_of_domains(FitContext(), alone), first, second, strict=True):
         both = {domain: zero[0][domain] + other[0][domain] for domain in ("big", "small")}
         assert both == one[0], name
         assert both["small"] == 3 * both["big"], name
