@@ -194,7 +194,7 @@ def weighed(case_id: str, folder: Path, **training: Any) -> Recipe:
     return Recipe.from_dict({**values, "data": {"train": named, "split": split.model_dump()}}, base_dir=folder)
 
 
-@pytest.mark.parametrize("names", [("text", "multi-label", "token", "ctc"), ("vit", "resnet", "detection")])
+@pytest.mark.parametrize("names", [("text", "multi-label", "token", "ctc"), ("vit", "resnet"), ("detection",)])
 def test_two_ranks_draw_together_what_the_weights_say(names: tuple[str, ...], tmp_path: Path) -> None:
     """Of every task; those whose training does not depend on how batches are cut also end with one rank's parameters."""
     shared = [weighed(name, tmp_path / name, per_device_train_batch_size=4) for name in names]
