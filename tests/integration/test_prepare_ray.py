@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,11 +64,16 @@ def csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_ray_data_makes_the_same_files_as_one_process(tmp_path: Path, model: Path, csv: Path) -> None:
+@pytest.mark.parametrize("named", [False, True], ids=["plain", "domains"])
+def test_ray_data_makes_the_same_files_as_one_process(named: bool, tmp_path: Path, model: Path, csv: Path) -> None:
+    train: Any = str(csv)
+    if named:
+        (tmp_path / "more.csv").write_text("text,label,number\n" + "".join(f"a film {i},{i % 3},{i}\n" for i in range(900)))
+        train = [{"name": "reviews", "path": str(csv), "weight": 2}, {"name": "more", "path": str(tmp_path / "more.csv")}]
     values = {
         "task": "text-classification",
         "model": {"model_name_or_path": str(model)},
-        "data": {"train": str(csv), "max_length": 20, "on_bad_row": "quarantine"},
+        "data": {"train": train, "max_length": 20, "on_bad_row": "quarantine"},
     }
     recipe = Recipe.from_dict(values, check_paths=False)
     made: dict[str, PreparedData] = {}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 import yaml
@@ -156,3 +157,19 @@ def _fitted_prepared(context: FitContext, recipe: Recipe) -> tuple[list[float], 
     metrics = validate(spec, result.model, data.splits["validation"], context)
     tensors = {name: tensor.numpy().copy() for name, tensor in result.model.state_dict().items()}
     return losses(result), tensors, {name: value for name, value in metrics.items() if value == value}
+
+
+def drawn_of_domains(context: FitContext, recipes: list[Recipe]) -> list[tuple[dict[str, int], dict[str, Any]]]:
+    """Of each recipe's one epoch: what this rank fed to its model of each domain, and the parameters in the end."""
+    found = []
+    for recipe in recipes:
+        task = load_task(recipe.task)
+        prepared = prepare(recipe, task, output_dir=recipe.training.output_dir)
+        spec = FitSpec(recipe, task, Preprocessing(prepared.state, task.load_processor(recipe)))
+        train = prepared.splits["train"]
+        assert train.domains is not None
+        split = Recorded(MemorySplit(task, train.examples(), spec.preprocessing))
+        result = fit(spec, FitData(split, domains=train.domains), context)
+        tensors = {name: tensor.numpy().copy() for name, tensor in result.model.state_dict().items()}
+        found.append((train.domains.take(np.array(split.asked)).counts(), tensors))
+    return found

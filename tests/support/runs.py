@@ -100,7 +100,11 @@ def _train(run: Run, steps: int) -> None:
     Artefact(task=task.name, state=data.state, run=run.name).write(folder)
     storage.write_json(run.file("data/report.json"), data.manifest)
     run.update(
-        data={name: {"hash": split.hash, "rows": len(split), "source": split.source} for name, split in data.splits.items()},
+        data={
+            name: {"hash": split.hash, "rows": len(split), "source": split.source}
+            | ({"domains": data.manifest["splits"][name]["domains"]} if split.domains is not None else {})
+            for name, split in data.splits.items()
+        },
         split_hash=data.manifest["split_hash"],
         best={"step": steps, "metric": task.metric, "value": 1.0},
         base_model={"name_or_path": recipe.model.model_name_or_path, "revision": None, "hash": "0" * 32},

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from tunesmith.recipe import Recipe
-from tunesmith.recipe.base import Section, section_of, variants_of
+from tunesmith.recipe.base import Section, element_of, section_of, variants_of
 from tunesmith.recipe.keys import wanted
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipe.md"
@@ -37,6 +37,7 @@ def _section(section: type[Section], key: str) -> list[str]:
     table = ["\n| Key | Takes | If left out | |\n|---|---|---|---|\n", *rows] if rows else []
     nested = [line for name, model in inner.items() if model for line in _section(model, f"{key}.{name}" if key else name)]
     lists = [line for name, field in section.model_fields.items() for line in _variants(f"{key}.{name}", field)]
+    lists += _elements(key, section)
     return ["\n", title, *table, *lists, *nested]
 
 
@@ -47,6 +48,20 @@ def _variants(key: str, field: FieldInfo) -> list[str]:
         rows = [_row(argument, inner) for argument, inner in section.model_fields.items() if argument != "name"]
         head = f"\n### `{key}: [{{name: {name}}}]`\n\n{_line(section.__doc__ or '')}\n"
         lines += [head, "\n| Argument | Takes | If left out | |\n|---|---|---|---|\n", *rows]
+    return lines
+
+
+def _elements(key: str, section: type[Section]) -> list[str]:
+    """The tables of sections that lists may hold beside other things, each once with all keys that take it."""
+    taking: dict[type[Section], list[str]] = {}
+    for name, field in section.model_fields.items():
+        if element := element_of(field.annotation):
+            taking.setdefault(element, []).append(f"`{key}.{name}`")
+    lines = []
+    for element, names in taking.items():
+        rows = [_row(argument, inner) for argument, inner in element.model_fields.items()]
+        head = f"\n### {', '.join(names)}: `[{{{', '.join(element.model_fields)}}}]`\n\n{_line(element.__doc__ or '')}\n"
+        lines += [head, "\n| Key | Takes | If left out | |\n|---|---|---|---|\n", *rows]
     return lines
 
 

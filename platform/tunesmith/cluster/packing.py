@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import shlex
 import shutil
@@ -85,9 +86,13 @@ def _is_override(argument: str) -> bool:
 
 
 def _named_files(arguments: Sequence[str]) -> Iterator[Path]:
-    """Relative paths of this machine among the arguments, as such or as the value of an option (``--data=test.csv``)."""
-    for argument in arguments[1:]:
+    """Relative paths of this machine among the arguments, as such or as the value of an option (``--data=test.csv``), also
+    where that has a name (``--data clinic=test.csv``).
+    """
+    for before, argument in itertools.pairwise(arguments):
         value = argument.partition("=")[2] if argument.startswith("--") else argument
+        if (before == "--data" or argument.startswith("--data=")) and not os.path.exists(value):
+            value = value.partition("=")[2]
         if not value or os.path.isabs(value) or is_uri(value) or not os.path.exists(value):
             continue
         if os.path.isfile(os.path.join(value, "manifest.json")):

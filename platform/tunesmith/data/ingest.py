@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from tunesmith.data import columns, rows, tables
+from tunesmith.data.domains import Domains, check_roles
 from tunesmith.data.problems import Problem, Problems
 from tunesmith.data.readers import Chunk
-from tunesmith.data.sources import Source
+from tunesmith.data.sources import Source, domain_names
 from tunesmith.errors import DataError
 from tunesmith.tasks.base import Example, Task
 
@@ -56,6 +57,8 @@ class Ingested:
     """What the codes stand for."""
     seen: int
     """Rows read, bad ones included."""
+    domains: Domains | None = None
+    """The named data set of each row; None where data sets have no names."""
     _segments: list[Path] = field(default_factory=list)
 
     def tables(self, size: int) -> Iterator[pa.Table]:
@@ -82,13 +85,21 @@ class Ingested:
             start += len(table)
         return pa.concat_tables(parts[1:] or parts)
 
-    def extended(self, other: Ingested, chosen: np.ndarray, folder: Path) -> Ingested:
-        """These rows and, after them, the rows ``chosen`` (sorted) of another; ``folder`` takes a copy of those."""
+    def extended(self, other: Ingested, chosen: np.ndarray, folder: Path, domains: np.ndarray | None = None) -> Ingested:
+        """These rows and, after them, the rows ``chosen`` (sorted) of another; ``folder`` takes a copy of those.
+
+        ``domains`` are the codes that the chosen rows get among the domains of these, where these have any.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         moved = other.take(chosen)
         files = list(dict.fromkeys([*self.files, *other.files]))
         places = [files.index(other.files[place]) for place in moved[rows.FILE].to_pylist()]
         moved = moved.set_column(moved.column_names.index(rows.FILE), rows.FILE, pa.array(places, pa.int32()))
+        moved = moved.drop_columns([rows.DOMAIN]) if other.domains is not None else moved
+        joined = None
+        if self.domains is not None and domains is not None:
+            moved = moved.append_column(rows.DOMAIN, pa.array(domains, pa.int32()))
+            joined = Domains(self.domains.names, np.concatenate([self.domains.codes, domains.astype(np.int32)]))
         with _Segments(folder) as writer:
             writer.write(moved)
         classes = list(dict.fromkeys([*self.classes, *other.classes]))
@@ -110,6 +121,7 @@ class Ingested:
             hashes=np.concatenate([self.hashes, other.hashes[chosen]]),
             inputs=np.concatenate([self.inputs, other.inputs[chosen]]),
             targets=np.concatenate([self.targets, other.targets[chosen]]),
+            domains=joined,
             _segments=[*self._segments, *writer.paths],
         )
 
@@ -135,14 +147,16 @@ def ingest(
     """Read, map and check all rows of a split; bad ones go to ``problems``. ``normalize`` makes texts :func:`rows.tidy`.
 
     Where rows are not ``labelled``, the target's column stays one of the user's other columns, and may be missing.
-    Raises :class:`DataError` for what concerns a whole file: no such column, nothing in it.
+    Raises :class:`DataError` for what concerns a whole file: no such column, nothing in it; or a domain: no row, other roles.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    mapping: dict[str, str] = {}
+    mappings: dict[str, dict[str, str]] = {}
+    names = domain_names(sources)
+    roles: dict[str, set[str]] = {}
     seen = 0
     media = any(column.kind in rows.MEDIA for column in task.columns.values())
     with _Segments(folder) as writer, ThreadPoolExecutor(_THREADS) as pool:
-        gathered = _Gathered(name, task, problems, writer, pool.map if media else map, normalize)
+        gathered = _Gathered(name, task, problems, writer, pool.map if media else map, normalize, names)
         for source in sources:
             for chunk in source.chunks():
                 seen += len(chunk.table) + len(chunk.bad)
@@ -150,17 +164,22 @@ def ingest(
                     problems.add(Problem(name, chunk.file, bad.row, bad.reason), {"raw": bad.raw})
                 if len(chunk.table) == 0:
                     continue
-                if chunk.file not in gathered.files:
-                    names = chunk.table.column_names
-                    here = {role: name for role, name in said.items() if labelled or role != task.target or name in names}
-                    found = columns.match(names, task, here, chunk.file, need_target=labelled)
-                mapping = mapping or found
-                gathered.take(chunk, {role: name for role, name in found.items() if labelled or role != task.target})
+                if chunk.file not in mappings:
+                    where = chunk.file + (f" (domain {source.domain})" if source.domain else "")
+                    there = chunk.table.column_names
+                    here = {role: one for role, one in said.items() if labelled or role != task.target or one in there}
+                    mappings[chunk.file] = columns.match(there, task, here, where, need_target=labelled)
+                used = {role: one for role, one in mappings[chunk.file].items() if labelled or role != task.target}
+                roles.setdefault(source.domain or "", set()).update(used)
+                gathered.take(chunk, used, source.domain)
                 progress("read", seen, 0)
-    if seen == 0:
-        specs = ", ".join(dict.fromkeys(source.spec for source in sources))
-        raise DataError(f"data.{name}: {specs} has no rows\n    → Give data with at least one row below the column names.")
-    return gathered.ingested(mapping, seen)
+    empty = next((domain for domain in names if domain not in roles), None)
+    if seen == 0 or (empty is not None and not len(problems)):
+        specs = ", ".join(dict.fromkeys(source.spec for source in sources if empty in (None, source.domain)))
+        of = f"the domain {empty} ({specs})" if empty else specs
+        raise DataError(f"data.{name}: {of} has no rows\n    → Give data with at least one row below the column names.")
+    check_roles(name, roles)
+    return gathered.ingested(next(iter(mappings.values()), {}), seen)
 
 
 @dataclass
@@ -173,14 +192,16 @@ class _Gathered:
     writer: _Segments
     each: Callable[..., Any]
     normalize: bool
+    domains: tuple[str, ...] = ()
     files: dict[str, int] = field(default_factory=dict)
     classes: dict[str, int] = field(default_factory=dict)
     hashes: list[np.ndarray] = field(default_factory=list)
     targets: list[np.ndarray] = field(default_factory=list)
     codes: list[np.ndarray] = field(default_factory=list)
+    domain_codes: list[np.ndarray] = field(default_factory=list)
     untidy: int = 0
 
-    def take(self, chunk: Chunk, mapping: Mapping[str, str]) -> None:
+    def take(self, chunk: Chunk, mapping: Mapping[str, str], domain: str | None = None) -> None:
         """Check a chunk's rows, write the good ones, note the others as problems."""
         task, number = self.task, self.files.setdefault(chunk.file, len(self.files))
         table = rows.by_role(chunk.table, mapping, task.columns, chunk.file.rpartition("/")[0])
@@ -200,6 +221,9 @@ class _Gathered:
         table = table if good.all() else table.filter(good)
         table = rows.tidied(table, task.columns) if self.normalize else table
         own = {rows.ROW: chunk.rows[good], rows.FILE: np.full(len(kept), number, np.int32), rows.HASH: hashed[:, 0].copy()}
+        if domain is not None:
+            own[rows.DOMAIN] = np.full(len(kept), self.domains.index(domain), np.int32)
+            self.domain_codes.append(own[rows.DOMAIN])
         for column, values in own.items():
             table = table.append_column(column, pa.array(values))
         self.writer.write(table)
@@ -208,6 +232,7 @@ class _Gathered:
         """All of it, once everything is read."""
         strata = np.concatenate(self.codes) if self.codes else np.zeros(0, np.int32)
         hashes = np.concatenate(self.hashes) if self.hashes else np.zeros((0, 2), np.uint64)
+        domains = np.concatenate([np.zeros(0, np.int32), *self.domain_codes])
         return Ingested(
             name=self.name,
             files=list(self.files),
@@ -221,6 +246,7 @@ class _Gathered:
             strata=strata if len(strata) and (strata >= 0).all() else None,
             classes=list(self.classes),
             seen=seen,
+            domains=Domains(self.domains, domains) if self.domains else None,
             _segments=self.writer.paths,
         )
 
@@ -282,9 +308,10 @@ class _Segments:
     def schema(self) -> pa.Schema:
         """The columns of all segments, each with the type that holds the values of every segment."""
         names = dict.fromkeys(name for schema in self._schemas for name in schema.names)
+        domain = [(rows.DOMAIN, pa.int32())] if rows.DOMAIN in names else []
         return pa.schema(
             [(n, tables.common_type(s.field(n).type for s in self._schemas if n in s.names)) for n in names if not _own(n)]
-            + [(rows.ROW, pa.int64()), (rows.FILE, pa.int32()), (rows.HASH, pa.uint64())]
+            + [(rows.ROW, pa.int64()), (rows.FILE, pa.int32()), (rows.HASH, pa.uint64()), *domain]
         )
 
 

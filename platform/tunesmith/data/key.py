@@ -74,6 +74,9 @@ def prepared_key(
         "code": code_key(task),
         "state": state,
     }
+    domains = {split: [source.domain for source in members] for split, members in sources.items()}
+    if any(any(names) for names in domains.values()):
+        parts["domains"] = domains  # not the weights, which only training draws by
     return digest(parts)
 
 

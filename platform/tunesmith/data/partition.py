@@ -67,12 +67,33 @@ def _cut(data: DataSection, treated: Treated, shares: Mapping[str, float]) -> sp
         if train.strata is None:
             raise DataError("data.split.by: stratified needs rows with one class each\n    → Use random, group or time.")
         strata = train.strata[chosen]
-        found = split.stratified(strata, shares, seed)
-        found = found if alike is None else together(found, alike, strata, seed)
+        found, kinds = _by_kind(len(chosen), strata, _domains(train, chosen), shares, seed)
+        found = found if alike is None else together(found, alike, kinds, seed)
         _tell_rare(train, strata, found)
         return found
-    found = split.random(len(chosen), shares, seed)
-    return found if alike is None else together(found, alike, None, seed)
+    found, kinds = _by_kind(len(chosen), None, _domains(train, chosen), shares, seed)
+    return found if alike is None else together(found, alike, kinds, seed)
+
+
+def _domains(train: Ingested, chosen: np.ndarray) -> np.ndarray | None:
+    """The domain code of each chosen row."""
+    return train.domains.codes[chosen] if train.domains is not None else None
+
+
+def _by_kind(
+    n: int, strata: np.ndarray | None, domains: np.ndarray | None, shares: Mapping[str, float], seed: int
+) -> tuple[split.Splits, np.ndarray | None]:
+    """Splits in which classes keep their shares, and domains too where each has rows enough; and the codes that kept them."""
+    alone = split.random(n, shares, seed) if strata is None else split.stratified(strata, shares, seed)
+    if domains is None:
+        return alone, strata
+    kinds = domains if strata is None else codes.pair_codes(strata, domains)
+    try:
+        found = split.stratified(kinds, shares, seed)
+    except DataError:
+        return alone, strata
+    whole = all(len(found[name]) == len(rows) for name, rows in alone.items())
+    return (found, kinds) if whole else (alone, strata)
 
 
 def _alike(data: DataSection, treated: Treated, shares: Mapping[str, float]) -> np.ndarray | None:

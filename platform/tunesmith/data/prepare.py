@@ -22,15 +22,17 @@ import pyarrow as pa
 from tunesmith import storage
 from tunesmith.data import key, rows, split, tables
 from tunesmith.data.cache import Cache
+from tunesmith.data.care import groups
 from tunesmith.data.care.audit import audit
 from tunesmith.data.care.known import measured, read_known
 from tunesmith.data.care.treat import Treated, count_made, treat
+from tunesmith.data.domains import Domains, check_filled, check_labels, tell_unseen
 from tunesmith.data.encode import Encoder, Engine, batch_size, encode_here
 from tunesmith.data.ingest import Ingested, Progress, ingest
 from tunesmith.data.partition import method, partition
 from tunesmith.data.prepared import FEATURES, MANIFEST, QUARANTINE, ROWS, PreparedData
 from tunesmith.data.problems import Problem, Problems
-from tunesmith.data.sources import Source, describe, resolve, resolve_splits
+from tunesmith.data.sources import Source, Spec, describe, resolve, resolve_splits
 from tunesmith.errors import DataError
 from tunesmith.recipe.paths import absolute
 from tunesmith.tasks.base import Preprocessing, State, Stats, Task
@@ -71,7 +73,7 @@ def prepare_frozen(
     recipe: Recipe,
     task: Task,
     preprocessing: Preprocessing,
-    source: str | Sequence[str],
+    source: Spec,
     *,
     output_dir: str,
     base_dir: str = ".",
@@ -80,11 +82,10 @@ def prepare_frozen(
 ) -> PreparedData:
     """Other data for a model whose state is frozen, as the one split ``test``: the same checks, nothing learned from it.
 
-    ``source`` is a path, glob, URI or Hub id, or a list of them, relative to ``base_dir``. A label that the state lacks is a
-    bad row. Raises :class:`DataError`.
+    ``source`` is a path, glob, URI or Hub id, a list of them, or a mapping from names to such, each a domain; relative to
+    ``base_dir``. A label that the state lacks is a bad row. Raises :class:`DataError`.
     """
-    specs = source if isinstance(source, str) else list(source)
-    sources = {"test": resolve(specs, "auto", base_dir, "test")["test"]}
+    sources = {"test": resolve(source, "auto", base_dir, "test")["test"]}
     cache = Cache(recipe.data.cache_dir or storage.join(output_dir, ".cache"))
     hashes = key.data_hashes(sources, cache.local)
     name = key.prepared_key(recipe, task, hashes, sources, state=preprocessing.state)
@@ -103,6 +104,16 @@ class Part:
     data: Ingested
     rows: np.ndarray
     """Sorted indices, int64."""
+
+    @property
+    def domains(self) -> Domains | None:
+        """The named data set of each row."""
+        return self.data.domains.take(self.rows) if self.data.domains is not None else None
+
+    def of_domains(self) -> dict[str, Part]:
+        """The rows of each named data set that has any here."""
+        found = self.domains.rows() if self.domains is not None else {}
+        return {name: Part(self.name, self.data, self.rows[chosen]) for name, chosen in found.items()}
 
     def tables(self, size: int) -> Iterator[tuple[np.ndarray, pa.Table]]:
         """The rows in order, ``size`` at a time, each with their indices."""
@@ -148,11 +159,16 @@ def _build(
         seen = {name: data.seen for name, data in given.items()}
         problems.settle(seen)
         check_usable({name: data.count for name, data in given.items()}, problems, sum(seen.values()))
+        for name, data in given.items():
+            check_filled(name, data.domains, f"can be used\n{problems.message(sum(seen.values()))}")
         listed = absolute(recipe.data.known_faults, recipe.base_dir) if recipe.data.known_faults and frozen is None else None
         known = read_known(listed, task, given)
         clock.lap("read")
 
         treated = treat(recipe.data, task, given, scratch, learning=frozen is None)
+        for name, data in treated.given.items():
+            left = data.domains and data.domains.take(treated.kept[name])
+            check_filled(name, left, "is left without duplicates, conflicts and leaks\n    → Leave the domain out.")
         clock.lap("care")
 
         made = partition(recipe.data, treated) if frozen is None else {"test": (given["test"], treated.kept["test"])}
@@ -161,6 +177,7 @@ def _build(
             count_made(treated, task, made)
             parts[0].rows, treated.found["label_errors"] = audit(recipe.data, task, parts[0].data, parts[0].rows, treated.flags)
             treated.found |= {"known_faults": measured(known, treated.flags)} if known else {}
+            _check_domain_labels(parts[0], task, recipe)
         state = task.freeze(_collect(task, parts[0]), recipe) if frozen is None else frozen.state
         learned_from = len(parts[0].rows)
         parts = [_limited(_admitted(part, task, state, problems), recipe) for part in parts]
@@ -181,6 +198,11 @@ def _build(
             done += len(part.rows)
         problems.settle(seen)
         check_usable({part.name: len(part.rows) for part in parts}, problems, sum(seen.values()))
+        for part in parts:
+            if part.data.name == part.name != "train":  # given as it is, and perhaps with classes that training lacks
+                check_filled(part.name, part.domains, f"can be used\n{problems.message(sum(seen.values()))}")
+        if frozen is None:
+            tell_unseen(parts[0].domains)
         clock.lap("encode")
     shutil.rmtree(scratch)
     storage.write_json(folder / MANIFEST, _manifest(recipe, task, sources, hashes, parts, state, problems, treated, clock))
@@ -194,6 +216,13 @@ def _collect(task: Task, part: Part) -> Stats:
         if len(stats) == 64:
             stats = [task.merge(stats)]
     return task.merge(stats)
+
+
+def _check_domain_labels(train: Part, task: Task, recipe: Recipe) -> None:
+    """That the named data sets of ``train`` have classes in common, where the task has classes."""
+    stats = {name: _collect(task, part).get("labels") for name, part in train.of_domains().items()}
+    held = {name: [label for label, count in found.items() if count] for name, found in stats.items() if found is not None}
+    check_labels(held, declared=recipe.data.labels is not None)
 
 
 def _admitted(part: Part, task: Task, state: State, problems: Problems) -> Part:
@@ -210,7 +239,7 @@ def _admitted(part: Part, task: Task, state: State, problems: Problems) -> Part:
 
 
 def _limited(part: Part, recipe: Recipe) -> Part:
-    """The training split cut to ``data.max_train_samples``, drawn so that classes keep their shares, or to
+    """The training split cut to ``data.max_train_samples``, drawn so that classes and domains keep their shares, or to
     ``data.few_shot.per_class`` rows of each class; others as they are.
     """
     if part.name == "train" and recipe.data.few_shot.per_class is not None:
@@ -219,11 +248,16 @@ def _limited(part: Part, recipe: Recipe) -> Part:
     if part.name != "train" or size is None or size >= len(part.rows):
         return part
     strata = part.data.strata[part.rows] if part.data.strata is not None else None
+    if part.domains is not None:
+        strata = part.domains.codes if strata is None else groups.pair_codes(strata, part.domains.codes)
     return Part(part.name, part.data, part.rows[split.subset(len(part.rows), size, strata, recipe.data.split.seed)])
 
 
 def _few(part: Part, per_class: int, seed: int) -> Part:
-    """So many rows of each class. Raises :class:`DataError` where there are no classes, or too few rows of one."""
+    """So many rows of each class, of which domains keep their shares.
+
+    Raises :class:`DataError` where there are no classes, or too few rows of one.
+    """
     if part.data.strata is None:
         raise DataError("data.few_shot: the rows have no class to draw by\n    → Use data.max_train_samples.")
     strata = part.data.strata[part.rows]
@@ -235,7 +269,11 @@ def _few(part: Part, per_class: int, seed: int) -> Part:
             f"data.few_shot.per_class is {per_class}, but the training split has fewer rows of some classes: "
             f"{', '.join(short[:5])}{more}\n    → Lower data.few_shot.per_class to {int(counts[counts > 0].min())}."
         )
-    return Part(part.name, part.data, part.rows[split.per_class(strata, per_class, seed)])
+    if part.domains is None:
+        return Part(part.name, part.data, part.rows[split.per_class(strata, per_class, seed)])
+    of_class = (np.flatnonzero(strata == code) for code in np.unique(strata))
+    drawn = [some[split.subset(len(some), per_class, part.domains.codes[some], seed)] for some in of_class]
+    return Part(part.name, part.data, part.rows[np.sort(np.concatenate(drawn))])
 
 
 def write_split(part: Part, encoder: Encoder, engine: Engine, folder: Path, problems: Problems, progress: Any) -> np.ndarray:
@@ -338,6 +376,7 @@ def _manifest(
                 "given": part.name in sources,
                 "files": part.data.files,
                 "labels": _labels(part),
+                **_domains(part),
             }
             for part in parts
         },
@@ -349,6 +388,15 @@ def _manifest(
         "state": state,
         "durations": clock.laps,
     }
+
+
+def _domains(part: Part) -> dict[str, Any]:
+    """Rows and classes of each named data set, in the order of their codes; nothing where data sets have no names."""
+    if part.domains is None:
+        return {}
+    of_domains, counts = part.of_domains(), part.domains.counts()
+    labels = {name: _labels(one) for name, one in of_domains.items()}
+    return {"domains": {name: {"rows": count, "labels": labels.get(name)} for name, count in counts.items()}}
 
 
 def rows_hash(part: Part) -> str:

@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from tunesmith import storage
 from tunesmith.data import rows
+from tunesmith.data.domains import Domains
 from tunesmith.data.features import FeatureFile
 from tunesmith.data.lock import lock
 from tunesmith.errors import DataError
@@ -50,6 +51,7 @@ class Split:
         """BLAKE2b-128 over the contents of its rows, in order."""
         self.source: list[str] = entry["source"]
         """The specs that it was made from."""
+        self._domains: tuple[str, ...] = tuple(entry.get("domains") or ())
         self.folder = folder
         """Where its files are on this machine."""
         self._columns = columns
@@ -74,6 +76,13 @@ class Split:
         """A name for each example, ``[n]``: from its contents, so that it is the same in every run over the same rows."""
         column = self._table[rows.ID]
         return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+
+    @cached_property
+    def domains(self) -> Domains | None:
+        """The named data set of each example; None where data sets have no names."""
+        if not self._domains:
+            return None
+        return Domains(self._domains, self._table[rows.DOMAIN].to_numpy().astype(np.int32))
 
     def features(self, indices: Indices) -> list[Features]:
         """What the task stored of these examples, in this order. The arrays are read-only views of the file."""

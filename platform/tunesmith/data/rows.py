@@ -1,7 +1,8 @@
 """Rows as they are kept: the task's roles, the user's other columns, where each row came from, and what it says in 64 bits.
 
 A table of rows has one column for each role, ``ROLE:bytes`` where an image or a sound came inside the data rather than as a
-file, every other scalar column of the user under its own name, and the columns :data:`ROW`, :data:`FILE` and :data:`HASH`.
+file, every other scalar column of the user under its own name, and the columns :data:`ROW`, :data:`FILE`,
+:data:`HASH` and, where data sets have names, :data:`DOMAIN`.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ FILE = "__file"
 """Which file: an index into the list in the manifest."""
 HASH = "__hash"
 """64 bits of the roles' contents."""
+DOMAIN = "__domain"
+"""Which named data set: an index into the split's list in the manifest; only where data sets have names."""
 ID = "__id"
 """The hash in hexadecimal, and ``-2`` … for further rows of the same content."""
-OWN = (ROW, FILE, HASH, ID)
+OWN = (ROW, FILE, HASH, ID, DOMAIN)
 
 MEDIA = frozenset({"image", "audio", "mask"})
 """Kinds whose values are files, or their bytes."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from tunesmith import storage
 from tunesmith.data import hub, imagefolder
@@ -17,7 +18,9 @@ from tunesmith.errors import DataError, nearest
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
 
-    from tunesmith.recipe.data import DataSection
+    from tunesmith.recipe.data import DataSection, DomainSection
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
@@ -68,6 +71,8 @@ class Source:
     files: tuple[File, ...]
     root: str
     """The folder that file names are relative to."""
+    domain: str | None = None
+    """The name of the data set that it is of; None where data sets have no names."""
 
     def chunks(self) -> Iterator[Chunk]:
         """The rows of all files, in order. Raises :class:`DataError` for a file that cannot be read at all."""
@@ -96,6 +101,9 @@ class Source:
         return digest.hexdigest()
 
 
+Spec: TypeAlias = "str | Sequence[str | DomainSection] | Mapping[str, str | Sequence[str]]"
+
+
 def resolve_splits(data: DataSection, base_dir: str) -> dict[str, tuple[Source, ...]]:
     """The sources of each split that is given. A folder or Hub id under ``data.train`` may bring validation and test too."""
     given = {"train": data.train, "validation": data.validation, "test": data.test}
@@ -107,19 +115,48 @@ def resolve_splits(data: DataSection, base_dir: str) -> dict[str, tuple[Source, 
         found[split] = together.pop(split)
         if split == "train":
             found.update({other: sources for other, sources in together.items() if given[other] is None})
+            _tell_partly(found)
     return {split: found[split] for split in SPLITS if split in found}
 
 
-def resolve(spec: str | Sequence[str], format: str, base_dir: str, split: str) -> dict[str, tuple[Source, ...]]:
+def resolve(spec: Spec, format: str, base_dir: str, split: str) -> dict[str, tuple[Source, ...]]:
     """The sources of a spec by split: always ``split``, and others where a folder or Hub id holds them too.
+
+    A mapping from names to places, or a list of named data sets, gives sources that know their domain.
 
     Raises :class:`DataError` for what is not there (with the nearest name that is), empty, or of an unknown kind.
     """
     merged: dict[str, tuple[Source, ...]] = {}
-    for one in [spec] if isinstance(spec, str) else spec:
+    for domain, one in _places(spec):
         for name, sources in _resolve_one(one, format, base_dir, split).items():
-            merged[name] = (*merged.get(name, ()), *sources)
+            merged[name] = (*merged.get(name, ()), *(replace(source, domain=domain) for source in sources))
     return merged
+
+
+def _places(spec: Spec) -> Iterator[tuple[str | None, str]]:
+    """Each place with the name of its domain."""
+    if isinstance(spec, str):
+        yield None, spec
+    elif isinstance(spec, Mapping):
+        for name, one in spec.items():
+            yield from ((name, place) for _, place in _places(one))
+    else:
+        for each in spec:
+            yield from _places(each if isinstance(each, str) else {each.name: each.path})
+
+
+def domain_names(sources: Sequence[Source]) -> tuple[str, ...]:
+    """The domains of some sources, in their order; none where data sets have no names."""
+    return tuple(dict.fromkeys(source.domain for source in sources if source.domain is not None))
+
+
+def _tell_partly(found: Mapping[str, tuple[Source, ...]]) -> None:
+    """Say where some domains bring a split of their own and others do not: the others have no row in it."""
+    for split in [name for name in found if name != "train"]:
+        brought = domain_names(found[split])
+        lacking = [name for name in domain_names(found["train"]) if name not in brought]
+        if brought and lacking:
+            log.warning("the %s split is that of %s: %s brings none", split, " and ".join(brought), " and ".join(lacking))
 
 
 def _resolve_one(spec: str, format: str, base_dir: str, split: str) -> dict[str, tuple[Source, ...]]:

@@ -52,7 +52,7 @@ def stratified(strata: np.ndarray, shares: Shares, seed: int) -> Splits:
     room = np.maximum(counts - 1, 0)
     quotas = {}
     for name in reversed(sizes):  # the test split first: it must be the most representative
-        quotas[name] = _apportion(counts * shares[name], sizes[name], room)
+        quotas[name] = apportion(counts * shares[name], sizes[name], room)
         room = room - quotas[name]
     if any(not quota.sum() for quota in quotas.values()):
         raise _too_few(n, shares, f" in {len(classes)} classes")
@@ -115,7 +115,7 @@ def subset(n: int, size: int, strata: np.ndarray | None, seed: int) -> np.ndarra
         return np.sort(np.random.default_rng(seed).permutation(n)[:size])
     classes, codes = np.unique(strata, return_inverse=True)
     counts = np.bincount(codes, minlength=len(classes))
-    quota = _apportion(counts * (size / n), size, counts)
+    quota = apportion(counts * (size / n), size, counts)
     order = np.random.default_rng(seed).permutation(n)
     rank = rank_within(codes[order])
     return np.sort(order[rank < quota[codes[order]]])
@@ -161,7 +161,7 @@ def _sizes(n: int, shares: Shares) -> dict[str, int]:
     return sizes
 
 
-def _apportion(exact: np.ndarray, total: int, room: np.ndarray) -> np.ndarray:
+def apportion(exact: np.ndarray, total: int, room: np.ndarray) -> np.ndarray:
     """Whole numbers next to ``exact`` that sum to ``total`` as nearly as ``room`` allows: largest remainders first."""
     whole = np.floor(exact + 1e-9).astype(np.int64)
     quota: np.ndarray = np.minimum(whole, room)

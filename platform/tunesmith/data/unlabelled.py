@@ -142,7 +142,20 @@ def _as_given(split: Split, task: Task) -> Ingested:
     with pa.memory_map(str(file)) as stream:
         schema = pa.ipc.open_file(stream).schema
     return Ingested(
-        split.name, [], {}, schema, len(split), nothing, np.array(hashed, np.uint64), nothing, 0, None, [], len(split), [file]
+        split.name,
+        [],
+        {},
+        schema,
+        len(split),
+        nothing,
+        np.array(hashed, np.uint64),
+        nothing,
+        0,
+        None,
+        [],
+        len(split),
+        None,
+        [file],
     )
 
 

@@ -22,6 +22,7 @@ from tunesmith import storage
 from tunesmith.data.prepare import prepare, prepare_frozen
 from tunesmith.data.prepared import PreparedData, Split
 from tunesmith.errors import DataError, UserError, nearest
+from tunesmith.evaluation.domains import domain_results, judged_apart, over_domains, worst_of
 from tunesmith.evaluation.examples import best_and_worst
 from tunesmith.evaluation.predictions import Progress, constant_records, in_blocks, read_predictions, write_predictions
 from tunesmith.evaluation.results import Baseline, ClassResult, Estimates, Evaluation, SliceResult, compact
@@ -47,7 +48,7 @@ CLASS_METRICS = ("precision", "recall", "f1", "support", "predicted")
 def evaluate_run(
     run: Run,
     *,
-    data: str | None = None,
+    data: str | Mapping[str, str] | None = None,
     split: str | None = None,
     prepared: PreparedData | None = None,
     judges: Judges | None = None,
@@ -60,7 +61,8 @@ def evaluate_run(
 
     Args:
         run: a finished run.
-        data: other labelled data: a path, glob, URI or Hub id, relative to the working directory.
+        data: other labelled data: a path, glob, URI or Hub id, relative to the working directory; or a mapping from names to
+            such, each a domain that is judged by itself too.
         split: ``test``, ``validation`` or ``train`` of the run's own data.
         prepared: the run's prepared data, where it is open already; else it is looked up, or made again.
         judges: who answers for the run's models; this process where not said.
@@ -86,21 +88,28 @@ def evaluate_run(
     write_predictions(place, judges.records("model", judged, progress), judged, columns)
     records = read_predictions(place)
     model = _bootstrap(task, state, records, settings)
+    headline = _headline(task, recipe.training.metric_for_best_model, model)
+    apart = judged.domains.rows() if judged.domains is not None else {}
+    by_domain = judged_apart(lambda part: _bootstrap(task, state, part, settings), records, apart)
+    domains = domain_results(by_domain, _trained_on(run), settings.confidence, lambda metric: not _is_of_class(metric))
 
     found = Evaluation(
         run=run.name,
         task=task.name,
         split=name,
         n=len(judged),
-        headline=_headline(task, recipe.training.metric_for_best_model, model),
+        headline=headline,
         metrics={key: one for key, one in model.estimates(settings.confidence).items() if not _is_of_class(key)},
         per_class=_per_class(model, settings.confidence),
-        baselines=_baselines(model, judges, judged, own, run) if settings.baseline else {},
+        baselines=_baselines(model, by_domain, judges, judged, own, run) if settings.baseline else {},
         slices={column: _slices(task, state, records, values, settings) for column, values in columns.items()},
+        domains=domains,
+        domain_mean=over_domains(domains),
+        worst_domain=worst_of(domains, headline),
         retention=judge_retention(run, judges, own, progress) if data is None and split is None else {},
         charts=[compact(chart) for chart in task.charts(records, state)],
         confidence=settings.confidence,
-        source=data,
+        source=_said(data),
         data_hash=judged.hash,
         warnings=_warnings(model, judged, name, split, data, columns) + _uneven(state, run, data),
         folder=folder,
@@ -136,7 +145,12 @@ def _own_data(run: Run, task: Task, progress: Progress | None) -> PreparedData:
 
 
 def _judged_split(
-    run: Run, judges: Judges, own: Any, data: str | None, split: str | None, progress: Progress | None
+    run: Run,
+    judges: Judges,
+    own: Any,
+    data: str | Mapping[str, str] | None,
+    split: str | None,
+    progress: Progress | None,
 ) -> tuple[Split, str]:
     """The examples to judge, and the name of their split."""
     if data is not None:
@@ -173,10 +187,22 @@ def _judged_split(
     return splits[name], name
 
 
-def _folder_name(data: str | None, split: str) -> str:
+def _said(data: str | Mapping[str, str] | None) -> str | None:
+    """Other data as it was given on the command line."""
+    return ", ".join(f"{name}={place}" for name, place in data.items()) if isinstance(data, Mapping) else data
+
+
+def _trained_on(run: Run) -> list[str] | None:
+    """The domains that the training split has rows of; None where its data sets have no names."""
+    held = run.manifest.get("data", {}).get("train", {}).get("domains")
+    return [name for name, one in held.items() if one["rows"]] if held else None
+
+
+def _folder_name(data: str | Mapping[str, str] | None, split: str) -> str:
     """``validation``, or the file's name with a stamp, so that no judgement overwrites another's."""
     if data is None:
         return split
+    data = "-".join(data) if isinstance(data, Mapping) else data
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(storage.name(data)).stem).strip("-.") or "data"
     return f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
@@ -211,10 +237,21 @@ def _per_class(model: Bootstrap, confidence: float) -> dict[str, ClassResult]:
     return found
 
 
-def _baselines(model: Bootstrap, judges: Judges, judged: Split, own: Any, run: Run) -> dict[str, Baseline]:
-    """The pre-trained model as it is, and the shares of the training labels, on the same examples."""
+def _baselines(
+    model: Bootstrap, by_domain: Mapping[str, Bootstrap], judges: Judges, judged: Split, own: Any, run: Run
+) -> dict[str, Baseline]:
+    """The pre-trained model as it is, and the shares of the training labels, on the same examples; of each domain as well."""
     task, state, settings = judges.task, judges.preprocessing.state, run.recipe.evaluation
     found = {}
+
+    def beside(place: str, title: str) -> Baseline:
+        records = read_predictions(place)
+        whole = _beside(model, _bootstrap(task, state, records, settings), title, settings)
+        apart = judged.domains.rows() if judged.domains is not None else {}
+        others = judged_apart(lambda part: _bootstrap(task, state, part, settings), records, apart)
+        parts = {name: _beside(one, others[name], title, settings) for name, one in by_domain.items()}
+        return dataclasses.replace(whole, domains=parts)
+
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as scratch:
         place = str(Path(scratch, PREDICTIONS))
         title = "the pre-trained model"
@@ -227,7 +264,7 @@ def _baselines(model: Bootstrap, judges: Judges, judged: Split, own: Any, run: R
                 found[BASE_MODEL] = Baseline(title, skipped="its head answers with other classes")
             else:
                 write_predictions(place, judges.records("base", judged), judged, {})
-                found[BASE_MODEL] = _beside(model, _bootstrap(task, state, read_predictions(place), settings), title, settings)
+                found[BASE_MODEL] = beside(place, title)
 
         title = "guessing by the training labels' shares"
         try:
@@ -239,7 +276,7 @@ def _baselines(model: Bootstrap, judges: Judges, judged: Split, own: Any, run: R
                 found[MAJORITY] = Baseline(title, skipped="this task has no such baseline")
             else:
                 write_predictions(place, constant_records(answer, task, state, judged), judged, {})
-                found[MAJORITY] = _beside(model, _bootstrap(task, state, read_predictions(place), settings), title, settings)
+                found[MAJORITY] = beside(place, title)
     return found
 
 
@@ -262,7 +299,7 @@ def _slices(
 
 
 def _warnings(
-    model: Bootstrap, judged: Split, name: str, asked: str | None, data: str | None, columns: Mapping[str, pa.Array]
+    model: Bootstrap, judged: Split, name: str, asked: str | None, data: Any, columns: Mapping[str, pa.Array]
 ) -> list[str]:
     """What a reader must know before trusting the numbers; ``asked`` is the split that was asked for."""
     said = []
@@ -288,7 +325,7 @@ def _warnings(
     return said
 
 
-def _uneven(state: State, run: Run, data: str | None) -> list[str]:
+def _uneven(state: State, run: Run, data: Any) -> list[str]:
     """That the classes were very uneven in training, and nothing was done about it; in the run's own verdicts."""
     said = advice(state, run.recipe.training) if data is None else None
     return [said] if said else []

@@ -1,5 +1,7 @@
 """``predictions.parquet``: one row for each example, in the split's order, written as it is predicted.
 
+Where data sets have names, the column ``domain`` has them; a column of the data by that name becomes ``data.domain``.
+
 The split is predicted block by block (length-sorted inside a block), so that few blocks' records are in memory.
 """
 
@@ -13,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunesmith import storage
+from tunesmith.data import domains
 from tunesmith.data.prepared import Split
 from tunesmith.tasks.base import Answer, Example, Record, State, Task
 
@@ -36,6 +39,8 @@ def write_predictions(place: str, records: Records, split: Split, columns: Mappi
             table = _table(found, record_schema)
             record_schema = table.schema
             table = table.add_column(0, ID, split.ids.take(pa.array(block)))
+            if split.domains is not None:
+                table = table.append_column(domains.NAME, split.domains.take(block).column())
             for name, values in columns.items():
                 table = table.append_column(
                     name if name not in table.column_names else f"data.{name}", values.take(pa.array(block))

@@ -41,6 +41,16 @@ class SliceResult:
 
 
 @dataclass(frozen=True)
+class DomainResult:
+    """The examples of one named data set."""
+
+    n: int
+    metrics: Estimates
+    unseen: bool = False
+    """Whether the training split has no row of it."""
+
+
+@dataclass(frozen=True)
 class Baseline:
     """Another model on the same examples."""
 
@@ -51,6 +61,8 @@ class Baseline:
     """How much more the fine-tuned model has of each metric, paired by example."""
     skipped: str = ""
     """Why it was not judged; empty where it was."""
+    domains: dict[str, Baseline] = field(default_factory=dict)
+    """The same on the examples of each domain."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +127,12 @@ class Evaluation:
     """``base model`` and ``majority class``."""
     slices: dict[str, dict[str, SliceResult]] = field(default_factory=dict)
     """Column → value → what was found there."""
+    domains: dict[str, DomainResult] = field(default_factory=dict)
+    """Domain → what was found there, in the order of the recipe; empty where data sets have no names."""
+    domain_mean: Estimates = field(default_factory=dict)
+    """The mean over the domains, each weighing the same however many examples it has (macro mean)."""
+    worst_domain: str | None = None
+    """Where the headline metric is worst; None where there are fewer than two domains."""
     retention: dict[str, Retained] = field(default_factory=dict)
     """Retention set → what was kept of it."""
     charts: list[Chart] = field(default_factory=list)
@@ -153,14 +171,16 @@ class Evaluation:
             per_class={
                 k: ClassResult(v["support"], _estimates(v["metrics"]), v["predicted"]) for k, v in values["per_class"].items()
             },
-            baselines={
-                k: Baseline(v["title"], _estimates(v["metrics"]), _estimates(v["differences"]), v["skipped"])
-                for k, v in values["baselines"].items()
-            },
+            baselines={k: _baseline(v) for k, v in values["baselines"].items()},
             slices={
                 column: {k: SliceResult(v["n"], _estimates(v["metrics"])) for k, v in found.items()}
                 for column, found in values["slices"].items()
             },
+            domains={
+                k: DomainResult(v["n"], _estimates(v["metrics"]), v["unseen"]) for k, v in values.get("domains", {}).items()
+            },
+            domain_mean=_estimates(values.get("domain_mean", {})),
+            worst_domain=values.get("worst_domain"),
             retention={name: _retained(one) for name, one in values.get("retention", {}).items()},
             charts=[Chart(**chart) for chart in values["charts"]],
             worst=[_example(one) for one in values["worst"]],
@@ -221,6 +241,13 @@ def estimate(stored: Mapping[str, Any]) -> Estimate:
     """What :func:`plain` made of one."""
     value, low, high = (math.nan if stored[key] is None else float(stored[key]) for key in ("value", "low", "high"))
     return Estimate(value, low, high, stored["n"], stored["method"])
+
+
+def _baseline(stored: Mapping[str, Any]) -> Baseline:
+    domains = {name: _baseline(one) for name, one in stored.get("domains", {}).items()}
+    return Baseline(
+        stored["title"], _estimates(stored["metrics"]), _estimates(stored["differences"]), stored["skipped"], domains
+    )
 
 
 def _retained(stored: Mapping[str, Any]) -> Retained:

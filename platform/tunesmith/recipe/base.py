@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -55,7 +55,15 @@ def variants_of(annotation: Any) -> dict[str, type[Section]]:
     (inner,) = get_args(annotation)
     members = (section_of(_bare(member)) for member in alternatives(_bare(inner)))
     named = [member for member in members if member is not None and "name" in member.model_fields]
-    return {get_args(member.model_fields["name"].annotation)[0]: member for member in named}
+    literal = [member for member in named if get_origin(member.model_fields["name"].annotation) is Literal]
+    return {get_args(member.model_fields["name"].annotation)[0]: member for member in literal}
+
+
+def element_of(annotation: Any) -> type[Section] | None:
+    """The section that elements of a list are, which a field takes beside other things; None where it takes no such list."""
+    lists = (_bare(kind) for kind in alternatives(annotation))
+    inner = (section_of(get_args(kind)[0]) for kind in lists if get_origin(kind) is list)
+    return next((section for section in inner if section is not None), None)
 
 
 def _bare(annotation: Any) -> Any:

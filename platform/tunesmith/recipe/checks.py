@@ -14,6 +14,7 @@ from operator import attrgetter
 from tunesmith.errors import nearest
 from tunesmith.recipe import augment, hf_names, known_faults, loss_names, task_names
 from tunesmith.recipe.base import Section
+from tunesmith.recipe.data import domains_of
 from tunesmith.recipe.paths import INPUTS, absolute, at_hub, data_problem, is_uri, masked_lm_problem, model_problem, places_of
 from tunesmith.recipe.recipe import Recipe
 from tunesmith.recipe.yaml_tree import Keys
@@ -232,6 +233,9 @@ def unlabelled(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
     if facts and not facts.one_label:
         what = f"self-training labels whole rows with one class each, which {recipe.task} does not have"
         yield Finding(_at(key), what, "remove data.unlabelled", ("task",))
+    if domains_of(recipe.data.train):
+        what = "rows that a teacher labels belong to none of the named data sets of data.train"
+        yield Finding(_at(key), what, "give data.train as a list of places without names", ("data.train",))
     if recipe.data.validation is None and recipe.data.split.validation == 0:
         what = "whether the student is better than its teacher is decided on the validation split, and there is none"
         fix = "give data.validation, or a share such as data.split.validation: 0.1"

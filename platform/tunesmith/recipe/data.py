@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from tunesmith.recipe.augment import AnyOperation
 from tunesmith.recipe.base import Section
@@ -13,6 +14,49 @@ from tunesmith.recipe.few_shot import FewShotSection
 from tunesmith.recipe.unlabelled import UnlabelledSection
 
 Source = str | Annotated[list[str], Field(min_length=1)]
+
+DOMAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What a domain may be called."""
+
+UNLISTED, MIXED = "domains_unlisted", "domains_mixed"
+"""Kinds of mistakes in the shape of named data sets."""
+
+
+class DomainSection(Section):
+    """One of several data sets with names (domains). Each is judged by itself as well; the same name in ``train`` and ``test``
+    is the same domain.
+    """
+
+    name: str = Field(pattern=DOMAIN_NAME, max_length=80)
+    """What the domain is called: letters, digits, dots, dashes, underscores."""
+
+    path: Source
+    """A file, folder, glob, URI or Hub id, or a list of them, as a data set without a name has it."""
+
+    weight: float | None = Field(default=None, gt=0)
+    """In ``data.train``: this domain's share of an epoch's draws, relative to the others' weights; 1 where another domain has a
+    weight. An epoch has as many draws as there are training rows in all, whatever the weights. Without any weight every row
+    is drawn once in an epoch."""
+
+
+Sources = Source | Annotated[list[DomainSection], Field(min_length=1)]
+
+
+def domains_of(given: Sources | None) -> list[DomainSection]:
+    """The named data sets of a split; none where its data has no names."""
+    return [one for one in given if isinstance(one, DomainSection)] if isinstance(given, list) else []
+
+
+def weights_of(given: Sources | None) -> dict[str, float] | None:
+    """Each domain's weight, 1 where it has none; None where no domain has any.
+
+    >>> weights_of([DomainSection(name="clinic", path="a.csv", weight=2), DomainSection(name="lab", path="b.csv")])
+    {'clinic': 2.0, 'lab': 1.0}
+    """
+    found = domains_of(given)
+    if all(one.weight is None for one in found):
+        return None
+    return {one.name: 1.0 if one.weight is None else one.weight for one in found}
 
 
 class SplitSection(Section):
@@ -42,15 +86,17 @@ class SplitSection(Section):
 class DataSection(Section):
     """The labelled data."""
 
-    train: Source
+    train: Sources
     """A file, folder, glob, URI (``s3://…``, ``gs://…``, ``hdfs://…``) or Hub id (``hf://stanfordnlp/imdb``), or a list of
-    them. CSV, JSON Lines, Parquet, Arrow, or a folder of images. Relative to the recipe's file."""
+    them. CSV, JSON Lines, Parquet, Arrow, or a folder of images. Relative to the recipe's file. Several data sets may have
+    names and weights: ``[{name: clinic, path: clinic.csv, weight: 2}, {name: lab, path: lab/*.parquet}]``."""
 
-    validation: Source | None = None
+    validation: Sources | None = None
     """Rows to choose the checkpoint by. None splits them off ``train``."""
 
-    test: Source | None = None
-    """Rows for the verdict, never seen in training. None splits them off ``train``."""
+    test: Sources | None = None
+    """Rows for the verdict, never seen in training. None splits them off ``train``. With names, each domain is judged by itself
+    too; one that ``train`` lacks is marked as unseen."""
 
     format: Literal["auto", "csv", "json", "parquet", "arrow", "imagefolder", "hub"] = "auto"
     """``auto`` tells by the file's ending; a folder of class folders, or one with ``metadata.csv`` or ``metadata.jsonl``,
@@ -111,3 +157,13 @@ class DataSection(Section):
 
     cache_dir: str | None = None
     """Where prepared data is kept, any URI that every node reaches. None is ``.cache`` under ``training.output_dir``."""
+
+    @field_validator("train", "validation", "test", mode="before")
+    @classmethod
+    def _all_named_or_none(cls, value: Any) -> Any:
+        """Named data sets stand in a list, with none that has no name among them."""
+        if isinstance(value, dict):
+            raise PydanticCustomError(UNLISTED, "a data set with a name stands in a list")
+        if isinstance(value, list) and len({isinstance(one, dict | DomainSection) for one in value}) > 1:
+            raise PydanticCustomError(MIXED, "data sets with and without names are mixed")
+        return value

@@ -12,7 +12,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from tunesmith.errors import Mistake, nearest
-from tunesmith.recipe.base import Section, section_of, variants_of
+from tunesmith.recipe.base import Section, element_of, section_of, variants_of
+from tunesmith.recipe.data import MIXED, UNLISTED
 from tunesmith.recipe.keys import choices, suggest, wanted
 from tunesmith.recipe.yaml_tree import Keys, Tree
 
@@ -32,7 +33,9 @@ def explain(model: type[BaseModel], errors: Sequence[ErrorDetails], tree: Tree, 
     """One mistake for each value that pydantic refused; the branches of a union are one mistake."""
     refused: dict[Keys, ErrorDetails] = {}
     for error in errors:
-        refused.setdefault(way(error["loc"], tree.values), error)
+        keys = way(error["loc"], tree.values)
+        if not (error["type"] == "string_type" and _holds_sections(model, keys) and isinstance(error["input"], dict)):
+            refused.setdefault(keys, error)
     inner = {keys[:depth] for keys in refused for depth in range(1, len(keys))}
     return [_explain(model, keys, error, tree, file) for keys, error in refused.items() if keys not in inner]
 
@@ -76,7 +79,7 @@ def _explain(model: type[BaseModel], keys: Keys, error: ErrorDetails, tree: Tree
     key = dotted(keys)
     mark = tree.mark(keys)
     place = (mark.source or file, mark.line)
-    told = _element(model, keys, error, tree.values)
+    told = _domain(model, keys, error, tree.values) or _element(model, keys, error, tree.values)
     if told:
         return Explained(Mistake(key, *told, *place), keys, (key,))
     if error["type"] == "extra_forbidden":
@@ -118,6 +121,38 @@ def _element(model: type[BaseModel], keys: Keys, error: ErrorDetails, values: An
     if name in named:
         return str(error["msg"]).removeprefix("Value error, "), "correct the values"
     return f"there is no {name!r}", f"did you mean {near}?" if near else "write one of " + ", ".join(named)
+
+
+def _holds_sections(model: type[BaseModel], keys: Keys) -> bool:
+    """Whether it is an element of a list that may hold sections: that it is no text then says nothing."""
+    field = _field(model, keys[:-1]) if keys and isinstance(keys[-1], int) else None
+    return field is not None and element_of(field.annotation) is not None
+
+
+def _domain(model: type[BaseModel], keys: Keys, error: ErrorDetails, values: Any) -> tuple[str, str] | None:
+    """What is wrong with data sets that have names, and what to write; None where the key is of something else."""
+    if error["type"] == UNLISTED:
+        return str(error["msg"]), "put a dash before it, as before the names of a list: - {name: clinic, path: clinic.csv}"
+    if error["type"] == MIXED:
+        return str(error["msg"]), "give each of them a name, or none: [{name: clinic, path: clinic.csv}, …]"
+    at = next((n for n, key in enumerate(keys) if isinstance(key, int)), len(keys))
+    field = _field(model, keys[:at])
+    section = element_of(field.annotation) if field else None
+    if section is None or len(keys) < at + 2:
+        return None
+    for key in keys[: at + 1]:
+        values = values[key]
+    key = str(keys[at + 1])
+    inner = section.model_fields.get(key) if isinstance(values, dict) else None
+    if inner is None:
+        near = nearest(key.lower(), section.model_fields)
+        return f"a data set has no {key!r}", f"did you mean {near}?" if near else "it has " + ", ".join(section.model_fields)
+    if error["type"] == "missing":
+        return f"the data set has no {key}", f"add {key}: {_first_sentence(inner)}"
+    if error["type"] == "string_pattern_mismatch":
+        fix = f"write letters, digits, dots, dashes and underscores, such as {safe_name(str(error['input']))}"
+        return f"found {shown(error['input'])}, which is no name for a domain", fix
+    return _wrong_value(key, inner, error["input"], len(keys) > at + 2, error["type"])
 
 
 def _argument(section: type[Section], keys: Keys, error: ErrorDetails) -> tuple[str, str]:

@@ -177,6 +177,7 @@ SAME_AS: dict[str, str] = {
     "test_size": "data.split.test",
     "val_size": "data.split.validation",
     # words of other trainers
+    "datasets": "data.train",
     "lr": "training.learning_rate",
     "epochs": "training.num_train_epochs",
     "num_epochs": "training.num_train_epochs",

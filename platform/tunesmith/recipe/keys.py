@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tunesmith.errors import nearest
-from tunesmith.recipe.base import alternatives, section_of, variants_of
+from tunesmith.recipe.base import alternatives, element_of, section_of, variants_of
 from tunesmith.recipe.hf_names import FORMER_ARGUMENTS, SAME_AS, TRAINING_ARGUMENTS
 
 
@@ -146,6 +146,8 @@ def _one(kind: Any, metadata: list[Any]) -> str:
         inner = get_args(kind)[0]
         if named := variants_of(kind):
             return "a list of sections, each with a name out of " + ", ".join(named)
+        if section := element_of(kind):
+            return "a list of sections of " + ", ".join(section.model_fields)
         if inner in (int, float):
             return "a list of numbers"
         return "a list of texts" if inner is str else f"a list of words out of {', '.join(choices(inner))}"

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from tunesmith.errors import Mistake, RecipeError, UserError, nearest
-from tunesmith.recipe import checks, forgetting_checks, keys, yaml_tree
+from tunesmith.recipe import checks, domain_checks, forgetting_checks, keys, yaml_tree
 from tunesmith.recipe.explain import Explained, dotted, explain, safe_name, way
 from tunesmith.recipe.paths import INPUTS, absolute, absolute_model, at_hub, each_augment_model, each_place, is_uri, neighbours
 from tunesmith.recipe.recipe import Recipe
@@ -168,7 +168,7 @@ def _take_as_written(tree: Tree, errors: Sequence[Any]) -> bool:
 def _findings(
     recipe: Recipe, tree: Tree, file: str, given: set[str], silenced: set[str], check_paths: bool
 ) -> Iterator[Mistake]:
-    every = (*checks.CHECKS, *forgetting_checks.CHECKS)
+    every = (*checks.CHECKS, *domain_checks.CHECKS, *forgetting_checks.CHECKS)
     for check in (*every, checks.paths) if check_paths else every:
         for finding in check(recipe, given):
             drawn_from = (_leaf(finding.keys), *finding.involves)

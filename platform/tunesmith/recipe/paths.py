@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from tunesmith.errors import nearest
 
 INPUTS = (
@@ -25,21 +27,30 @@ INPUTS = (
 """Keys whose relative paths start at the recipe's folder (on the command line: at the working directory)."""
 
 
+PATH = "path"
+"""The key of a named data set that holds where it is."""
+
+
 def each_place(value: Any, place: Callable[[str], str]) -> Any:
     """An input with ``place`` applied to each of its paths; it is one path, a list, or a mapping from names to either.
 
+    A mapping in a list is a named data set, whose ``path`` alone is one.
+
     >>> each_place({"old": ["a.csv", "b.csv"], "web": "c.csv"}, str.upper)
     {'old': ['A.CSV', 'B.CSV'], 'web': 'C.CSV'}
+    >>> each_place([{"name": "lab", "path": "a.csv"}], str.upper)
+    [{'name': 'lab', 'path': 'A.CSV'}]
     """
     if isinstance(value, dict):
         return {name: each_place(one, place) for name, one in value.items()}
     if isinstance(value, list):
-        return [each_place(one, place) for one in value]
+        return [{**one, PATH: each_place(one.get(PATH), place)} if _named(one) else each_place(one, place) for one in value]
     return place(value) if isinstance(value, str) else value
 
 
 def places_of(value: Any, below: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Each path of an input, with the keys and indices that lead to it."""
+    value = value.model_dump(include={PATH}) if isinstance(value, BaseModel) else value
     if isinstance(value, str):
         yield below, value
     elif isinstance(value, dict | list):
@@ -59,6 +70,11 @@ def each_augment_model(operations: Any, place: Callable[[str], str]) -> Any:
     return [
         {**one, key: place(one[key])} if isinstance(one, dict) and isinstance(one.get(key), str) else one for one in operations
     ]
+
+
+def _named(element: Any) -> bool:
+    """Whether an element of a list is a data set with a name."""
+    return isinstance(element, dict) and PATH in element
 
 
 def at_hub(key: str, format: str | None) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from pydantic import BaseModel
+
 from tunesmith.recipe import keys, yaml_tree
 from tunesmith.recipe.explain import for_people
 from tunesmith.recipe.recipe import Recipe
@@ -135,6 +137,8 @@ def _example(key: str, default: Any, facts: TaskFacts) -> Any:
 
 def inline(value: Any) -> str:
     """A value on one line, as YAML that reads back to it."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(exclude_unset=True)
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {inline(child)}" for key, child in value.items()) + "}"
     if isinstance(value, list):

@@ -61,6 +61,7 @@ def card(run: Run, found: Evaluation, pipeline: str) -> str:
         _results(found),
         *(["Class by class:", _classes(found)] if found.per_class else []),
         *_slices(found),
+        *_domains(found),
         "## Training",
         _training(run),
         "## Limits",
@@ -171,6 +172,17 @@ def _slices(found: Evaluation) -> list[str]:
         header = [_inline(column), "Examples", words.metric_title(name), f"{100 * found.confidence:g} % interval"]
         parts += [f"By `{_inline(column)}`:", _table(header, rows)]
     return parts
+
+
+def _domains(found: Evaluation) -> list[str]:
+    name = found.headline
+    named = {domain + (" (not in training)" if one.unseen else ""): one for domain, one in found.domains.items()}
+    rows = [
+        [_inline(domain), f"{one.n:,}", words.number(name, one.metrics[name].value), words.interval(name, one.metrics[name])]
+        for domain, one in named.items()
+    ]
+    header = ["Domain", "Examples", words.metric_title(name), f"{100 * found.confidence:g} % interval"]
+    return ["By domain:", _table(header, rows)] if rows else []
 
 
 def _training(run: Run) -> str:

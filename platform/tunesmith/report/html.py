@@ -18,6 +18,7 @@ from tunesmith.report import (
     adaptation,
     augmentation,
     care,
+    domains,
     imbalance,
     overfitting,
     plots,
@@ -40,6 +41,7 @@ SECTIONS = "tunesmith.report_sections"
 
 PARTS = (
     care.section,
+    domains.section,
     imbalance.section,
     augmentation.section,
     self_training.section,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from tunesmith.recipe.data import weights_of
 from tunesmith.report import plots
 from tunesmith.tasks.weights import advice, class_weights, remedies
 
@@ -28,7 +29,7 @@ def section(run: Run, evaluation: Evaluation) -> Section | None:
     found = report.get("imbalance")
     if not found:
         return None
-    training = run.recipe.training
+    training, by_domain = run.recipe.training, weights_of(run.recipe.data.train) is not None
     rows = report.get("splits", {}).get("train", {}).get("rows", 0)
     counts: dict[str, int] = found["counts"]
     state = {"labels": list(counts), "label_counts": list(counts.values())}
@@ -36,10 +37,10 @@ def section(run: Run, evaluation: Evaluation) -> Section | None:
     shown = template.render(
         found=found,
         advice=advice(state, training),
-        done=_done(training),
+        done=_done(training, by_domain),
         classes=_classes(state, rows, training, evaluation.per_class),
         weighed=training.class_weights != "none",
-        drawn=_drawn_evenly(training, counts, rows),
+        drawn=_drawn_evenly(training, counts, rows) and not by_domain,
         total=len(counts),
         split=evaluation.split,
     )
@@ -75,7 +76,7 @@ def _drawn_evenly(training: TrainingSection, counts: Mapping[str, int], rows: in
     return training.sampling == "balanced" and sum(counts.values()) == rows
 
 
-def _done(training: TrainingSection) -> list[str]:
+def _done(training: TrainingSection, by_domain: bool) -> list[str]:
     """What the recipe does about it, in sentences."""
     said = {
         "inverse": "In the loss, a class weighs as one over its number of examples.",
@@ -86,7 +87,8 @@ def _done(training: TrainingSection) -> list[str]:
         kind = training.class_weights if isinstance(training.class_weights, str) else ""
         done.append(said.get(kind, "In the loss, the classes weigh as the recipe says."))
     if training.sampling == "balanced":
-        done.append("Every epoch drew each class equally often, as many examples in all as there are.")
+        within = "within the share of each domain " if by_domain else ""
+        done.append(f"Every epoch drew each class {within}equally often, as many examples in all as there are.")
     if training.loss == "focal":
         gamma = training.loss_args.get("gamma", 2.0)
         done.append(f"Examples that the model already had right counted less (focal loss, gamma {gamma:g}).")

@@ -34,9 +34,10 @@ def check_training(recipe: Recipe, task: Task, prepared: PreparedData, old: OldP
         ModelError: layers that cannot be grouped, a head that cannot be told, no module to adapt.
     """
     check_criterion(recipe, prepared.state)
-    check_sampling(recipe, task, prepared.splits["train"], prepared.state)
+    train = prepared.splits["train"]
+    check_sampling(recipe, task, train, prepared.state, train.domains)
     spec = FitSpec(recipe, task, Preprocessing(prepared.state))
-    data = FitData(prepared.splits["train"], replay=old.replay.open() if old.replay is not None else None)
+    data = FitData(train, replay=old.replay.open() if old.replay is not None else None)
     context = FitContext(world_size=recipe.training.num_workers)
     check_model(spec, *count_updates(spec, epoch_size(data, recipe.training.replay.share), context))
 

@@ -7,6 +7,10 @@ does not depend on the sampling. The draw knows nothing of workers or accumulati
 is gone through several times in an epoch, a larger one is continued where the epoch before stopped, so that nothing is left out
 for ever. Where an example shows several classes (labels, the tags of a sentence) it is drawn for each of them and brings the
 others along; examples that show none are one class more.
+
+Where named data sets (domains) have weights, each is drawn by its share of them, to within one draw (largest remainders), and
+its examples take turns alike. With ``balanced`` the domain's share comes first, and within it each of its classes is drawn
+equally often. Without weights domains do not matter: every example is drawn once.
 """
 
 from __future__ import annotations
@@ -16,10 +20,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from tunesmith.errors import UserError
+from tunesmith.data.domains import Domains
+from tunesmith.data.split import apportion
+from tunesmith.errors import DataError, UserError
+from tunesmith.recipe.data import weights_of
 from tunesmith.training.batch_plan import Indices
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tunesmith.recipe import Recipe
     from tunesmith.tasks.base import State, Task
     from tunesmith.training.spec import Examples, FitSpec
@@ -53,7 +62,7 @@ class EveryExample:
 
 @dataclass(frozen=True)
 class Balanced:
-    """Each class equally often.
+    """Each group of examples (a class, a domain, a class of a domain) as often as its quota says.
 
     >>> sampler = Balanced((np.array([0, 1, 2, 3]), np.array([4])), (3, 2), units=5.0, seed=0)
     >>> sorted(sampler.draw(0).tolist() + sampler.draw(1).tolist())[6:]  # the class of one example comes twice each epoch
@@ -61,14 +70,14 @@ class Balanced:
     """
 
     members: tuple[Indices, ...]
-    """The examples that show each class; classes without any are left out."""
+    """The examples of each group; groups without any are left out."""
     quotas: tuple[int, ...]
     """How many of each are drawn in every epoch."""
     units: float
     seed: int
 
     def draw(self, epoch: int) -> Indices:
-        """The quota of each class, from where the epoch before stopped."""
+        """The quota of each group, from where the epoch before stopped."""
         drawn = [
             _in_turn(members, quota, epoch, (self.seed, index))
             for index, (members, quota) in enumerate(zip(self.members, self.quotas, strict=True))
@@ -76,25 +85,86 @@ class Balanced:
         return np.concatenate(drawn)
 
 
-def make_sampler(spec: FitSpec, train: Examples) -> Sampler:
-    """The sampler that the recipe asks for. Raises :class:`UserError` where the task has no classes to draw by."""
-    if spec.recipe.training.sampling == "none":
+def make_sampler(spec: FitSpec, train: Examples, domains: Domains | None = None) -> Sampler:
+    """The sampler that the recipe asks for; ``domains`` are those of the examples.
+
+    Raises :class:`UserError` where the task has no classes to draw by, :class:`DataError` where a domain has nothing to draw.
+    """
+    weights, even = weights_of(spec.recipe.data.train), spec.recipe.training.sampling != "none"
+    if weights is None and not even:
         return EveryExample(len(train), float(train.counts.sum()))
-    check_sampling(spec.recipe, spec.task, train, spec.preprocessing.state)
-    members = _members(spec, train)
-    share, rest = divmod(len(train), len(members))
-    quotas = [share + (index < rest) for index in range(len(members))]
+    check_sampling(spec.recipe, spec.task, train, spec.preprocessing.state, domains)
+    groups = _members(spec, train) if even else [np.arange(len(train), dtype=np.int64)]
+    if weights is None:
+        members, quotas = groups, _evenly(len(train), len(groups))
+    else:
+        assert domains is not None
+        members, quotas = _by_domain(groups, domains, domain_quotas(len(train), weights))
     units = sum(quota * float(train.counts[one].mean()) for quota, one in zip(quotas, members, strict=True))
     return Balanced(tuple(members), tuple(quotas), units, spec.recipe.training.seed)
 
 
-def check_sampling(recipe: Recipe, task: Task, train: Examples, state: State) -> None:
-    """That the task can be sampled as the recipe says. Raises :class:`UserError`."""
+def domain_quotas(draws: int, weights: Mapping[str, float]) -> dict[str, int]:
+    """How many of an epoch's draws each domain has: its share of the weights, by largest remainders.
+
+    >>> domain_quotas(100, {"clinic": 2, "lab": 1})
+    {'clinic': 67, 'lab': 33}
+    """
+    shares = np.array(list(weights.values()), dtype=np.float64)
+    exact = draws * (shares / shares.sum())
+    return dict(zip(weights, apportion(exact, draws, np.full(len(exact), draws)).tolist(), strict=True))
+
+
+def drawn_by_domain(sampler: Sampler, domains: Domains, epochs: int) -> dict[str, float]:
+    """Draws of each domain in an epoch: the mean over the first ``epochs``."""
+    drawn = np.concatenate([domains.codes[sampler.draw(epoch)] for epoch in range(epochs)])
+    counts = np.bincount(drawn, minlength=len(domains.names)) / epochs
+    return dict(zip(domains.names, counts.tolist(), strict=True))
+
+
+def check_sampling(recipe: Recipe, task: Task, train: Examples, state: State, domains: Domains | None = None) -> None:
+    """That the task and the domains can be sampled as the recipe says. Raises :class:`UserError`."""
+    weights = weights_of(recipe.data.train)
+    if weights is not None:
+        if domains is None:
+            raise ValueError("the recipe weighs domains, and nobody says of which domain an example is")
+        _check_drawn(domains.counts(), domain_quotas(len(train), weights), len(train))
     if recipe.training.sampling != "none" and task.classes_of(train.features([0]), state) is None:
         raise UserError(
             f"training.sampling is {recipe.training.sampling}, and the task {recipe.task} has no classes to draw by\n"
             "    → Remove it"
         )
+
+
+def _check_drawn(rows: Mapping[str, int], quotas: Mapping[str, int], draws: int) -> None:
+    """That every domain has rows to draw, and is drawn. Raises :class:`DataError`."""
+    for name, quota in quotas.items():
+        if not rows.get(name):
+            raise DataError(
+                f"data.train: the domain {name} has a weight, and no row in the training split: nothing can be drawn of it\n"
+                "    → Leave the domain or all weights out, give it more rows, or split otherwise (data.split, data.few_shot)."
+            )
+        if not quota:
+            raise DataError(
+                f"data.train: the weight of the domain {name} comes to none of the {draws:,} draws of an epoch\n"
+                "    → Raise its weight, or leave the domain out."
+            )
+
+
+def _by_domain(groups: list[Indices], domains: Domains, quotas: Mapping[str, int]) -> tuple[list[Indices], list[int]]:
+    """The examples of each group in each domain, and how often they are drawn: each group of a domain equally often."""
+    members, drawn = [], []
+    for code, name in enumerate(domains.names):
+        held = [some for group in groups if len(some := group[domains.codes[group] == code])]
+        members += held
+        drawn += _evenly(quotas[name], len(held))
+    return members, drawn
+
+
+def _evenly(draws: int, groups: int) -> list[int]:
+    """As many draws for each group, to within one."""
+    share, rest = divmod(draws, groups)
+    return [share + (index < rest) for index in range(groups)]
 
 
 def _members(spec: FitSpec, train: Examples) -> list[Indices]:

@@ -21,6 +21,7 @@ from tunesmith.training.unfreeze import Freezing
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from tunesmith.data.domains import Domains
     from tunesmith.recipe import Recipe
     from tunesmith.tasks.losses import Criterion
     from tunesmith.training.averaging import Average
@@ -79,6 +80,8 @@ class FitData:
     """Old data, of which ``training.replay.share`` is mixed into each epoch."""
     retention: Mapping[str, OldData] = field(default_factory=dict)
     """What the model knew before, watched at each evaluation."""
+    domains: Domains | None = None
+    """The named data set of each example of ``train``, which weights draw by."""
 
 
 @dataclass

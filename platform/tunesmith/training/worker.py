@@ -87,6 +87,7 @@ def _train(told: WorkerConfig, mailbox: Any) -> None:
         validation if validation is not None and len(validation) else None,
         replay=old.replay.open() if old.replay is not None else None,
         retention={name: OldData(place.open(), place.by) for name, place in old.retention.items()},
+        domains=prepared.splits["train"].domains,
     )
     # What was imported so far never becomes garbage; without this every collection walks all of torch.
     gc.collect()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
+from tunesmith.errors import UserError
 from tunesmith.verbs.options import on_option
 
 if TYPE_CHECKING:
@@ -27,7 +29,12 @@ MOST_SHOWN = 8
 
 @click.command("evaluate")
 @click.argument("run")
-@click.option("--data", metavar="PLACE", help="Other labelled data: a file, folder, glob, URI or Hub id.")
+@click.option(
+    "--data",
+    metavar="[NAME=]PLACE",
+    multiple=True,
+    help="Other labelled data: a file, folder, glob, URI or Hub id. Several, each NAME=PLACE, are judged by domain too.",
+)
 @click.option("--split", metavar="NAME", help="test, validation or train of the run's own data; test if not said.")
 @click.option(
     "--output-dir", default="runs", show_default=True, metavar="DIR", help="Where a RUN that is a name is looked for."
@@ -36,7 +43,7 @@ MOST_SHOWN = 8
     "--workers", type=click.IntRange(min=1), metavar="N", help="Spread it over N Ray workers; with --on 1 if not said."
 )
 @on_option
-def command(run: str, data: str | None, split: str | None, output_dir: str, workers: int | None, on: str | None) -> None:
+def command(run: str, data: tuple[str, ...], split: str | None, output_dir: str, workers: int | None, on: str | None) -> None:
     """Judge the model of RUN: a run's folder, URI, name, or `latest`.
 
     Without options the run's own verdict is made again; other data or another split goes to a folder under evaluations/.
@@ -45,14 +52,43 @@ def command(run: str, data: str | None, split: str | None, output_dir: str, work
     from tunesmith.verbs.console import out
 
     opened = Run.open(run, output_dir)
-    evaluation = evaluate(opened, data=data, split=split, on=on, workers=workers)
+    evaluation = evaluate(opened, data=parse_data(data), split=split, on=on, workers=workers)
     print_verdict(evaluation, opened, out())
+
+
+def parse_data(given: Sequence[str]) -> str | dict[str, str] | None:
+    """The place of other data, or places by the names of their domains.
+
+    >>> parse_data(["clinic=a.csv", "outside=s3://b/year=2024/c.csv"])
+    {'clinic': 'a.csv', 'outside': 's3://b/year=2024/c.csv'}
+    >>> parse_data(["s3://b/year=2024/c.csv"]), parse_data([])
+    ('s3://b/year=2024/c.csv', None)
+
+    Raises :class:`UserError` for several places of which one has no name, and for one name twice.
+    """
+    import os
+
+    from tunesmith.recipe.data import DOMAIN_NAME
+
+    found: dict[str, str] = {}
+    for one in given:
+        name, equals, place = one.partition("=")
+        if not equals or not re.match(DOMAIN_NAME, name) or os.path.exists(one):
+            if len(given) == 1:
+                return one
+            raise UserError(f"--data {one}: of several data sets each needs a name\n    → Write --data NAME={one}")
+        if not place:
+            raise UserError(f"--data {one}: it names no place\n    → Write --data {name}=FILE")
+        if name in found:
+            raise UserError(f"--data: two data sets are called {name}\n    → Give each a name of its own")
+        found[name] = place
+    return found or None
 
 
 def evaluate(
     run: Run | str,
     *,
-    data: str | None = None,
+    data: str | Mapping[str, str] | None = None,
     split: str | None = None,
     prepared: PreparedData | None = None,
     on: str | None = None,
@@ -133,12 +169,14 @@ def print_verdict(evaluation: Evaluation, run: Run, console: Console) -> None:
 
 
 def craft_notes(evaluation: Evaluation, run: Run) -> list[str]:
-    """What was kept of the old, what a teacher and the after-steps did, whether the model overfitted: a sentence each."""
+    """How domains differ, what was kept of the old, what a teacher and the after-steps did, overfitting: a sentence each."""
     from tunesmith.evaluation.calibration import sentence as calibration
-    from tunesmith.report import retention, self_training
+    from tunesmith.report import domains, retention, self_training
     from tunesmith.training.overfitting import overfitting
 
-    said = [retention.sentence(name, one, evaluation.headline) for name, one in evaluation.retention.items()]
+    by_domain = domains.sentence(evaluation)
+    said = [by_domain] if by_domain else []
+    said += [retention.sentence(name, one, evaluation.headline) for name, one in evaluation.retention.items()]
     said += self_training.sentences(run)
     if mixed := run.manifest.get("wise_ft"):
         said.append(retention.mixture(mixed))

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from tunesmith.training.trackers import Tracker
 
 
+COUNTED = 3
+"""Epochs whose draws are counted by domain; each has the same composition where domains have weights."""
+
+
 def train(
     recipe: Recipe | str,
     overrides: Sequence[str] = (),
@@ -195,6 +199,7 @@ def _fine_tune(recipe: Recipe, task: Task, run: Run, on: str | None, progress: P
         if unlabelled is not None:
             check_apart(task, unlabelled, old)
         _say_care(prepared)
+        _record_domains(recipe, task, run, prepared)
         _record_augmented(recipe, task, run, prepared)
         run.update(durations={"prepare": round(time.perf_counter() - begun, 1)})
         if not _needs_ray_first(recipe, on):
@@ -337,7 +342,7 @@ def _record_data(run: Run, prepared: PreparedData, unlabelled: PreparedData | No
 
     more = unlabelled.manifest["splits"] if unlabelled is not None else {}
     splits = {
-        name: {key: split[key] for key in ("rows", "hash", "source", "source_hash", "labels")}
+        name: {key: split[key] for key in ("rows", "hash", "source", "source_hash", "labels", "domains") if key in split}
         for name, split in {**prepared.manifest["splits"], **more}.items()
     }
     run.update(data=splits, split_hash=prepared.manifest["split_hash"], prepared=prepared.path)
@@ -355,6 +360,26 @@ def _say_care(prepared: PreparedData) -> None:
 
     for line in summary(prepared.manifest.get("care", {})):
         console.err().print(line, markup=False)
+
+
+def _record_domains(recipe: Recipe, task: Task, run: Run, prepared: PreparedData) -> None:
+    """What the domains' weights ask for and what an epoch draws of each, counted; in the record and in a line."""
+    from tunesmith.recipe.data import weights_of
+    from tunesmith.report.domains import composition_line
+    from tunesmith.tasks.base import Preprocessing
+    from tunesmith.training.sampling import drawn_by_domain, make_sampler
+    from tunesmith.training.spec import FitSpec
+    from tunesmith.verbs import console
+
+    train = prepared.splits["train"]
+    if train.domains is None:
+        return
+    sampler = make_sampler(FitSpec(recipe, task, Preprocessing(prepared.state)), train, train.domains)
+    drawn = drawn_by_domain(sampler, train.domains, epochs=COUNTED)
+    rows, weights = train.domains.counts(), weights_of(recipe.data.train)
+    composition = {"rows": rows, "weights": weights, "drawn": drawn, "epoch": len(train)}
+    run.update(domains=composition)
+    console.err().print(composition_line(composition), markup=False)
 
 
 def _record_augmented(recipe: Recipe, task: Task, run: Run, prepared: PreparedData) -> None:

@@ -10,6 +10,7 @@ from tunesmith.verbs.options import on_option
 
 if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
+    from tunesmith.recipe.data import Sources
 
 
 @click.command("validate")
@@ -68,8 +69,7 @@ def _rows(section: Any, prefix: str, provenance: dict[str, str]) -> Any:
 
 def _data(recipe: Recipe) -> str:
     data, split = recipe.data, recipe.data.split
-    train = [data.train] if isinstance(data.train, str) else data.train
-    parts = [train[0] if len(train) == 1 else f"{train[0]} and {len(train) - 1} more"]
+    parts = [_train(data.train)]
     for name, given, share in (("validation", data.validation, split.validation), ("test", data.test, split.test)):
         if given is not None:
             parts.append(f"{name} given")
@@ -78,6 +78,19 @@ def _data(recipe: Recipe) -> str:
         else:
             parts.append(f"no {name} split")
     return ", ".join(parts)
+
+
+def _train(given: Sources) -> str:
+    """``a.csv and 1 more``, or the domains with the shares that their weights come to."""
+    from tunesmith.recipe.data import domains_of, weights_of
+
+    named, weights = domains_of(given), weights_of(given)
+    if named:
+        total = sum(weights.values()) if weights else 0
+        shares = {one.name: f" {weights[one.name] / total:.0%}" if weights else "" for one in named}
+        return "domains " + ", ".join(name + share for name, share in shares.items())
+    places = [given] if isinstance(given, str) else given
+    return str(places[0]) if len(places) == 1 else f"{places[0]} and {len(places) - 1} more"
 
 
 def _training(recipe: Recipe) -> str:

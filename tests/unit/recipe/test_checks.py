@@ -78,6 +78,11 @@ Write = Callable[..., Path]
             "data.unlabelled.data",
             "decided on the validation split",
         ),
+        (
+            ["data.unlabelled={data: train.csv}", "data.train=[{name: a, path: train.csv}]"],
+            "data.unlabelled.data",
+            "belong to none of the named data sets",
+        ),
         (["data.clean={near_duplicates: off, similarity: 0.9}"], "data.clean.similarity", "no effect"),
         (
             ["data.leakage=move", "data.split={validation: 0, test: 0}", "training.eval_strategy=no"],

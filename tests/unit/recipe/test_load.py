@@ -98,7 +98,7 @@ def test_an_unknown_key_gets_the_nearest_valid_one(write: Write, key: str, fix: 
         ("training=5", "found 5 where a section of keys belongs"),
         ("data.split=[1]", "write the keys under it, such as data.split.by"),
         ("data.train=[]", "not text or a list of texts"),
-        ("data.train=[1, {a: 2}]", "data.train[1]"),
+        ("data.train=[1, {a: 2}]", "data.train: data sets with and without names are mixed"),
         ("data.labels=[a, null]", "data.labels[1]: found null"),
         ("data.columns=text", "a mapping of names to texts"),
         ("training.resources_per_worker={CPU: many}", "training.resources_per_worker.CPU: found 'many'"),

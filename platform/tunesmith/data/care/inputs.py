@@ -73,6 +73,8 @@ class Inputs:
             for (row, file, line), example in zip(places, examples, strict=True):
                 card = {"split": name, "file": data.files[file], "row": line, "input": self._excerpt(example)}
                 found[row] = {**card, "target": _short(rows.comparable(example.get(self._target), "json"))}
+                if data.domains is not None:
+                    found[row]["domain"] = data.domains.names[data.domains.codes[row - span.start]]
         return found
 
     def _target_role(self, table: pa.Table) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from tunesmith.data.care.inputs import Inputs
 from tunesmith.data.care.known import Flags
 from tunesmith.data.care.leaks import leaks, refusal
 from tunesmith.data.care.repeats import Finding
+from tunesmith.data.domains import shared_inputs
 from tunesmith.data.ingest import Ingested
 from tunesmith.errors import DataError
 from tunesmith.recipe.clean import CleanSection
@@ -72,6 +73,8 @@ def treat(data: DataSection, task: Task, given: Mapping[str, Ingested], folder: 
     found["texts"] = {"untidy": {name: one.untidy for name, one in given.items()}, "normalized": data.clean.normalize}
     first = next(iter(given))
     treated = Treated(dict(given), kept, exact[inputs.span(first)], near[inputs.span(first)], found, flags)
+    if (domains := given[first].domains) is not None:
+        found["domains"] = {"shared": shared_inputs(domains, treated.copies)}
     found["leakage"] = {"action": data.leakage if learning else "off", "given": {}, "made": {}, "kept_together": 0, "parted": 0}
     if learning and data.leakage != "off" and len(given) > 1:
         _part_from_train(treated, inputs, exact, near, data.leakage, folder)
@@ -190,10 +193,24 @@ def _part_from_train(treated: Treated, inputs: Inputs, exact: np.ndarray, near: 
 def _move(treated: Treated, data: Ingested, rows: np.ndarray, folder: Path, copies: np.ndarray, near: np.ndarray) -> None:
     """The ``rows`` of another split become the last ones of ``train``."""
     train = treated.given["train"]
-    treated.given["train"] = train.extended(data, rows, folder)
+    treated.given["train"] = train.extended(data, rows, folder, _domains_of_moved(treated, data, rows, near))
     treated.kept["train"] = np.concatenate([treated.kept["train"], np.arange(train.count, train.count + len(rows))])
     treated.copies = np.concatenate([treated.copies, copies])
     treated.near = np.concatenate([treated.near, near])
+
+
+def _domains_of_moved(treated: Treated, data: Ingested, rows: np.ndarray, near: np.ndarray) -> np.ndarray | None:
+    """The domain that each moved row has in ``train``: its own where ``train`` has that, else that of the row it nearly is."""
+    ours = treated.given["train"].domains
+    if ours is None:
+        return None
+    codes, first = np.unique(treated.near, return_index=True)
+    twins = ours.codes[first[np.searchsorted(codes, near)]]
+    if data.domains is None:
+        return twins
+    known = np.array([ours.names.index(name) if name in ours.names else -1 for name in data.domains.names])
+    own = known[data.domains.codes[rows]]
+    return np.where(own < 0, twins, own)
 
 
 def _leak_entry(inputs: Inputs, exact: Finding, near: Finding) -> dict[str, Any]:
