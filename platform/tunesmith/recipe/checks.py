@@ -268,7 +268,9 @@ def output(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
 
 def paths(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
     """Local inputs exist, and so does a loss of the user's own; the list of known faults can be read."""
-    for found in (*loss_names.missing(recipe), *known_faults.problems(recipe)):
+    for keys, what, fix in known_faults.problems(recipe):
+        yield Finding(keys, what, fix)
+    for found in loss_names.missing(recipe):
         yield Finding(*found)
     for key in INPUTS:
         value = attrgetter(key)(recipe)
