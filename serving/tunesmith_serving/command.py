@@ -57,8 +57,8 @@ def start(
 ) -> None:
     """Serve each RUN: a run's folder, URI, name, or `latest`.
 
-    NAME=RUN and NAME@VERSION=RUN name the model; otherwise its name is the run's, and its version 1. The first version given of a
-    model is the one that answers where none is asked for. serving.KEY=VALUE changes a setting of the runs' recipes.
+    NAME=RUN and NAME@VERSION=RUN name the model; otherwise its name is the run's, and its version 1. The first version given of
+    a model is the one that answers where none is asked for. serving.KEY=VALUE changes a setting of the runs' recipes.
     """
     from tunesmith_serving import service
     from tunesmith_serving.keys import KeyFile, default_place
@@ -130,7 +130,6 @@ def status() -> None:
 def stop(ports: tuple[int, ...], everything: bool) -> None:
     """End the service at PORT, or the only one; requests that it has accepted are answered first."""
     from tunesmith.errors import UserError
-
     from tunesmith_serving import service
 
     running = {one.port: one for one in service.records()}
@@ -162,7 +161,6 @@ _FILE = click.option(
 def add(name: str, models: str | None, keys: Path | None) -> None:
     """Make a key called NAME and print it, this once."""
     from tunesmith.errors import UserError
-
     from tunesmith_serving.keys import KeyFile, default_place
 
     allowed = [part.strip() for part in models.split(",") if part.strip()] if models is not None else None

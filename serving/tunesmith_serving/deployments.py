@@ -17,12 +17,11 @@ from ray.serve.handle import DeploymentHandle
 
 from tunesmith.recipe.serving import ServingSection
 from tunesmith.tasks.base import Example
-
 from tunesmith_serving import door, front
 from tunesmith_serving.describe import Description
 from tunesmith_serving.guard import log_to
 from tunesmith_serving.keys import KeyFile
-from tunesmith_serving.problems import busy, unready
+from tunesmith_serving.problems import busy
 from tunesmith_serving.reply import Answered
 from tunesmith_serving.shelf import Served
 

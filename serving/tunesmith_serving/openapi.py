@@ -9,8 +9,8 @@ from fastapi.openapi.utils import get_openapi
 
 ABOUT: dict[str, Any] = {
     "title": "Tunesmith",
-    "description": "Fine-tuned models over the Open Inference Protocol v2 and a plain JSON protocol. Every route but the health "
-    "checks needs a key: `Authorization: Bearer KEY`, or `X-API-Key: KEY`.",
+    "description": "Fine-tuned models over the Open Inference Protocol v2 and a plain JSON protocol. Every route but the "
+    "health checks needs a key: `Authorization: Bearer KEY`, or `X-API-Key: KEY`.",
     "redoc_url": None,
     "swagger_ui_parameters": {"persistAuthorization": True},
 }

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunesmith.tasks.base import Answer
-
 from tunesmith_serving.describe import BYTES_KINDS, Description
 from tunesmith_serving.problems import invalid
 
@@ -186,6 +185,7 @@ def spoken(answer: Answer, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def kind_of(value: Any) -> str:
+    """What a JSON value is, in words."""
     names = {
         type(None): "null",
         bool: "a truth value",

@@ -115,8 +115,8 @@ def serve_yaml(models: Sequence[Planned], keys: str, port: int) -> str:
         ],
     }
     return (
-        "# Made by `tunesmith serve --write`. Deploy it with `serve deploy` on a cluster where Tunesmith is installed, or put it\n"
-        "# into a RayService as serveConfigV2. Every node needs the models' folders and the file of keys at these paths.\n"
+        "# Made by `tunesmith serve --write`. Deploy it with `serve deploy` on a cluster where Tunesmith is installed, or put\n"
+        "# it into a RayService as serveConfigV2. Every node needs the models' folders and the file of keys at these paths.\n"
         + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     )
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tunesmith.tasks.base import Answer, Example
-
 from tunesmith_serving.describe import Description
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.errors import ClusterError, ModelError, TunesmithError, UserError
-
 from tunesmith_serving.front import LOOPBACK
 from tunesmith_serving.plan import APPLICATION, Planned, check_room, configuration, cpus_here
 
@@ -114,7 +113,6 @@ def run(models: Sequence[Planned], *, keys: str, port: int, log_folder: Path, to
         ModelError: a model that cannot be loaded.
     """
     from tunesmith.cluster.connect import connect
-
     from tunesmith_serving import front
 
     url, drain = f"http://{LOOPBACK}:{port}", max(one.settings.drain_s for one in models)

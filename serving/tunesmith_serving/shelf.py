@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from tunesmith.recipe.serving import ServingSection
 from tunesmith.tasks.base import Answer, Example
-
 from tunesmith_serving.describe import Description
 from tunesmith_serving.metrics import Metrics
 from tunesmith_serving.problems import busy, invalid, late, missing

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from tunesmith.tasks.base import Answer, TensorSpec
-
 from tunesmith_serving import plain
 from tunesmith_serving.describe import BYTES_KINDS, Description
 from tunesmith_serving.problems import invalid
