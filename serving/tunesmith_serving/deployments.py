@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from grpc import RpcError
 from ray import serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -25,7 +26,7 @@ from tunesmith_serving.problems import busy
 from tunesmith_serving.reply import Answered
 from tunesmith_serving.shelf import Served
 
-LOST = (ActorDiedError, ActorUnavailableError, RayActorError, DeploymentUnavailableError)
+LOST = (ActorDiedError, ActorUnavailableError, RayActorError, DeploymentUnavailableError, RpcError)
 """What a call ends with where its replica died: the same request may be asked again, as it changes nothing."""
 AGAIN = 0.05
 """Seconds before a lost request is asked again, doubled each time up to a second."""

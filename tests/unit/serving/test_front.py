@@ -24,6 +24,7 @@ def config() -> str:
     made.filters["haproxy_fmt"] = haproxy._haproxy_fmt_literal
     settings = haproxy.HAProxyConfig(http_options=HTTPOptions(host="127.0.0.1", port=8123), is_head=True)
     settings.has_received_routes = settings.has_received_servers = True
+    settings.metrics_enabled = False
     route_info = settings.build_health_route_info([])
     rules = made.from_string(haproxy_templates.HAPROXY_HEALTHZ_RULES_TEMPLATE)
     return made.from_string(haproxy_templates.HAPROXY_CONFIG_TEMPLATE).render(
