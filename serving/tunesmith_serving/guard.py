@@ -125,7 +125,7 @@ class Guard:
         return limited
 
     def _too_large(self) -> Refused:
-        return Refused(413, f"body: is larger than the {self._max_body / 2**20:.4g} MiB taken here", {"Connection": "close"})
+        return Refused(413, f"body: is larger than the {self._max_body / 2**20:.3g} MiB taken here", {"Connection": "close"})
 
     def _record(self, scope: Scope, facts: Facts) -> None:
         """One line of log, one observation; never an input, never a key."""
