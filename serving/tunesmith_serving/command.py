@@ -60,6 +60,7 @@ def start(
     NAME=RUN and NAME@VERSION=RUN name the model; otherwise its name is the run's, and its version 1. The first version given of
     a model is the one that answers where none is asked for. serving.KEY=VALUE changes a setting of the runs' recipes.
     """
+    from tunesmith.errors import UserError
     from tunesmith_serving import service
     from tunesmith_serving.keys import KeyFile, default_place
     from tunesmith_serving.plan import planned, serve_yaml
@@ -72,7 +73,13 @@ def start(
         storage.write_text(write, serve_yaml(models, str(file.path.absolute()), port or 8000))
         click.echo(f"wrote {write}: deploy it with `serve deploy {write}`")
         return
-    port = service.choose_port(port)
+    if on is not None and on.startswith(("http://", "https://")):
+        raise UserError(
+            f"--on {on} is the address of a dashboard, and a service is not a job.\n"
+            f"    → Join from one of the cluster's nodes (--on HOST:6379), or --write serve.yaml and `serve deploy -a {on}`."
+        )
+    there = next((one for one in service.records() if on is not None and one.on == on), None)
+    port = there.port if there is not None and port in (None, there.port) else service.choose_port(port)
     _make_first_key(file)
     names = ", ".join(dict.fromkeys(f"{one.name} (version {one.version}, {one.task})" for one in models))
     if on is not None:

@@ -99,7 +99,7 @@ class HandleBackend:
 class Door:
     """The front door as a deployment of Serve."""
 
-    async def __init__(
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, keys: str, log: str | None, settings: list[dict[str, Any]], *handles: DeploymentHandle[Any]
     ) -> None:
         """Wait until every model is there."""

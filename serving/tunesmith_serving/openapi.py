@@ -23,7 +23,6 @@ _WORDS = {
     401: "No key, or a wrong one",
     403: "The key may not ask this model",
     404: "No such model or version",
-    408: "The body did not arrive in time",
     413: "The body is too large",
     422: "The request cannot be used; the message names the field",
     429: "Too many requests wait; Retry-After says when to come again",

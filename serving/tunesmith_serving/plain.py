@@ -128,7 +128,7 @@ def _from_parts(body: bytes, content_type: str, description: Description) -> lis
     found = _BOUNDARY.search(content_type)
     if not found:
         raise invalid("Content-Type", "multipart/form-data without a boundary")
-    examples = []
+    examples: list[dict[str, Any]] = []
     for name, content in parts(body, found.group(1).encode("latin-1", "replace")):
         if name != "inputs":
             raise invalid(name or "a part without a name", "there is no such field; write inputs")

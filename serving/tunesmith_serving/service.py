@@ -120,7 +120,7 @@ def run(models: Sequence[Planned], *, keys: str, port: int, log_folder: Path, to
     log_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     check_room(models, cpus_here())
     with _until_told() as end, front.fast_path(drain):
-        import ray.serve  # after the environment is set, which it reads as it is imported
+        import ray.serve  # noqa: F401  (after the environment is set, which it reads as it is imported)
 
         with connect("local", log_file=str(log_folder / f"{port}.ray.log")), _record(url, None, models, log):
             try:
@@ -130,7 +130,7 @@ def run(models: Sequence[Planned], *, keys: str, port: int, log_folder: Path, to
                 _watch(url, end)
             finally:
                 with _quiet_end():
-                    ray.serve.shutdown()
+                    _end_serve()
 
 
 def deploy(models: Sequence[Planned], *, keys: str, port: int, on: str) -> Record:
@@ -165,7 +165,7 @@ def stop(record: Record, within: float = 90.0) -> None:
 
             serve.delete(APPLICATION)
             if not _others():
-                serve.shutdown()
+                _end_serve()
         record.file.unlink(missing_ok=True)
         return
     with contextlib.suppress(ProcessLookupError):
@@ -222,6 +222,14 @@ def _why(error: RuntimeError) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if "Error" in line and not line.startswith("File")]
     return (told or lines or ["no reason given"])[-1]
+
+
+def _end_serve() -> None:
+    """End Ray Serve and all its processes, which drain first."""
+    from ray import serve
+
+    shutdown: Callable[[], None] = serve.shutdown
+    shutdown()
 
 
 def _others() -> list[str]:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from tunesmith.recipe.serving import ServingSection
 from tunesmith.tasks.base import Answer, Example
@@ -42,7 +43,7 @@ class Shelf:
         for one in served:
             about = one.description
             self.models.setdefault(about.name, {})[about.version] = one
-            metrics.watch(about.name, about.version, lambda one=one: one.open)
+            metrics.watch(about.name, about.version, partial(getattr, one, "open"))
 
     def find(self, name: str, version: str | None = None) -> Served:
         """Raises :class:`Refused` (404)."""

@@ -172,7 +172,8 @@ def _from_binary(raw: bytes, datatype: str, count: int, where: str) -> list[Any]
         if len(raw) != count * dtype.itemsize:
             raise invalid(f"{where}", f"has {len(raw)} bytes for {count} values of {datatype}")
         return np.frombuffer(raw, dtype)
-    values, place = [], 0
+    values: list[bytes] = []
+    place = 0
     while place < len(raw):
         if place + 4 > len(raw):
             raise invalid(where, "ends within the length of an element")

@@ -63,6 +63,7 @@ def test_help_names_the_subcommands(invoke: Invoke) -> None:
         (["{run}", "serving.max_queue=0"], "serving.max_queue"),
         (["{run}", "serving.num_replicas=3", "serving.max_replicas=2"], "3 or more"),
         (["{run}", "--port", "{taken}"], "is in use"),
+        (["{run}", "--on", "http://head:8265"], "serve deploy -a http://head:8265"),
         (["serving.max_queue=3"], "name at least one run"),
         (["stop"], "no service of yours runs here"),
         (["stop", "7"], "at port 7"),
