@@ -288,6 +288,14 @@ def output(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
         yield Finding(_at("training.output_dir"), f"{folder} is a file", "name a folder for the runs")
 
 
+def serving(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """There can be as many copies as there are at the least."""
+    least, most = recipe.serving.num_replicas, recipe.serving.max_replicas
+    if most is not None and most < least:
+        what = f"{most} is less than serving.num_replicas, {least}"
+        yield Finding(_at("serving.max_replicas"), what, f"write {least} or more, or null", ("serving.num_replicas",))
+
+
 def paths(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
     """Local inputs exist, and so does a loss of the user's own; the list of known faults can be read."""
     for problems in (loss_names.missing, known_faults.problems):
@@ -324,4 +332,5 @@ CHECKS: tuple[Check, ...] = (
     cleaning,
     augmentation,
     output,
+    serving,
 )

@@ -12,6 +12,7 @@ from tunesmith.recipe.base import Section
 from tunesmith.recipe.data import DataSection
 from tunesmith.recipe.evaluation import EvaluationSection
 from tunesmith.recipe.model import ModelSection
+from tunesmith.recipe.serving import ServingSection
 from tunesmith.recipe.training import TrainingSection
 
 
@@ -51,6 +52,9 @@ class Recipe(Section):
 
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
     """How the fine-tuned model is judged."""
+
+    serving: ServingSection = Field(default_factory=ServingSection)
+    """How the fine-tuned model answers when it is served."""
 
     _path: str | None = PrivateAttr(default=None)
     _base_dir: str = PrivateAttr(default_factory=os.getcwd)
@@ -113,8 +117,8 @@ class Recipe(Section):
     def fingerprint(self, *keys: str) -> str:
         """16 hexadecimal digits that stand for resolved values: of sections (``"data"``) or dotted keys (``"model.revision"``).
 
-        Without keys: everything but the name. Where results are kept (``training.output_dir``, ``data.cache_dir``) and
-        reported (``training.report_to``) never counts.
+        Without keys: everything but the name and ``serving``. Where results are kept (``training.output_dir``,
+        ``data.cache_dir``) and reported (``training.report_to``) never counts.
         """
         from tunesmith.recipe.resolve import fingerprint
 

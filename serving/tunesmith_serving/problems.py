@@ -1,0 +1,50 @@
+"""What a caller can be told, each with its status: the only errors whose words leave the service.
+
+===  ================================================================================================================
+401  no key, or a wrong one
+403  the key may not ask this model
+404  no such model, version or page
+413  the body is too large
+422  the request cannot be used; the message names the field
+429  too many requests wait already; ``Retry-After`` says when to come again
+503  the model is not ready
+504  the answer did not come in time
+===  ================================================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class Refused(Exception):
+    """A request that gets an answer other than 200; the message is for its sender."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.headers = status, message, dict(headers or {})
+
+
+def invalid(where: str, what: str) -> Refused:
+    """422: the field, and what is wrong with it."""
+    return Refused(422, f"{where}: {what}" if where else what)
+
+
+def missing(what: str) -> Refused:
+    """404."""
+    return Refused(404, what)
+
+
+def busy(model: str, waiting: int, seconds: int = 1) -> Refused:
+    """429, with the seconds after which to try again."""
+    return Refused(429, f"{waiting} requests wait for {model} already: try again", {"Retry-After": str(max(1, seconds))})
+
+
+def late(model: str, seconds: float) -> Refused:
+    """504."""
+    return Refused(504, f"{model} did not answer within {seconds:g} s")
+
+
+def unready(model: str) -> Refused:
+    """503."""
+    return Refused(503, f"{model} is not ready", {"Retry-After": "1"})

@@ -1,0 +1,134 @@
+"""The command: what is wrong is said with exit code 2, before any Ray starts; what is written, Serve can read."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from support.runs import finished_run
+from tunesmith import cli, storage
+from tunesmith.runs import Run
+from tunesmith_serving import service
+from tunesmith_serving.keys import KeyFile, default_place
+from tunesmith_serving.plan import check_room, planned
+
+pytestmark = pytest.mark.unit
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return finished_run(tmp_path_factory.mktemp("text"), "text-classification", steps=1)
+
+
+@pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    """Runs ``tunesmith serve …`` in this process, with a home of its own, where Ray must not start."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+
+    def started(*given: Any, **more: Any) -> None:
+        raise AssertionError("Ray was to be started")
+
+    monkeypatch.setattr(service, "run", started)
+    monkeypatch.setattr(service, "deploy", started)
+    monkeypatch.setattr(service, "detach", started)
+    point = EntryPoint("serve", "tunesmith_serving.command:command", cli.GROUP)
+    monkeypatch.setattr(cli, "verbs", lambda: {"serve": point})
+    return lambda *arguments: CliRunner().invoke(cli.main, ["serve", *map(str, arguments)])
+
+
+def test_help_names_the_subcommands(invoke: Invoke) -> None:
+    answer = invoke("--help")
+    assert answer.exit_code == 0, answer.output
+    for word in ("keys", "status", "stop", "start"):
+        assert word in answer.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nothing"], "there is no run 'nothing'"),
+        (["{run}", "{run}"], "two models are called made, version 1"),
+        (["a={run}", "a={run}"], "a-b="),
+        (["{run}", "serving.max_queu=3"], "did you mean serving.max_queue?"),
+        (["{run}", "serving.max_queue=0"], "serving.max_queue"),
+        (["{run}", "serving.num_replicas=3", "serving.max_replicas=2"], "3 or more"),
+        (["{run}", "--port", "{taken}"], "is in use"),
+        (["{run}", "--on", "http://head:8265"], "serve deploy -a http://head:8265"),
+        (["serving.max_queue=3"], "name at least one run"),
+        (["stop"], "no service of yours runs here"),
+        (["stop", "7"], "at port 7"),
+        (["keys", "revoke", "nobody"], "there is no key 'nobody'"),
+        (["keys", "add", "a b"], "no name for a key"),
+        (["keys", "add", "a", "--models", ","], "--models names none"),
+    ],
+)
+def test_a_mistake_is_said_before_ray_starts(invoke: Invoke, run: Run, arguments: list[str], says: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        answer = invoke(*(text.format(run=run.path, taken=port) for text in arguments))
+    assert answer.exit_code == 2, answer.output
+    assert says in answer.output
+    assert "Traceback" not in answer.output
+
+
+def test_a_run_without_a_finished_model_is_said(invoke: Invoke, run: Run, tmp_path: Path) -> None:
+    for missing, says in (("model/tunesmith.json", "has no model yet"), ("model/model.safetensors", "has no weights")):
+        place = tmp_path / missing.replace("/", "-")
+        storage.download(run.path, place)
+        (place / missing).unlink()
+        answer = invoke(place)
+        assert answer.exit_code == 2, answer.output
+        assert says in answer.output
+
+
+def test_names_and_versions_and_settings(run: Run) -> None:
+    models = planned([run.path, f"made@2={run.path}", f"b={run.path}", "serving.max_queue=7"])
+    assert [(one.name, one.version) for one in models] == [("made", "1"), ("made", "2"), ("b", "1")]
+    assert {one.settings.max_queue for one in models} == {7}
+    assert all(Path(one.folder, "tunesmith.json").is_file() for one in models)
+    with pytest.raises(Exception, match=r"ask for 3 CPUs and there are 2(.|\n)*serving.num_cpus=0.66"):
+        check_room(models, 2)
+
+
+def test_what_is_written_is_what_serve_deploy_takes(invoke: Invoke, run: Run, tmp_path: Path) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    answer = invoke(run.path, "--write", tmp_path / "serve.yaml", "--port", "8123")
+    assert answer.exit_code == 0, answer.output
+    config = ServeDeploySchema.model_validate(yaml.safe_load((tmp_path / "serve.yaml").read_text()))
+    assert (config.http_options.host, config.http_options.port) == ("127.0.0.1", 8123)
+    assert config.applications[0].import_path == "tunesmith_serving.deployments:build"
+    from tunesmith_serving.deployments import build
+
+    assert build(config.applications[0].args) is not None
+
+
+def test_a_first_key_is_made_and_shown_once(invoke: Invoke, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "run", lambda models, told, **rest: told("http://127.0.0.1:1"))
+    first, second = invoke(run.path), invoke(run.path)
+    assert first.exit_code == second.exit_code == 0, first.output
+    secret = first.output.partition("shown this once: ")[2].split()[0]
+    assert KeyFile(default_place()).find(secret) is not None
+    assert "tsk_" not in second.output
+
+
+def test_keys_are_listed_by_name_alone(invoke: Invoke) -> None:
+    secret = invoke("keys", "add", "shop", "--models", "a,b").output.strip()
+    assert secret.startswith("tsk_")
+    listed = invoke("keys", "list").output
+    assert "shop  a, b" in listed
+    assert secret not in listed
+    assert invoke("keys", "revoke", "shop").exit_code == 0
+    assert invoke("keys", "list").output == ""

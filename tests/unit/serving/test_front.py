@@ -1,0 +1,88 @@
+"""HAProxy's open pages are taken out of the configuration that Ray writes, and nothing else is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tunesmith_serving import front
+
+pytestmark = pytest.mark.unit
+
+
+def config() -> str:
+    """What Ray's own template makes for one application on loopback."""
+    import ray.serve  # noqa: F401  (whose parts cannot be imported before it)
+    from jinja2 import Environment
+    from ray.serve._private import haproxy, haproxy_templates
+    from ray.serve.config import HTTPOptions
+
+    made = Environment(autoescape=False)
+    made.filters["haproxy_fmt"] = haproxy._haproxy_fmt_literal
+    settings = haproxy.HAProxyConfig(http_options=HTTPOptions(host="127.0.0.1", port=8123), is_head=True)
+    settings.has_received_routes = settings.has_received_servers = True
+    settings.metrics_enabled = False
+    route_info = settings.build_health_route_info([])
+    rules = made.from_string(haproxy_templates.HAPROXY_HEALTHZ_RULES_TEMPLATE)
+    return made.from_string(haproxy_templates.HAPROXY_CONFIG_TEMPLATE).render(
+        config=settings,
+        backends=[],
+        backends_with_health_config=[],
+        healthz_rules=rules.render(config=settings, backends=[], health_info=route_info),
+        route_info=route_info,
+        has_ingress_request_router=False,
+    )
+
+
+def test_only_the_front_end_is_left(tmp_path: Path) -> None:
+    text = config()
+    assert text.count("bind ") == 3, "Ray's template has other listeners than it had"
+    (tmp_path / "haproxy.cfg").write_text(text)
+    values = front.environment(tmp_path, "/bin/echo", 5)
+    wrapper = values["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    for _ in range(2):
+        said = subprocess.run([wrapper, "-db", "-f", str(tmp_path / "haproxy.cfg")], capture_output=True, text=True, check=True)
+        assert said.stdout.split() == ["-db", "-f", str(tmp_path / "haproxy.cfg")]
+    left = (tmp_path / "haproxy.cfg").read_text()
+    assert [line.strip() for line in left.splitlines() if line.strip().startswith("bind")] == ["bind 127.0.0.1:8123"]
+    assert "prometheus-exporter" not in left
+    assert "stats enable" not in left
+    assert "/-/routes" not in [line for line in left.splitlines() if "return" in line]
+    assert left.splitlines()[0] == text.splitlines()[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="HAProxy comes for Linux")
+def test_haproxy_takes_what_is_left(tmp_path: Path) -> None:
+    program = front.haproxy()
+    assert program is not None
+    text = config().replace("/tmp/haproxy-serve", str(tmp_path))
+    (tmp_path / "haproxy.cfg").write_text(text)
+    wrapper = front.environment(tmp_path, program, 5)["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    said = subprocess.run([wrapper, "-c", "-f", str(tmp_path / "haproxy.cfg")], capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+
+
+def test_everything_of_a_service_is_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    values = front.environment(tmp_path, "/bin/echo", 5)
+    places = [value for name, value in values.items() if name.endswith(("_PATH", "_LOC", "_BASE", "_FILE"))]
+    assert len(places) == 6
+    assert all(Path(value).is_relative_to(tmp_path) for value in places)
+    assert all(len(value) < 100 for value in places if value.endswith(".sock"))
+
+
+def test_the_environment_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_NBTHREAD", "7")
+    before = dict(os.environ)
+    with front.fast_path(5):
+        assert os.environ["RAY_SERVE_HAPROXY_NBTHREAD"] == "7"
+    assert dict(os.environ) == before
+
+
+def test_the_plain_path_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(front.PLAIN_VARIABLE, "1")
+    assert front.haproxy() is None

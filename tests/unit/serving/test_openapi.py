@@ -1,0 +1,61 @@
+"""The documentation is of the service: schemathesis makes requests of it, good and bad, and none is answered with 5xx."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+
+from support.served import Service
+from unit.serving.conftest import _load
+
+pytestmark = pytest.mark.unit
+
+
+PATIENT = settings(
+    max_examples=12,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=lambda mode: str(mode.value))
+def test_no_request_of_the_documentation_breaks_the_service(
+    mode: schemathesis.GenerationMode, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Requests as the document allows them, and as it does not."""
+    loaded = [_load(name, tmp_path_factory) for name in ("text", "text-pair", "vit")]
+    service = Service(tmp_path_factory.mktemp("openapi"), *(one.engine() for one in loaded))
+
+    async def with_key(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            scope["headers"] = [*scope["headers"], (b"x-api-key", service.key.encode())]
+        await service.app(scope, receive, send)
+
+    asked: Counter[int] = Counter()
+    for found in schemathesis.openapi.from_asgi("/openapi.json", with_key).get_all_operations():
+
+        @PATIENT
+        @given(case=found.ok().as_strategy(generation_mode=mode), name=st.sampled_from(("text", "text-pair", "vit")))
+        def attempt(case: schemathesis.Case, name: str) -> None:
+            if "name" in case.path_parameters:
+                case.path_parameters["name"] = name
+            answer = case.call()
+            asked[answer.status_code] += 1
+            assert answer.status_code < 500, (case.method, case.path, answer.text)
+            assert answer.status_code == 200 or set(answer.json()) == {"error"}
+
+        with contextlib.suppress(Unsatisfiable):  # a path without anything in it cannot be asked wrongly
+            attempt()
+    assert sum(asked.values()) > 50
+    assert asked[200 if mode is schemathesis.GenerationMode.POSITIVE else 422] > 0
