@@ -21,8 +21,9 @@ from tunesmith.recipe import Recipe
 from tunesmith.training.batch_plan import Indices
 from tunesmith.training.checkpoint import Start
 from tunesmith.training.composition import compose
-from tunesmith.training.fit import FitContext, FitData, FitSpec, _planner, fit
+from tunesmith.training.fit import FitContext, FitData, FitSpec, fit
 from tunesmith.training.sampling import domain_quotas, drawn_by_domain, make_sampler
+from tunesmith.training.updates import make_planner
 
 pytestmark = pytest.mark.unit
 
@@ -135,7 +136,7 @@ def test_the_updates_are_the_same_for_any_workers_and_accumulation(base: Path, b
     for world, accumulation, size in ((1, 1, 16), (2, 1, 8), (1, 4, 4), (2, 2, 4)):
         settings = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation, "batching": batching}
         spec, data = made(base, **settings)
-        planner = _planner(spec, compose(spec, data), FitContext(world_size=world))
+        planner = make_planner(spec, compose(spec, data), FitContext(world_size=world))
         epochs = [planner(epoch) for epoch in range(3)]
         for updates in epochs:
             assert of_domain(np.concatenate([batch for update in updates for rank in update for batch in rank])) == [24, 48, 24]

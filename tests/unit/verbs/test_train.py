@@ -265,7 +265,7 @@ def test_a_kept_model_beyond_the_ceiling_is_told_and_recorded(most: float, beyon
     from tunesmith.training.fit import FitContext, FitData, FitSpec, fit
     from tunesmith.training.launch import Trained
     from tunesmith.training.spec import OldData
-    from tunesmith.verbs.train import _keep_model
+    from tunesmith.verbs.train import _keep_model, _Session
 
     other = {"low": "high", "high": "low"}  # of old rows the opposite is true, so that they are forgotten
     for name, lines in (
@@ -298,7 +298,7 @@ def test_a_kept_model_beyond_the_ceiling_is_told_and_recorded(most: float, beyon
         fit(spec, data, FitContext(report=report, event=listener.hear))
         run.update(old_data=old.to_json(), best={"step": kept["step"], "metric": task.metric, "value": kept[task.metric]})
         trained = Trained(str(tmp_path / "last"), kept["step"], {task.metric: kept[task.metric]})
-        _keep_model(recipe, task, prepared, old, run, trained, progress)
+        _keep_model(recipe, task, run, _Session(prepared, prepared, old, trained), progress)
     run.lock().release()
 
     found = Run.open(run.path).manifest.get("beyond_ceiling")
