@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from support.data import texts
+from support.in_process import without_ray
+from support.models import tiny_bert
 from tunesmith import storage
 from tunesmith.errors import RunError
 from tunesmith.recipe import Recipe
@@ -70,3 +73,28 @@ def test_a_single_run_is_no_place_for_several(variant: Variant) -> None:
     place = place_of(begun(variant, "compare-few-20260101-000000"), variant, 42)
     with pytest.raises(RunError, match=r"is a single run, and this recipe is trained over 3 seeds\n    → "):
         repeat(variant.recipe, seeds=3, folder=place)
+
+
+def test_a_repetition_is_gone_on_with_or_begun_again_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_ray(monkeypatch)
+    storage.write_text(
+        tmp_path / "rows.csv", "\n".join(["text,label", *(f"{row['text']},{row['label']}" for row in texts(80))])
+    )
+    values = {
+        "task": "text-classification",
+        "model": {"model_name_or_path": str(tiny_bert(tmp_path / "base"))},
+        "data": {"train": str(tmp_path / "rows.csv"), "few_shot": {"per_class": 8, "seeds": 2}},
+        "training": {"output_dir": str(tmp_path / "runs"), "max_steps": 2, "use_gpu": False},
+    }
+    recipe = Recipe.from_dict(values)
+    first = repeat(recipe, seeds=2)
+    made = {path: Path(path, "metrics.json").stat().st_mtime_ns for path in first.outcomes[0].runs}
+    assert len(made) == 2
+
+    Path(first.folder, "comparison.json").unlink()  # as if it had been interrupted in the last moment
+    again = repeat(recipe, seeds=2)
+    assert again.folder == first.folder
+    assert {path: Path(path, "metrics.json").stat().st_mtime_ns for path in made} == made, "what is done stays"
+
+    repeat(recipe, seeds=2, folder=first.folder, force=True)
+    assert all(Path(path, "metrics.json").stat().st_mtime_ns > then for path, then in made.items()), "by force, anew"
