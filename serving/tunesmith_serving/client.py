@@ -238,7 +238,7 @@ class Client:
                 pause = max(pause, _retry_after(answer))
             except httpx.TransportError as error:
                 last = ServiceError(
-                    f"{self.url} cannot be reached: {error or type(error).__name__}"
+                    f"{self.url} cannot be reached: {str(error) or type(error).__name__}"
                     "\n    → Is the service running (`tunesmith serve status`), and is this its address?"
                 )
                 if isinstance(error, httpx.UnsupportedProtocol):
