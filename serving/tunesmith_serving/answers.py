@@ -246,6 +246,8 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         if self._stream is not None:
+            if not self._places:
+                self.remove()
             self._stream.close()
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""``tunesmith predict``: the same file from a run and from a service, nothing asked twice, nothing half-written, nothing lost."""
+"""``tunesmith predict``: the same file from a run and from a service, nothing asked twice, half-written or lost."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def test_a_mistake_is_said_and_leaves_nothing_behind(
 
 
 def test_bad_rows_end_with_the_users_exit_code(invoke: Invoke, runs: dict[str, Run], tmp_path: Path) -> None:
-    (tmp_path / "data.csv").write_text("text\nfine\n\xff\n".encode("latin-1"))
+    (tmp_path / "data.csv").write_bytes(b"text\nfine\n\xff\n")
     said = invoke(runs["reviews"].path, "data.csv")
     assert said.exit_code == 2
     assert "1 of 2 rows answered" in said.output
