@@ -54,12 +54,12 @@ def _route(method: str, path: str, operation: Mapping[str, Any]) -> str:
         parts.append("<p>Needs no key.</p>")
     content = operation.get("requestBody", {}).get("content", {})
     for kind, body in content.items():
-        parts.append(f"<h3>Takes <code>{html.escape(kind)}</code></h3>{_json(body.get('schema', {}))}")
-        parts.extend(_json(example["value"]) for example in body.get("examples", {}).values())
+        parts.append(f"<h3>Takes <code>{html.escape(kind)}</code></h3>{_pre(shape(body.get('schema', {})))}")
+        parts.extend(_pre(json.dumps(example["value"], ensure_ascii=False)) for example in body.get("examples", {}).values())
     answers = operation.get("responses", {})
     good = answers.get("200", {}).get("content", {}).get("application/json", {}).get("schema")
     if good:
-        parts.append(f"<h3>Gives</h3>{_json(good)}")
+        parts.append(f"<h3>Gives</h3>{_pre(shape(good))}")
     rows = "".join(
         f"<tr><td>{html.escape(str(status))}</td><td>{html.escape(one['description'])}</td></tr>"
         for status, one in sorted(answers.items())
@@ -69,8 +69,31 @@ def _route(method: str, path: str, operation: Mapping[str, Any]) -> str:
     return f"<details>{summary}{''.join(parts)}</details>"
 
 
-def _json(value: Any) -> str:
-    return f"<pre tabindex=0>{html.escape(json.dumps(value, indent=2, ensure_ascii=False))}</pre>"
+def shape(schema: Mapping[str, Any], indent: str = "") -> str:
+    """A JSON schema in short; what may be left out has a question mark.
+
+    >>> print(shape({"type": "object", "required": ["a"], "properties": {"a": {"type": "array"}, "b": {"type": "string"}}}))
+    {
+      a: [any],
+      b?: string
+    }
+    """
+    kind = schema.get("type", "any")
+    if kind == "array":
+        return f"[{shape(schema.get('items', {}), indent)}]"
+    if kind != "object":
+        return "file" if schema.get("format") == "binary" else str(kind)
+    inner = schema.get("properties")
+    if not inner:
+        more = schema.get("additionalProperties")
+        return f"{{name: {shape(more, indent)}}}" if isinstance(more, Mapping) else "{…}"
+    needed = schema.get("required", ())
+    lines = [f"{indent}  {name}{'' if name in needed else '?'}: {shape(one, indent + '  ')}" for name, one in inner.items()]
+    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+
+
+def _pre(text: str) -> str:
+    return f"<pre tabindex=0>{html.escape(text)}</pre>"
 
 
 def _prose(text: str) -> str:
