@@ -106,6 +106,12 @@ class Client:
         self._stopped.set()
         self._http.close()
 
+    @property
+    def in_the_clear(self) -> bool:
+        """Whether what is sent can be read on the way: plain HTTP to another machine."""
+        parts = urlsplit(self.url)
+        return parts.scheme == "http" and parts.hostname not in _LOOPBACK
+
     @cached_property
     def about(self) -> About:
         """The model, as the service describes it; asked once.

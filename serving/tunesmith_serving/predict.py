@@ -76,6 +76,8 @@ def _target(run: str, key: str | None, output_dir: str, concurrency: int, batch_
         from tunesmith_serving.client import Client
 
         with Client(run, key, concurrency=concurrency, batch_size=batch_size, deadline=deadline) as client:
+            if client.in_the_clear:
+                click.echo(f"warning: the key and the data go to {client.url} unencrypted; use https", err=True)
             yield client
         return
     from tunesmith.evaluation.predictor import Predictor

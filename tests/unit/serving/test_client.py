@@ -223,3 +223,16 @@ def test_after_a_failure_the_client_can_be_used_again() -> None:
     with pytest.raises(ServiceError, match="500: logged under 1"):
         client.predict(["a"])
     assert client.predict(["a"]) == [{"label": "A"}]
+
+
+@pytest.mark.parametrize(
+    ("url", "clear"),
+    [
+        ("http://127.0.0.1:1/predict/m", False),
+        ("http://[::1]:1", False),
+        ("https://host/", False),
+        ("http://host/predict/m", True),
+    ],
+)
+def test_a_key_that_goes_unencrypted_is_known(url: str, clear: bool) -> None:
+    assert Client(url, KEY).in_the_clear is clear
