@@ -169,17 +169,23 @@ class Client:
                     pending.add(pool.submit(self._ask, batch))
                     while len(pending) >= self._concurrency:
                         done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                        for one in done:
-                            yield from one.result()
+                        yield from _good_first(done)
                 while pending:
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    for one in done:
-                        yield from one.result()
-            except BaseException:
-                self._stopped.set()  # those that wait for another attempt give up
-                pool.shutdown(wait=True, cancel_futures=True)
-                self._stopped.clear()
+                    yield from _good_first(done)
+            except ServiceError:
+                self._give_up(pool)
+                yield from (reply for one in pending if not one.cancelled() and not one.exception() for reply in one.result())
                 raise
+            except BaseException:
+                self._give_up(pool)
+                raise
+
+    def _give_up(self, pool: ThreadPoolExecutor) -> None:
+        """End what waits for another attempt, and wait for what is under way."""
+        self._stopped.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+        self._stopped.clear()
 
     def _example(self, given: Any) -> dict[str, Any]:
         """An input as an example by role, media as bytes."""
@@ -241,7 +247,7 @@ class Client:
                 last = self._refusal(answer.status_code, _told(answer))
                 if answer.status_code not in PASSING:
                     raise last
-                pause = max(pause, _retry_after(answer))
+                pause = max(pause, _retry_after(answer) * random.uniform(1, 1.5))  # noqa: S311  # not all at once again
             except httpx.TransportError as error:
                 last = ServiceError(
                     f"{self.url} cannot be reached: {str(error) or type(error).__name__}"
@@ -300,6 +306,12 @@ def _split(url: str) -> tuple[str, str | None, str | None]:
     name = found["plain"] or found["v2"]
     root = f"{parts.scheme}://{parts.netloc}{found['root']}".rstrip("/")
     return root, unquote(name) if name else None, unquote(found["version"]) if found["version"] else None
+
+
+def _good_first(done: Iterable[Future[list[Reply]]]) -> Iterator[Reply]:
+    """The replies of finished requests; those that failed raise once the others have been handed over."""
+    for one in sorted(done, key=lambda future: future.exception() is not None):
+        yield from one.result()
 
 
 def _bytes(value: Any) -> Any:

@@ -236,3 +236,18 @@ def test_after_a_failure_the_client_can_be_used_again() -> None:
 )
 def test_a_key_that_goes_unencrypted_is_known(url: str, clear: bool) -> None:
     assert Client(url, KEY).in_the_clear is clear
+
+
+def test_answers_that_came_in_are_handed_over_before_a_failure_is_raised() -> None:
+    def one_fails(inputs: list[Any], number: int) -> httpx.Response:
+        if inputs == ["w2"]:
+            return httpx.Response(500, json={"error": "no"})
+        time.sleep(0.3)
+        return told(inputs)
+
+    client, script = connect(one_fails, batch_size=1, concurrency=4)
+    found: list[int] = []
+    with pytest.raises(ServiceError, match="500"):
+        found.extend(reply.index for reply in client.replies([{"text": f"w{k}"} for k in range(40)]))
+    assert sorted([f"w{index}" for index in found] + ["w2"]) == sorted(one for asked in script.asked for one in asked)
+    assert len(script.asked) < 12
