@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from tunesmith.verbs.evaluate import evaluate
     from tunesmith.verbs.repeat import repeat
     from tunesmith.verbs.train import train
+    from tunesmith_serving.client import Client
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Run", "compare_recipes", "evaluate", "repeat", "train"]
+__all__ = ["Client", "Recipe", "Run", "compare_recipes", "evaluate", "repeat", "train"]
 
+# A name of a wing stands here as text alone: the platform does not import it, it is loaded when a user asks for it.
 _PLACES = {
+    "Client": ("tunesmith_serving.client", "Client"),
     "Recipe": ("tunesmith.recipe", "Recipe"),
     "Run": ("tunesmith.runs", "Run"),
     "compare_recipes": ("tunesmith.verbs.compare_recipes", "compare_recipes"),

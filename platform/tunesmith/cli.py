@@ -186,8 +186,10 @@ def _defect(error: Exception) -> int:
     if _debugging():
         traceback.print_exc()
     else:
+        from tunesmith.runs.masking import masked_command
+
         with tempfile.NamedTemporaryFile("w", prefix="tunesmith-", suffix=".log", delete=False, encoding="utf-8") as log:
-            log.write("$ " + " ".join(sys.argv) + "\n" + traceback.format_exc())
+            log.write("$ " + " ".join(masked_command(sys.argv)) + "\n" + traceback.format_exc())
         _say(f"The traceback is in {log.name}; please report it. `tunesmith --debug …` shows it here.")
     return EXIT_ERROR
 

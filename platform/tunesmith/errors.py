@@ -8,7 +8,8 @@
     │   ├── DataError            2  the data is missing, malformed, or does not fit the task
     │   ├── ModelError           2  the model cannot be loaded or does not fit the task
     │   ├── RunError             2  a run folder is missing, unfinished, or of another recipe
-    │   └── ClusterError         2  the cluster is unreachable or too small for what was asked
+    │   ├── ClusterError         2  the cluster is unreachable or too small for what was asked
+    │   └── ServiceError         2  a service cannot be reached, or refuses what it was asked
     ├── TrainingFailed           1  a worker failed for a reason of its own; the log is named
     └── GateFailed               3  a release gate did not pass
 
@@ -53,6 +54,15 @@ class RunError(UserError):
 
 class ClusterError(UserError):
     """The cluster cannot be reached, or has less than was asked for."""
+
+
+class ServiceError(UserError):
+    """A service cannot be reached, or refuses what it was asked."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        """``status`` is that of its HTTP answer; None where it gave none."""
+        super().__init__(message)
+        self.status = status
 
 
 class TrainingFailed(TunesmithError):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
 
-from tunesmith_serving import openapi, plain, v2
+from tunesmith_serving import openapi, pages, plain, v2
 from tunesmith_serving.describe import plain as in_words
 from tunesmith_serving.guard import Facts, Guard
 from tunesmith_serving.keys import KeyFile
@@ -18,7 +17,6 @@ from tunesmith_serving.metrics import Metrics
 from tunesmith_serving.problems import Refused, invalid, unready
 from tunesmith_serving.shelf import Served, Shelf
 
-PLAYGROUND = Path(__file__).parent / "playground"
 PARSED_APART = 1 << 18
 """Bytes of a body from which it is read in a thread, so that the others' requests go on."""
 DEADLINE = "x-deadline-seconds"
@@ -59,14 +57,17 @@ async def _failed(request: Request, error: Exception) -> JSONResponse:
 
 
 def _pages(app: FastAPI, shelf: Shelf, metrics: Metrics) -> None:
-    """The playground, the list of models, the metrics."""
+    """The playground, the documentation, the list of models, the metrics."""
+    tried = pages.PLAYGROUND.read_text(encoding="utf-8")
 
     @app.get("/", include_in_schema=False)
     async def playground() -> Response:
-        page = PLAYGROUND / "index.html"
-        if not page.is_file():
-            raise HTTPException(404)
-        return FileResponse(page, headers={"Content-Security-Policy": openapi.CONTENT_SECURITY, "Cache-Control": "no-cache"})
+        return HTMLResponse(tried, headers=pages.headers(tried))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        page = pages.documentation(app.openapi())
+        return HTMLResponse(page, headers=pages.headers(page))
 
     @app.get("/models", **openapi.MODELS)
     async def models(request: Request) -> JSONResponse:

@@ -20,6 +20,7 @@ import pytest
 from support.data import texts
 from support.runs import finished_run
 from tunesmith.runs import Run
+from tunesmith_serving.client import Client
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -93,6 +94,17 @@ def test_what_is_served_is_what_the_run_predicts(running: Running) -> None:
     for got, one in zip(answer.json()["predictions"], want, strict=True):
         assert got["label"] == one["label"]
         assert list(got["scores"].values()) == pytest.approx(one["probabilities"], abs=1e-5)
+
+
+def test_the_client_and_the_playground_reach_it(running: Running) -> None:
+    inputs = [row["text"] for row in texts(200, seed=6)]
+    with Client(f"{running.url}/predict/reviews", running.key, batch_size=8) as client:
+        answers = client.predict(inputs)
+    assert [one["label"] for one in answers] == [one["label"] for one in running.runs["reviews"].predict(inputs)]
+    with running.client(key=None) as nobody:
+        page = nobody.get("/")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "script-src 'sha256-" in page.headers["content-security-policy"]
 
 
 def test_an_image_goes_as_a_file(running: Running) -> None:

@@ -11,11 +11,14 @@ MASK = "***"
 _WORDS = r"token(?![a-z])|secret|passw(?:or)?d|passwd|credential|api[_\-]?key|access[_\-]?key|private[_\-]?key"
 _NAME = rf"(?:[\w.\-]*(?:{_WORDS})[\w.\-]*)"
 _ASSIGNED = re.compile(rf"(?i)(?P<name>(?<![\w.\-]){_NAME})(?P<sep>\s*[=:]\s*)(?P<value>\"[^\"]*\"|'[^']*'|[^\s&;,'\"]+)")
-_FLAG = re.compile(rf"(?i)^--?{_NAME}$")
+_FLAG = re.compile(rf"(?i)^--?(?:{_NAME}|key)$")
 # A password may hold slashes: AWS keys do.
 _USER_INFO = re.compile(r"(?P<scheme>[A-Za-z][\w+.\-]*://)(?:[^/@\s]+|[^/@\s:]+:[^@\s]*)@")
-# The shapes in which well-known services hand out their keys: Hugging Face, OpenAI and kin, GitHub, AWS, Weights & Biases.
-_KNOWN = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[\w\-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16}|wandb_v\d_\w{16,})")
+# The shapes in which well-known services hand out their keys, and `tunesmith serve`: Hugging Face, OpenAI and kin, GitHub, AWS,
+# Weights & Biases.
+_KNOWN = re.compile(
+    r"\b(?:tsk_[\w\-]{16,}|hf_[A-Za-z0-9]{16,}|sk-[\w\-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16}|wandb_v\d_\w{16,})"
+)
 
 
 def masked(text: str) -> str:

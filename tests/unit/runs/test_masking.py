@@ -33,3 +33,11 @@ def test_the_word_after_a_secret_flag_is_masked() -> None:
 def test_uris_deep_in_a_record_lose_their_credentials() -> None:
     record = {"data": [{"source": "gs://u:p@b/x"}, 3, None], "token_count": "5"}
     assert masked_values(record) == {"data": [{"source": "gs://***@b/x"}, 3, None], "token_count": "5"}
+
+
+@pytest.mark.parametrize(
+    "command", [["predict", "--key", "tsk_0123456789abcdef0123"], ["predict", "--key=tsk_0123456789abcdef0123"]]
+)
+def test_a_services_key_is_masked(command: list[str]) -> None:
+    assert "0123" not in " ".join(masked_command(command))
+    assert masked_command(["predict", "--keys", "keys.json"]) == ["predict", "--keys", "keys.json"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import json
 import re
@@ -346,15 +347,25 @@ def test_prometheus_can_read_what_is_counted(service: Service) -> None:
     assert sizes == [6]
 
 
-def test_the_page_is_served_where_there_is_one(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tunesmith_serving import door
+def test_the_pages_need_nothing_from_outside_and_run_only_their_own_script(service: Service) -> None:
+    for path, key in (("/", None), ("/docs", "")):
+        page = service.ask("GET", path, key=key)
+        assert page.status_code == 200, page.text
+        policy = page.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        for kind, text in re.findall(r"<(script|style)>(.*?)</\1>", page.text, re.DOTALL):
+            digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+            assert f"{kind}-src 'sha256-{digest}'" in policy
+        loaded = re.findall(r"""(?:src|href)\s*=\s*["']([^"']+)""", page.text)
+        assert {one for one in loaded if not one.startswith(("/", "data:"))} == set()
+        assert "//" not in re.sub(r"data:|http://HOST|// .*", "", policy)
 
-    monkeypatch.setattr(door, "PLAYGROUND", tmp_path)
-    assert service.ask("GET", "/", key=None).status_code == 404
-    (tmp_path / "index.html").write_text("<h1>Try it</h1>")
-    page = service.ask("GET", "/", key=None)
-    assert (page.status_code, page.text) == (200, "<h1>Try it</h1>")
-    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+
+def test_the_documentation_has_every_route(service: Service) -> None:
+    page = service.ask("GET", "/docs").text
+    for path in service.ask("GET", "/openapi.json").json()["paths"]:
+        assert f"<code>{path}</code>" in page
 
 
 def test_a_binary_request_is_answered_in_binary(service: Service) -> None:

@@ -1,0 +1,420 @@
+"""Answers of a target for the rows of files, kept as they come in, and written as one Parquet file in the end.
+
+While it goes on there is a journal beside the file: one line of JSON for each answered sample, behind a first line that says
+what is asked and whom. A run that was killed goes on from it; a line that was cut off in the middle counts for nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tunesmith import storage
+from tunesmith.data import columns, rows, tables
+from tunesmith.data.readers import ROWS, Chunk
+from tunesmith.data.sources import Source, resolve
+from tunesmith.errors import DataError, UserError
+from tunesmith.tasks import load_task
+from tunesmith.tasks.base import Example, Task
+from tunesmith.tasks.labels import words
+from tunesmith_serving.target import About, Reply, Target
+
+FORMAT = 1
+JOB = b"tunesmith.predict"
+"""The key in the Parquet file's metadata under which stands what was asked, and whom."""
+OWN = ("id", "file", "row")
+PROBLEM = "problem"
+
+_IN_A_RECIPE = re.compile(r"data\.columns: \{(\w+): ([^}]*)\}")
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of all rows."""
+
+    path: Path
+    rows: int
+    answered: int
+    """Rows with an answer, those of earlier runs included."""
+    resumed: int
+    """Rows whose answer was there already."""
+    bad: int
+    problems: tuple[str, ...]
+    """The first of the rows without an answer: file, row, reason."""
+
+
+@dataclass
+class _Rows:
+    """Rows of one chunk as they are asked and written, in the file's order."""
+
+    file: str
+    numbers: list[int]
+    table: pa.Table
+    """The user's scalar columns."""
+    examples: list[Example | None]
+    """None where a row could not be read."""
+    reasons: list[str | None] = field(default_factory=list)
+
+
+def answer(
+    target: Target, data: str, out: Path, said: Mapping[str, str], progress: Progress, *, overwrite: bool = False
+) -> Outcome:
+    """Ask the target about every row of ``data``, and write ``out``. What an earlier run has answered is not asked again.
+
+    Raises:
+        DataError: the data is not there, empty, or lacks a column that the task needs.
+        UserError: ``out`` is there and of something else, or being written.
+        ServiceError: the service refuses; run the same command again to go on.
+    """
+    task = load_task(target.about.task)
+    sources = _sources(data)
+    job = {"format": FORMAT, "target": _identity(target.about), "data": _digest(sources), "columns": dict(said)}
+    if out.exists() and not overwrite:
+        if _job_of(out) == job:
+            return _finished(out)
+        raise UserError(f"{out} is there already, and of something else\n    → Name another --out, or write --overwrite.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with Journal(out.with_name(out.name + ".part.jsonl"), job) as journal:
+        resumed = len(journal)
+        reader = _Reader(sources, task, said)
+        total = _ask(target, reader, journal, progress)
+        outcome = _write(out, reader, journal, target.about, job, resumed)
+        journal.remove()
+    assert outcome.rows >= total
+    return outcome
+
+
+def _sources(data: str) -> tuple[Source, ...]:
+    try:
+        return resolve(data, "auto", str(Path.cwd()), "test")["test"]
+    except DataError as error:  # it speaks of a recipe's key, and there is no recipe here
+        raise DataError(
+            str(error).replace("data.test: ", "", 1).replace("the recipe's folder", "the working directory")
+        ) from None
+
+
+def _identity(about: About) -> dict[str, Any]:
+    """What must be the same for answers to belong together; not where the target is."""
+    labels = hashlib.blake2b("\0".join(about.labels).encode(), digest_size=8).hexdigest()
+    return {"name": about.name, "version": about.version, "task": about.task, "labels": labels}
+
+
+def _digest(sources: Sequence[Source]) -> str:
+    return hashlib.blake2b("".join(one.content_hash() for one in sources).encode(), digest_size=16).hexdigest()
+
+
+def _ask(target: Target, reader: _Reader, journal: Journal, progress: Progress) -> int:
+    """Ask about every row that the journal does not have; how many rows there are that could be read."""
+    asked: dict[int, tuple[int, str]] = {}
+    seen = 0
+
+    def open_examples() -> Iterator[Example]:
+        nonlocal seen
+        place = 0
+        for part in reader:
+            for example in part.examples:
+                if example is None:
+                    continue
+                index, seen = seen, seen + 1
+                if index in journal:
+                    continue
+                given, content, why = reader.loaded(example)
+                if why is not None:
+                    journal.add(index, content, Reply(index, problem=why))
+                    continue
+                asked[place] = (index, content)
+                place += 1
+                yield given
+
+    progress(len(journal), 0)
+    for reply in target.replies(open_examples()):
+        index, content = asked.pop(reply.index)
+        journal.add(index, content, reply)
+        progress(len(journal), 0)
+    return seen
+
+
+class _Reader:
+    """The rows of all files, the same each time they are read."""
+
+    def __init__(self, sources: Sequence[Source], task: Task, said: Mapping[str, str]) -> None:
+        self._sources, self._task, self._said = sources, task, said
+        self._mappings: dict[str, dict[str, str]] = {}
+
+    def __iter__(self) -> Iterator[_Rows]:
+        empty = True
+        for source in self._sources:
+            for chunk in source.chunks():
+                if len(chunk.table) or chunk.bad:
+                    empty = False
+                    yield self._rows(chunk)
+        if empty:
+            raise DataError(f"{self._sources[0].spec} has no rows\n    → Give data with at least one row.")
+
+    def loaded(self, example: Example) -> tuple[dict[str, Any], str, str | None]:
+        """What is asked of an example (media as bytes, words as lists), 64 bits of its content, and why it cannot be asked."""
+        task = self._task
+        given: dict[str, Any] = {}
+        why = None
+        for role, value in example.items():
+            kind = task.columns[role].kind
+            if kind in rows.MEDIA and isinstance(value, str):
+                try:
+                    value = _file(value)
+                except OSError as error:
+                    why = f"{role} cannot be read: {value} ({error.strerror or error})"
+            elif kind == "text" and value is not None:
+                value = tables.as_text(value)
+            elif kind == "strings" and value is not None:
+                value = words(value)
+            if value is None and role != task.target and task.columns[role].required:
+                why = why or f"{role} is missing"
+            given[role] = value
+        content = f"{rows.content_hash({**example, **{r: v for r, v in given.items() if r != task.target}}, task.columns):016x}"
+        return {role: value for role, value in given.items() if role != task.target}, content, why
+
+    def _rows(self, chunk: Chunk) -> _Rows:
+        table, task = chunk.table, self._task
+        found: list[Example | None] = []
+        kept = pa.table({})
+        if len(table):
+            if chunk.file not in self._mappings:
+                self._mappings[chunk.file] = self._match(table.column_names, chunk.file)
+            mapped = rows.by_role(table, self._mappings[chunk.file], task.columns, chunk.file.rpartition("/")[0])
+            found = list(rows.examples(mapped, task.columns))
+            kept = table.select([name for name in table.column_names if tables.is_scalar(table[name].type)])
+        numbers = [int(one) for one in chunk.rows]
+        if not chunk.bad:
+            return _Rows(chunk.file, numbers, kept, found, [None] * len(found))
+        numbers += [one.row for one in chunk.bad]
+        order = sorted(range(len(numbers)), key=numbers.__getitem__)
+        nothing = pa.table({one.name: pa.nulls(len(chunk.bad), one.type) for one in kept.schema})
+        padded = pa.concat_tables([kept, nothing]).take(pa.array(order)) if len(kept.schema) else kept
+        found = [*found, *[None] * len(chunk.bad)]
+        why = [*[None] * len(chunk.table), *(one.reason for one in chunk.bad)]
+        return _Rows(chunk.file, [numbers[k] for k in order], padded, [found[k] for k in order], [why[k] for k in order])
+
+    def _match(self, there: Sequence[str], file: str) -> dict[str, str]:
+        """Raises :class:`DataError`, in the words of ``--column``."""
+        try:
+            return columns.match(there, self._task, self._said, file, need_target=False)
+        except DataError as error:
+            told = _IN_A_RECIPE.sub(r"--column \1=\2", str(error))
+            raise DataError(told.replace("data.columns.", "--column ").replace("data.columns:", "--column:")) from None
+
+
+def _file(place: str) -> bytes:
+    return Path(storage.local_path(place)).read_bytes() if storage.is_local(place) else storage.read_bytes(place)
+
+
+class Journal:
+    """The answers so far, in a file that only grows; :meth:`remove` ends it."""
+
+    def __init__(self, path: Path, job: Mapping[str, Any]) -> None:
+        self.path, self._job = path, dict(job)
+        self._places: dict[int, int] = {}
+        self._stream: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Raises :class:`UserError` where another process writes it, or it is of something else."""
+        stream = self.path.open("a+b")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            stream.close()
+            raise UserError(f"another process writes {self.path}\n    → Wait for it, or name another --out.") from error
+        self._stream = stream
+        try:
+            self._read(stream)
+        except BaseException:
+            stream.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream is not None:
+            if not self._places:
+                self.remove()
+            self._stream.close()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._places
+
+    def add(self, index: int, content: str, reply: Reply) -> None:
+        """Keep a reply; it is with the operating system when this returns."""
+        assert self._stream is not None
+        line = {"i": index, "h": content} | ({"p": reply.problem} if reply.problem is not None else {"a": reply.answer})
+        self._places[index] = self._stream.seek(0, 2)
+        self._stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+        self._stream.flush()
+
+    def get(self, index: int) -> dict[str, Any]:
+        """What was kept: ``h``, and ``a`` or ``p``."""
+        assert self._stream is not None
+        self._stream.seek(self._places[index])
+        return dict(_line(self._stream.readline()) or {})
+
+    def remove(self) -> None:
+        """It is no longer needed."""
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+
+    def _read(self, stream: IO[bytes]) -> None:
+        stream.seek(0)
+        first = _line(stream.readline())
+        if first is None:
+            stream.truncate(0)
+            stream.write(json.dumps(self._job).encode() + b"\n")
+            stream.flush()
+            return
+        if first != self._job:
+            what = next((name for name in self._job if first.get(name) != self._job[name]), "format")
+            raise UserError(
+                f"{self.path} has answers of an earlier run with another {'model' if what == 'target' else what}"
+                "\n    → Delete it to begin anew, or name another --out."
+            )
+        while True:
+            place = stream.tell()
+            line = stream.readline()
+            found = _line(line)
+            if found is None:
+                stream.truncate(place)
+                return
+            self._places[int(found["i"])] = place
+
+
+def _line(line: bytes) -> dict[str, Any] | None:
+    """A whole line's object, or None."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        found = json.loads(line.decode("utf-8", "surrogatepass"))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _write(out: Path, reader: Iterable[_Rows], journal: Journal, about: About, job: Mapping[str, Any], resumed: int) -> Outcome:
+    """Rows and answers as one file, which is there whole or not at all."""
+    answers = _answer_types(journal, about)
+    own = {*OWN, PROBLEM, *answers}
+    given = _given_types(reader, own)
+    schema = pa.schema(
+        [
+            ("id", pa.string()),
+            ("file", pa.string()),
+            ("row", pa.int64()),
+            *given.items(),
+            *answers.items(),
+            (PROBLEM, pa.string()),
+        ]
+    ).with_metadata({JOB: json.dumps(dict(job)).encode()})
+    counts: Counter[str] = Counter()
+    index = total = bad = 0
+    problems: list[str] = []
+    with storage.writing(out) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        for part in reader:
+            lines: list[dict[str, Any]] = []
+            for number, example, why in zip(part.numbers, part.examples, part.reasons, strict=True):
+                line: dict[str, Any] = {"file": part.file, "row": number, PROBLEM: why}
+                if example is not None:
+                    kept = journal.get(index)
+                    counts[kept["h"]] += 1
+                    ordinal = counts[kept["h"]]
+                    line["id"] = kept["h"] if ordinal == 1 else f"{kept['h']}-{ordinal}"
+                    line[PROBLEM] = kept.get("p")
+                    line |= {_answer_name(name): value for name, value in (kept.get("a") or {}).items()}
+                    index += 1
+                if line[PROBLEM] is not None:
+                    bad += 1
+                    problems.append(f"{part.file}, row {number}: {line[PROBLEM]}") if len(problems) < 10 else None
+                lines.append(line)
+            total += len(lines)
+            writer.write_table(_table(lines, part.table, schema, own))
+    return Outcome(out, total, total - bad, resumed, bad, tuple(problems))
+
+
+def _table(lines: Sequence[Mapping[str, Any]], given: pa.Table, schema: pa.Schema, own: Collection[str]) -> pa.Table:
+    """The rows with the columns of the schema: ours from the lines, the user's from their table."""
+    renamed = {_given_name(name, own): given[name] for name in given.column_names}
+    found: list[Any] = []
+    for one in schema:
+        if one.name in own:
+            values = [line.get(one.name) for line in lines]
+            found.append(pa.array(map(tables.as_text, values) if one.type == pa.string() else values, one.type))
+        elif one.name in renamed:
+            found.append(tables.fit(pa.table({one.name: renamed[one.name]}), pa.schema([one]))[one.name])
+        else:
+            found.append(pa.nulls(len(lines), one.type))
+    return pa.table(found, schema=schema)
+
+
+def _given_types(reader: Iterable[_Rows], own: Collection[str]) -> dict[str, pa.DataType]:
+    """The user's columns, each with the type that holds its values in every file."""
+    kinds: dict[str, list[pa.DataType]] = {}
+    for part in reader:
+        for one in part.table.schema:
+            kinds.setdefault(_given_name(one.name, own), []).append(one.type)
+    common = {name: tables.common_type(found) for name, found in kinds.items()}
+    return {name: pa.string() if pa.types.is_null(kind) else kind for name, kind in common.items()}
+
+
+def _answer_types(journal: Journal, about: About) -> dict[str, pa.DataType]:
+    """What the answers hold, by name; scores by label are a struct of the labels."""
+    names: dict[str, list[pa.DataType]] = {}
+    for start in range(0, len(journal), ROWS):
+        kept = (journal.get(index).get("a") for index in range(start, min(start + ROWS, len(journal))))
+        block = tables.from_rows([_flat(one) for one in kept if one is not None], {})
+        for one in block.schema:
+            names.setdefault(one.name, []).append(one.type)
+    scores = pa.struct([(label, pa.float64()) for label in about.labels])
+    return {
+        name: scores if all(map(pa.types.is_null, kinds)) and name == "scores" else tables.common_type(kinds)
+        for name, kinds in names.items()
+    }
+
+
+def _flat(said: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer without the scores by label, whose type is known."""
+    return {_answer_name(name): None if isinstance(value, dict) else value for name, value in said.items()}
+
+
+def _answer_name(name: str) -> str:
+    return f"answer.{name}" if name in (*OWN, PROBLEM) else name
+
+
+def _given_name(name: str, own: Collection[str]) -> str:
+    """What a column of the data is called: as it is, with ``data.`` before it where we have a column of that name."""
+    return f"data.{name}" if name in own else name
+
+
+def _job_of(out: Path) -> Any:
+    try:
+        return json.loads((pq.read_schema(out).metadata or {}).get(JOB, b"null"))
+    except (OSError, ValueError):
+        return None
+
+
+def _finished(out: Path) -> Outcome:
+    """What stands in a file that is complete."""
+    table = pq.read_table(out, columns=["file", "row", PROBLEM])
+    bad = [one for one in table.to_pylist() if one[PROBLEM] is not None]
+    told = tuple(f"{one['file']}, row {one['row']}: {one[PROBLEM]}" for one in bad[:10])
+    answered = len(table) - len(bad)
+    return Outcome(out, len(table), answered, len(table), len(bad), told)
