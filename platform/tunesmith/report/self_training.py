@@ -50,6 +50,8 @@ def sentences(run: Run) -> list[str]:
     by = _change(record["validation"], name)
     verdict = "better than its teacher" if record["kept"] == "student" else "not better than its teacher"
     kept = f"The student is {verdict} on the validation rows ({by}): the model is the {record['kept']}'s."
+    if beyond := record.get("beyond"):
+        kept = f"The {beyond} is beyond the retention ceiling, so the model is the {record['kept']}'s (validation: {by})."
     told, shown = record.get("test"), run.verdict.get("headline", name)
     if told and shown in told["difference"]:
         kept += f" On the test rows the student has {_change(told, shown)} against the teacher."
