@@ -109,9 +109,8 @@ def _write_labels(run: Run, unlabelled: PreparedData, made: PseudoLabels, known:
 
 
 def decide(recipe: Recipe, run: Run, student: Predictor | None, labelled: PreparedData, *, beyond: bool = False) -> bool:
-    """Whether the student is to be the run's model: it is better on the validation rows.
-
-    Where only one of the two is within the retention ceiling (the student is not where it is ``beyond``), it is that one.
+    """Whether the student is to be the run's model: it is better on the validation rows, or alone within the retention ceiling
+    (``beyond`` says that the student is not within it).
 
     Better is a greater value of the metric that chooses checkpoints (a smaller one of a loss); of equals the teacher stays. The
     test rows, judged beside, have no part in it. Both judgements go into the run's record. Without a student the teacher stays.

@@ -78,4 +78,6 @@ def test_the_list_is_a_path_beside_the_recipe_also_where_the_data_is_on_the_hub(
     Path("sub").mkdir()
     path = write("  known_faults: faults.csv\n  format: hub\n", name="sub/recipe.yaml")
     Path("sub/faults.csv").write_text("split,row,fault\ntrain,1,duplicate\n")
-    assert Recipe.load(path).resolved().data.known_faults == str(Path("sub/faults.csv").absolute())
+    recipe = Recipe.load(path, ["data.unlabelled.data=owner/more"])
+    assert recipe.resolved().data.known_faults == str(Path("sub/faults.csv").absolute())
+    assert recipe.resolved().data.unlabelled.data == "owner/more"
