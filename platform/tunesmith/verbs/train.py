@@ -61,13 +61,10 @@ def train(
         UserError: something that the user can mend; nothing is lost.
         TrainingFailed: workers failed more often than ``training.max_failures``.
     """
-    from tunesmith.data.old import prepare_old
-    from tunesmith.data.unlabelled import prepare_unlabelled
     from tunesmith.recipe import Recipe as RecipeClass
     from tunesmith.tasks import load_task
-    from tunesmith.training.precheck import check_training
+    from tunesmith.training.precheck import check_prepared
     from tunesmith.training.progress import Progress
-    from tunesmith.training.self_training import check_apart
     from tunesmith.verbs import console
 
     if not isinstance(recipe, RecipeClass):
@@ -80,11 +77,7 @@ def train(
         if force and recipe.data.engine != "ray":
             # A mistake must not cost the run that is to be started over.
             checked = _prepare(recipe, task, progress, "Checking the data")
-            old = prepare_old(recipe, task, checked, progress.prepared)
-            check_training(recipe, task, checked, old)
-            unlabelled = prepare_unlabelled(recipe, task, checked, progress.prepared)
-            if unlabelled is not None:
-                check_apart(task, unlabelled, old)
+            check_prepared(recipe, task, checked, progress.prepared)
         record, new = _record(recipe, run, force, resume, command or [Path(sys.argv[0]).name, *sys.argv[1:]])
         if not (new or force):
             console.err().print(f"Going on with {record.path}")

@@ -13,12 +13,15 @@ from support.data import texts
 from support.in_process import without_ray
 from support.models import tiny_bert
 from tunesmith import storage
+from tunesmith.data.prepare import prepare
 from tunesmith.data.prepared import PreparedData
 from tunesmith.errors import DataError, UserError
 from tunesmith.evaluation.evaluate import judgement
 from tunesmith.evaluation.statistics import difference
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
+from tunesmith.tasks import load_task
+from tunesmith.training.precheck import check_prepared
 from tunesmith.training.self_training import LABELS, RECORD
 from tunesmith.verbs.reproduce import compare, reproduce
 from tunesmith.verbs.train import train
@@ -200,6 +203,14 @@ def test_several_rounds_are_teachers_of_teachers(tmp_path: Path, monkeypatch: py
     middle = Run.open(run.file("teacher"))
     assert middle.recipe.data.unlabelled.rounds == 1
     assert Run.open(middle.file("teacher")).recipe.data.unlabelled.data is None
+
+
+def test_rows_of_a_retention_set_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    recipe = recipe_for(tmp_path).override(f"evaluation.retention.data={tmp_path / 'more.jsonl'}").resolved()
+    task = load_task(recipe.task)
+    prepared = prepare(recipe, task, output_dir=recipe.training.output_dir)
+    with pytest.raises(DataError, match=r"data\.unlabelled\.data: 80 of its 80 rows also stand in the retention set more"):
+        check_prepared(recipe, task, prepared)
 
 
 def test_what_is_wrong_with_the_rows_is_told_before_anything_is_trained(
