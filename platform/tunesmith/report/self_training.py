@@ -78,11 +78,7 @@ def _left_out(record: Mapping[str, Any]) -> str:
     """Which rows were not asked about."""
     counts = {
         "copies of each other": record["copies"],
-        **{
-            f"in the {name} rows": record[name]["exact"] + record[name]["near"]
-            for name in ("train", "validation", "test")
-            if name in record
-        },
+        **{f"in the {name} rows": sum(record[name].values()) for name in ("train", "validation", "test") if name in record},
     }
     said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     whole = f"Of {record['seen']:,} unlabelled rows were left out: {said}." if said else "No unlabelled row had to be left out."
