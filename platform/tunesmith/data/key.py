@@ -60,7 +60,8 @@ def prepared_key(
         wanted["known_faults"] = read_list(absolute(recipe.data.known_faults, recipe.base_dir))
     else:
         del wanted["known_faults"]
-    if {"validation", "test"} <= set(sources) and recipe.data.max_train_samples is None:
+    drawn = recipe.data.max_train_samples is not None or recipe.data.label_errors != "off"
+    if {"validation", "test"} <= set(sources) and not drawn:
         del wanted["split"]  # nothing is drawn
     media = any(column.kind in rows.MEDIA for column in task.columns.values())
     places = {split: [f.uri for s in members for f in s.files[:1]] for split, members in sources.items()} if media else {}

@@ -20,6 +20,7 @@ from tunesmith.data.prepare import prepare, prepare_frozen
 from tunesmith.data.prepared import PreparedData, Split
 from tunesmith.errors import DataError
 from tunesmith.recipe.data import SplitSection
+from tunesmith.recipe.few_shot import FewShotSection
 from tunesmith.tasks.base import Preprocessing, Task
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _own(
     """The data with classes of its own, of which only the inputs will be used."""
     nothing = SplitSection(validation=0.0, test=0.0)
     changes = {"train": source, "validation": None, "test": None, "labels": None, "max_train_samples": None, "split": nothing}
-    changes["known_faults"] = None
+    changes |= {"known_faults": None, "few_shot": FewShotSection(), "label_errors": "off"}  # all rows, whatever their classes
     alone = recipe.model_copy(update={"data": recipe.data.model_copy(update={**changes, "format": "auto"})})
     try:
         prepared = prepare(alone, task, output_dir=recipe.training.output_dir, progress=progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,8 @@ from tunesmith.tasks.weights import measure
 if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
 
+log = logging.getLogger(__name__)
+
 SPLIT = "unlabelled"
 _BLOCK = 4096
 
@@ -41,8 +44,9 @@ def prepare_unlabelled(
 ) -> PreparedData | None:
     """The rows of ``data.unlabelled``, encoded, as the one split ``unlabelled``; None where the recipe has none.
 
-    Left out are copies of each other, copies of training rows, and rows that stand in the validation or test split, exactly or
-    nearly. The manifest has ``left_out`` with their numbers, and ``truth``: the column of labels that was there all the same.
+    Left out are copies of each other, copies of training rows, rows that stand in the validation or test split, exactly or
+    nearly, and rows of a group that ``data.split.group`` keeps there. The manifest has ``left_out`` with their numbers, and
+    ``truth``: the column of labels that was there all the same.
 
     Raises:
         DataError: what is wrong with the rows, none that is left, or a task whose examples have not one class each.
@@ -131,7 +135,36 @@ def _apart(recipe: Recipe, task: Task, data: Ingested, labelled: PreparedData) -
         )  # what is near a training row can be learned from
         kept = np.setdiff1d(kept, close)
         found[name] = {"exact": len(same), "near": len(close)}
-    return kept - span.start, found
+    chosen = kept - span.start
+    for name, theirs in _judged_groups(recipe, task, data, labelled).items():
+        together = chosen[theirs[chosen]]
+        chosen = np.setdiff1d(chosen, together)
+        found[name]["group"] = len(together)
+    return chosen, found
+
+
+def _judged_groups(recipe: Recipe, task: Task, data: Ingested, labelled: PreparedData) -> dict[str, np.ndarray]:
+    """For each split that was cut off by group, which rows are of its groups: they are on the other side of the cut."""
+    made = labelled.manifest["split"]
+    cut = [
+        name for name in ("validation", "test") if name in labelled.splits and not labelled.manifest["splits"][name]["given"]
+    ]
+    if made["by"] != "group" or not cut:
+        return {}
+    column = recipe.data.split.group or ""
+    kept = rows.kept_name(column, task.columns)
+    own = next((role for role, name in data.mapping.items() if name == column and role != task.target), kept)
+    if own not in data.schema.names:
+        log.warning("data.unlabelled has no column %r: rows of the groups that are judged cannot be told and left out", column)
+        return {}
+    mine = [tables.as_text(value) for value in data.column(own).to_pylist()]
+    found = {}
+    for name in cut:
+        table = labelled.splits[name].rows()
+        judged = table[column if column in table.column_names else kept].to_pylist()
+        groups = {tables.as_text(value) for value in judged}
+        found[name] = np.array([value is not None and value in groups for value in mine], dtype=bool)
+    return found
 
 
 def _as_given(split: Split, task: Task) -> Ingested:

@@ -26,7 +26,7 @@ from tunesmith.evaluation.statistics import Bootstrap, bootstrap, difference
 from tunesmith.recipe.evaluation import EvaluationSection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tunesmith.runs import Run
     from tunesmith.tasks.base import State, Task
@@ -63,16 +63,17 @@ def judge_retention(
     return found
 
 
-def beyond_ceiling(run: Run) -> dict[str, Any] | None:
+def beyond_ceiling(run: Run, mixed: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """How far the kept model is beyond ``evaluation.retention.max_drop``, for the manifest; None where it is not.
 
     ``set`` has lost most: ``drop`` of ``metric``, None where that is no number; ``max_drop`` was allowed. A model within the
-    ceiling is kept before any beyond it, so this says too that there was none.
+    ceiling is kept before any beyond it, so this says too that there was none. ``mixed`` is the record of WiSE-FT where the
+    manifest does not have it yet.
     """
     ceiling, best = run.recipe.evaluation.retention.max_drop, run.manifest.get("best") or {}
     if ceiling is None:
         return None
-    if mixed := run.manifest.get("wise_ft"):
+    if mixed := mixed or run.manifest.get("wise_ft"):
         drops = next(one["drops"] for one in mixed["tried"] if one["alpha"] == mixed["alpha"])
     else:
         kept = [line for line in run.history if line.get("step") == best.get("step")]

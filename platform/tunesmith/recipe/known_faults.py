@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tunesmith.errors import nearest
-from tunesmith.recipe.paths import absolute, is_uri
+from tunesmith.recipe.paths import absolute, is_uri, places_of
 from tunesmith.recipe.yaml_tree import Keys
 
 if TYPE_CHECKING:
@@ -97,9 +97,16 @@ def problems(recipe: Recipe) -> Iterator[tuple[Keys, str, str]]:
     except (OSError, UnicodeDecodeError):
         yield KEY, f"{place} cannot be read as text", "give a CSV file with the columns split,row,fault"
         return
-    flaws += _not_given(faults, {"train", *(name for name in ("validation", "test") if getattr(data, name) is not None)})
+    if not _may_bring_splits(recipe):
+        flaws += _not_given(faults, {"train", *(name for name in ("validation", "test") if getattr(data, name) is not None)})
     if flaws:
         yield KEY, *told(place, flaws)
+
+
+def _may_bring_splits(recipe: Recipe) -> bool:
+    """Whether ``data.train`` may have a validation or test split in it: a folder may, and what is not on this machine."""
+    places = [absolute(place, recipe.base_dir) for _, place in places_of(recipe.data.train)]
+    return recipe.data.format == "hub" or any(is_uri(place) or os.path.isdir(place) for place in places)
 
 
 def told(place: str, flaws: list[Flaw]) -> tuple[str, str]:

@@ -79,7 +79,7 @@ def _named(element: Any) -> bool:
 
 def at_hub(key: str, format: str | None) -> bool:
     """Whether an input is no path because ``data.format`` says that it stands on the Hub."""
-    return key in ("data.train", "data.validation", "data.test") and format == "hub"
+    return key in ("data.train", "data.validation", "data.test", "data.unlabelled.data") and format == "hub"
 
 
 def is_uri(name: str) -> bool:

@@ -12,7 +12,8 @@ from tunesmith.recipe.base import Section
 class UnlabelledSection(Section):
     """Self-training: a teacher is trained by this recipe on the labelled rows alone and labels these rows; a student is trained
     from the same base on both (pseudo-labels: Lee 2013; teacher and student: Xie et al. 2020, arXiv:1911.04252). The student is
-    the run's model only if it is better on the validation split, by ``training.metric_for_best_model``.
+    the run's model only if it is better on the validation split, by ``training.metric_for_best_model``; where one of the two
+    alone is within ``evaluation.retention.max_drop``, it is that one.
     """
 
     data: str | Annotated[list[str], Field(min_length=1)] | None = None

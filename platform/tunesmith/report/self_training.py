@@ -50,6 +50,8 @@ def sentences(run: Run) -> list[str]:
     by = _change(record["validation"], name)
     verdict = "better than its teacher" if record["kept"] == "student" else "not better than its teacher"
     kept = f"The student is {verdict} on the validation rows ({by}): the model is the {record['kept']}'s."
+    if beyond := record.get("beyond"):
+        kept = f"The {beyond} is beyond the retention ceiling, so the model is the {record['kept']}'s (validation: {by})."
     told, shown = record.get("test"), run.verdict.get("headline", name)
     if told and shown in told["difference"]:
         kept += f" On the test rows the student has {_change(told, shown)} against the teacher."
@@ -76,11 +78,7 @@ def _left_out(record: Mapping[str, Any]) -> str:
     """Which rows were not asked about."""
     counts = {
         "copies of each other": record["copies"],
-        **{
-            f"in the {name} rows": record[name]["exact"] + record[name]["near"]
-            for name in ("train", "validation", "test")
-            if name in record
-        },
+        **{f"in the {name} rows": sum(record[name].values()) for name in ("train", "validation", "test") if name in record},
     }
     said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     whole = f"Of {record['seen']:,} unlabelled rows were left out: {said}." if said else "No unlabelled row had to be left out."

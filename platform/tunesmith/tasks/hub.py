@@ -112,13 +112,14 @@ def build_classifier(auto_class: Any, recipe: Recipe, labels: list[str], **confi
 
 
 def outline_classifier(auto_class: Any, recipe: Recipe, labels: list[str], **config_values: Any) -> torch.nn.Module:
-    """What :func:`build_classifier` gives, on the ``meta`` device: its modules and shapes, made from the config alone."""
+    """What :func:`build_classifier` gives, on the ``meta`` device: its modules and shapes, made from the config alone.
+
+    Without the recipe's attention, which needs what only the workers may have (FlashAttention a GPU), and changes no module.
+    """
     import torch
 
-    config, kwargs = _config_for(recipe, labels, config_values)
-    return outlined(
-        lambda: auto_class.from_config(config, trust_remote_code=False, dtype=torch.float32, **kwargs), model_source(recipe)
-    )
+    config, _ = _config_for(recipe, labels, config_values)
+    return outlined(lambda: auto_class.from_config(config, trust_remote_code=False, dtype=torch.float32), model_source(recipe))
 
 
 def outlined(make: Callable[[], torch.nn.Module], source: str) -> torch.nn.Module:

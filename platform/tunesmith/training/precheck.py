@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunesmith.data.old import prepare_old
+from tunesmith.data.unlabelled import prepare_unlabelled
 from tunesmith.tasks.base import Outlines, Preprocessing
 from tunesmith.tasks.losses import check_criterion
 from tunesmith.training.adaptation import adapt
 from tunesmith.training.composition import epoch_size
 from tunesmith.training.parameters import layer_groups
 from tunesmith.training.sampling import check_sampling
+from tunesmith.training.self_training import check_apart
 from tunesmith.training.spec import FitContext, FitData, FitSpec
 from tunesmith.training.unfreeze import Freezing
 from tunesmith.training.updates import count_updates
 
 if TYPE_CHECKING:
     from tunesmith.data import PreparedData
+    from tunesmith.data.ingest import Progress
     from tunesmith.data.old import OldPlaces
     from tunesmith.recipe import Recipe
     from tunesmith.tasks.base import Task
@@ -40,6 +44,15 @@ def check_training(recipe: Recipe, task: Task, prepared: PreparedData, old: OldP
     data = FitData(train, replay=old.replay.open() if old.replay is not None else None)
     context = FitContext(world_size=recipe.training.num_workers)
     check_model(spec, *count_updates(spec, epoch_size(data, recipe.training.replay.share), context))
+
+
+def check_prepared(recipe: Recipe, task: Task, prepared: PreparedData, tell: Progress | None = None) -> None:
+    """Refuse what training would refuse of all its data, old and unlabelled rows too. Raises as :func:`check_training`."""
+    old = prepare_old(recipe, task, prepared, tell)
+    check_training(recipe, task, prepared, old)
+    unlabelled = prepare_unlabelled(recipe, task, prepared, tell)
+    if unlabelled is not None:
+        check_apart(task, unlabelled, old)
 
 
 def check_model(spec: FitSpec, steps: int, per_epoch: int) -> None:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from tunesmith import storage
 from tunesmith.data.old import OldPlaces, refuse_shared
 from tunesmith.data.unlabelled import SPLIT, truth_of, with_pseudo_labels
+from tunesmith.errors import DataError
 from tunesmith.evaluation.judges import records_of
 from tunesmith.evaluation.predictions import read_predictions
 from tunesmith.evaluation.predictor import Predictor
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 RECORD, LABELS = "unlabelled/report.json", "unlabelled/labels.parquet"
 """What a run keeps of its self-training: the numbers, and what was said of each row."""
+
+BEYOND = "beyond_ceiling"
+"""Where the manifest says that the kept model is beyond the retention ceiling."""
 
 
 def teacher_recipe(recipe: Recipe) -> Recipe:
@@ -71,6 +75,11 @@ def student_data(
         storage.write_json(run.file(RECORD), account(made, unlabelled, known))
         _write_labels(run, unlabelled, made, known)
     said = read_predictions(run.file(LABELS))
+    if not said["id"].combine_chunks().equals(unlabelled.splits[SPLIT].ids):
+        raise DataError(
+            f"data.unlabelled: the rows are others than those that the teacher labelled for {run.path}"
+            "\n    → Give the rows of then, or begin a new run: --new, or --force with --run."
+        )
     chosen = np.flatnonzero(said["taken"].to_numpy(zero_copy_only=False))
     if not len(chosen):
         return None
@@ -99,8 +108,9 @@ def _write_labels(run: Run, unlabelled: PreparedData, made: PseudoLabels, known:
         pq.write_table(table, stream, compression="zstd")
 
 
-def decide(recipe: Recipe, run: Run, student: Predictor | None, labelled: PreparedData) -> bool:
-    """Whether the student is to be the run's model: it is better on the validation rows.
+def decide(recipe: Recipe, run: Run, student: Predictor | None, labelled: PreparedData, *, beyond: bool = False) -> bool:
+    """Whether the student is to be the run's model: it is better on the validation rows, or alone within the retention ceiling
+    (``beyond`` says that the student is not within it).
 
     Better is a greater value of the metric that chooses checkpoints (a smaller one of a loss); of equals the teacher stays. The
     test rows, judged beside, have no part in it. Both judgements go into the run's record. Without a student the teacher stays.
@@ -130,7 +140,9 @@ def decide(recipe: Recipe, run: Run, student: Predictor | None, labelled: Prepar
         }
     said = recipe.training.greater_is_better if name == recipe.training.metric_for_best_model else None
     better = gain > 0 if (greater_is_better(name) if said is None else said) else gain < 0
-    record["metric"] = name
+    record["metric"], record["beyond"] = name, None
+    if beyond != (teacher_beyond := bool(_teacher(run).manifest.get(BEYOND))):
+        better, record["beyond"] = teacher_beyond, "student" if beyond else "teacher"
     return _settle(run, record, kept=better, why="")
 
 
@@ -154,6 +166,6 @@ def keep_teacher(run: Run) -> None:
         artefact = dataclasses.replace(Artefact.read(local), run=run.name)
         (local / FILE).unlink()
         storage.upload(local, run.file("model"))
-    said = {name: teacher.manifest.get(name) for name in ("base_model", "best", "steps", "wise_ft", "calibration")}
+    said = {name: teacher.manifest.get(name) for name in ("base_model", "best", "steps", "wise_ft", "calibration", BEYOND)}
     run.update(**{name: value for name, value in said.items() if value is not None})
     artefact.write(run.file("model"))

@@ -147,11 +147,9 @@ def _check(variants: Sequence[Variant]) -> None:
 
 def _check_data(variants: Sequence[Variant]) -> None:
     """Prepare and check all, so that a mistake shows before any is trained, and see that they have the same test rows."""
-    from tunesmith.data.old import prepare_old
     from tunesmith.data.prepare import prepare
-    from tunesmith.data.unlabelled import prepare_unlabelled
     from tunesmith.tasks import load_task
-    from tunesmith.training.precheck import check_training
+    from tunesmith.training.precheck import check_prepared
     from tunesmith.training.progress import Progress
     from tunesmith.verbs import console
 
@@ -163,10 +161,9 @@ def _check_data(variants: Sequence[Variant]) -> None:
             task = load_task(recipe.task)
             prepared = prepare(recipe, task, output_dir=place, progress=progress.prepared, engine="local")
             try:
-                check_training(recipe, task, prepared, prepare_old(recipe, task, prepared, progress.prepared))
+                check_prepared(recipe, task, prepared, progress.prepared)
             except UserError as error:
                 raise type(error)(f"{variant.name}: {error}") from error
-            prepare_unlabelled(recipe, task, prepared, progress.prepared)
             judged = prepared.splits.get("test") or prepared.splits.get("validation")
             hashes[variant.name] = judged.hash if judged is not None else None
     first = variants[0].name

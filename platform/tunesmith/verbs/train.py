@@ -61,11 +61,9 @@ def train(
         UserError: something that the user can mend; nothing is lost.
         TrainingFailed: workers failed more often than ``training.max_failures``.
     """
-    from tunesmith.data.old import prepare_old
-    from tunesmith.data.unlabelled import prepare_unlabelled
     from tunesmith.recipe import Recipe as RecipeClass
     from tunesmith.tasks import load_task
-    from tunesmith.training.precheck import check_training
+    from tunesmith.training.precheck import check_prepared
     from tunesmith.training.progress import Progress
     from tunesmith.verbs import console
 
@@ -79,8 +77,7 @@ def train(
         if force and recipe.data.engine != "ray":
             # A mistake must not cost the run that is to be started over.
             checked = _prepare(recipe, task, progress, "Checking the data")
-            check_training(recipe, task, checked, prepare_old(recipe, task, checked, progress.prepared))
-            prepare_unlabelled(recipe, task, checked, progress.prepared)
+            check_prepared(recipe, task, checked, progress.prepared)
         record, new = _record(recipe, run, force, resume, command or [Path(sys.argv[0]).name, *sys.argv[1:]])
         if not (new or force):
             console.err().print(f"Going on with {record.path}")
@@ -431,7 +428,8 @@ def _keep_model(recipe: Recipe, task: Task, run: Run, made: _Session, progress: 
         finished = finish(recipe, task, made.prepared, made.old, local, made.trained.metrics)
         if recipe.data.unlabelled.data is not None:
             student = finished_predictor(recipe, task, made.prepared, local, finished)
-            if not decide(recipe, run, student, made.labelled):
+            beyond = beyond_ceiling(run, finished.records.get("wise_ft")) is not None
+            if not decide(recipe, run, student, made.labelled, beyond=beyond):
                 _record_data(run, made.labelled)
                 keep_teacher(run)
                 return

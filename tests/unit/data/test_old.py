@@ -77,6 +77,14 @@ def test_where_the_base_answers_with_other_classes_only_drift_can_be_measured(tm
     assert len(places.retention["genres"].open()) == 24
 
 
+def test_a_few_shot_of_the_new_data_draws_nothing_from_the_old(tmp_path: Path) -> None:
+    old = [{**row, "label": f"genre {i % 3}"} for i, row in enumerate(texts(24, seed=4))]
+    recipe = recipe_for(tmp_path, labels=["genre 0", "genre 1", "genre 2"], retain={"genres": old})
+    prepared, places = prepared_old(recipe.override("data.few_shot.per_class=2"))
+    assert len(prepared.splits["train"]) == 4
+    assert len(places.retention["genres"].open()) == 24
+
+
 def test_replay_with_another_label_set_is_refused(tmp_path: Path) -> None:
     old = [{**row, "label": "medium"} for row in texts(10, seed=3)]
     with pytest.raises(DataError, match=r"(?s)training\.replay\.data.*medium.*classes that are there too"):

@@ -70,6 +70,22 @@ def test_rows_of_the_labelled_data_are_left_out_and_copies_counted_once(tmp_path
     assert shown(found, SPLIT) == [row["text"] for row in fresh]
 
 
+def test_rows_of_a_group_that_is_judged_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    labelled = [{**row, "patient": number // 3} for number, row in enumerate(texts(30, seed=1))]
+    more = [{"text": row["text"], "patient": str(number)} for number, row in enumerate(texts(12, seed=9))]
+    settings: dict[str, Any] = {"train": write(tmp_path / "patients.jsonl", labelled), "test": None}
+    settings |= {"split": {"validation": 0.2, "test": 0.2, "group": "patient"}}
+    _, prepared, found = made(tmp_path, more, **settings)
+    of = {name: set(split.rows()["patient"].to_pylist()) for name, split in prepared.splits.items()}
+    assert sorted(map(int, found.splits[SPLIT].rows()["patient"].to_pylist())) == sorted(of["train"] | {10, 11})
+    left = found.manifest["left_out"]
+    assert {name: left[name]["group"] for name in ("validation", "test")} == {
+        name: len(of[name]) for name in ("validation", "test")
+    }
+    made(tmp_path, [{"text": row["text"]} for row in more], **settings)
+    assert "has no column 'patient'" in caplog.text
+
+
 def test_a_true_label_is_kept_for_the_account_and_reaches_no_feature(tmp_path: Path) -> None:
     rows = texts(20, seed=9)
     _, _, found = made(tmp_path, rows)

@@ -53,6 +53,15 @@ def test_a_mistake_is_told_with_its_line_before_anything_is_read(write: Write, t
     assert all(part in str(mistake) for part in words.split(" ⏎ "))
 
 
+def test_a_folder_may_bring_the_split_whose_rows_are_named(write: Write) -> None:
+    path = write("  known_faults: faults.csv\n")
+    Path("faults.csv").write_text("split,row,fault\ntest,3,leak\n")
+    Path("whole").mkdir()
+    assert Recipe.load(path, ["data.train=whole"]).data.known_faults == "faults.csv"
+    with pytest.raises(RecipeError, match=r"data\.test is not given"):
+        Recipe.load(path)
+
+
 def test_a_missing_list_is_named_with_its_neighbours(write: Write) -> None:
     with pytest.raises(RecipeError, match=r"data\.known_faults: .*fautls\.csv does not exist"):
         Recipe.load(write("  known_faults: fautls.csv\n"))
@@ -69,4 +78,6 @@ def test_the_list_is_a_path_beside_the_recipe_also_where_the_data_is_on_the_hub(
     Path("sub").mkdir()
     path = write("  known_faults: faults.csv\n  format: hub\n", name="sub/recipe.yaml")
     Path("sub/faults.csv").write_text("split,row,fault\ntrain,1,duplicate\n")
-    assert Recipe.load(path).resolved().data.known_faults == str(Path("sub/faults.csv").absolute())
+    recipe = Recipe.load(path, ["data.unlabelled.data=owner/more"])
+    assert recipe.resolved().data.known_faults == str(Path("sub/faults.csv").absolute())
+    assert recipe.resolved().data.unlabelled.data == "owner/more"

@@ -53,6 +53,12 @@ def test_an_outline_is_the_model_without_its_weights(case: Case, tmp_path: Path)
     assert all(parameter.is_meta for parameter in outline.parameters())
 
 
+def test_an_attention_that_only_the_workers_have_is_no_mistake(tmp_path: Path) -> None:
+    spec, data = made(tmp_path, adaptation="lora")
+    recipe = spec.recipe.override("model.attn_implementation=flash_attention_2")
+    check(FitSpec(recipe, spec.task, spec.preprocessing), data)
+
+
 @pytest.mark.parametrize(
     ("training", "kind", "words"),
     [

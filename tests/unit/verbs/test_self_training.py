@@ -13,12 +13,15 @@ from support.data import texts
 from support.in_process import without_ray
 from support.models import tiny_bert
 from tunesmith import storage
+from tunesmith.data.prepare import prepare
 from tunesmith.data.prepared import PreparedData
 from tunesmith.errors import DataError, UserError
 from tunesmith.evaluation.evaluate import judgement
 from tunesmith.evaluation.statistics import difference
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
+from tunesmith.tasks import load_task
+from tunesmith.training.precheck import check_prepared
 from tunesmith.training.self_training import LABELS, RECORD
 from tunesmith.verbs.reproduce import compare, reproduce
 from tunesmith.verbs.train import train
@@ -160,12 +163,54 @@ def test_a_student_that_is_no_better_is_not_kept(tmp_path: Path, monkeypatch: py
     assert run.manifest["data"]["train"]["rows"] == 24
 
 
+@pytest.mark.parametrize("beyond", ["teacher", "student"])
+def test_of_two_the_one_within_the_retention_ceiling_is_kept(
+    beyond: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith.evaluation import retention
+
+    told = {"set": "old", "drop": 0.3, "metric": "f1_macro", "max_drop": 0.1}
+
+    def ceiling(run: Run, mixed: Any = None) -> dict[str, Any] | None:
+        return told if (run.name == "teacher") == (beyond == "teacher") else None
+
+    without_ray(monkeypatch)
+    monkeypatch.setattr(retention, "beyond_ceiling", ceiling)
+    run = train(recipe_for(tmp_path))
+    record = storage.read_json(run.file(RECORD))
+    assert (record["kept"], record["beyond"]) == ({"teacher": "student", "student": "teacher"}[beyond], beyond)
+    assert "beyond_ceiling" not in run.manifest
+    assert f"The {beyond} is beyond the retention ceiling" in storage.read_text(run.file("report.html"))
+
+
+def test_labels_of_other_rows_are_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(run: Run, event: dict[str, Any]) -> None:
+        if run.name != "teacher" and event["kind"] == "checkpoint":
+            raise KeyboardInterrupt
+
+    recipe = recipe_for(tmp_path)
+    without_ray(monkeypatch, kill)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe)
+    write(tmp_path / "more.jsonl", texts(80, seed=5))
+    with pytest.raises(DataError, match="others than those that the teacher labelled"):
+        train(recipe)
+
+
 def test_several_rounds_are_teachers_of_teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_ray(monkeypatch)
     run = train(recipe_for(tmp_path, rounds=2))
     middle = Run.open(run.file("teacher"))
     assert middle.recipe.data.unlabelled.rounds == 1
     assert Run.open(middle.file("teacher")).recipe.data.unlabelled.data is None
+
+
+def test_rows_of_a_retention_set_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    recipe = recipe_for(tmp_path).override(f"evaluation.retention.data={tmp_path / 'more.jsonl'}").resolved()
+    task = load_task(recipe.task)
+    prepared = prepare(recipe, task, output_dir=recipe.training.output_dir)
+    with pytest.raises(DataError, match=r"data\.unlabelled\.data: 80 of its 80 rows also stand in the retention set more"):
+        check_prepared(recipe, task, prepared)
 
 
 def test_what_is_wrong_with_the_rows_is_told_before_anything_is_trained(
