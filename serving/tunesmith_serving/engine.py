@@ -18,6 +18,9 @@ from tunesmith_serving.describe import Description, describe
 from tunesmith_serving.reply import Answered
 from tunesmith_serving.warmup import warm_up
 
+PROGRAMS = ("EPS",)
+"""Formats that Pillow hands to another program (Ghostscript), which is not for what strangers send."""
+
 
 class Engine:
     """A loaded and warmed-up model behind a batcher. Lives in one event loop."""
@@ -108,6 +111,8 @@ def opened_images(example: Example, columns: Mapping[str, Any], most_pixels: int
         try:
             with Image.open(io.BytesIO(value)) as header:
                 width, height = header.size
+                if header.format in PROGRAMS:
+                    raise DataError(f"image is {header.format}, a program that is run to draw it: send PNG or JPEG")
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise DataError(f"image has more pixels than the {most_pixels:,} taken here") from error
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError):

@@ -16,6 +16,7 @@ from typing import Any
 from tunesmith.errors import UserError
 from tunesmith_serving.keys import Key, KeyFile
 from tunesmith_serving.metrics import Metrics
+from tunesmith_serving.plain import DIGITS
 from tunesmith_serving.problems import Refused
 
 Scope = MutableMapping[str, Any]
@@ -109,7 +110,7 @@ class Guard:
     def _limited(self, receive: Receive, headers: dict[str, str]) -> Receive:
         """The request's body, as far as it is not too large. Raises :class:`Refused` (413)."""
         told = headers.get("content-length", "")
-        if told.isdigit() and int(told) > self._max_body:
+        if DIGITS.match(told) and int(told) > self._max_body:
             raise self._too_large()
         seen = 0
 

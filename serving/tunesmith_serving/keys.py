@@ -96,7 +96,7 @@ class KeyFile:
     def _load(self) -> None:
         self._checked = time.monotonic()
         try:
-            with self.path.open(encoding="utf-8") as file:
+            with self.path.open("rb") as file:
                 about = os.fstat(file.fileno())
                 stamp = (about.st_mtime_ns, about.st_size, about.st_ino)
                 if stamp == self._stamp:
@@ -138,13 +138,13 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _parsed(text: str, path: Path) -> list[Key]:
+def _parsed(text: bytes, path: Path) -> list[Key]:
     try:
         return [
             Key(one["name"], one["hash"], tuple(one["models"]) if one["models"] is not None else None, one["created"])
             for one in json.loads(text)["keys"]
         ]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:  # of them JSON that is none, and text that is no UTF-8
         raise UserError(f"{path} is damaged: {error}\n    → Remove it, and make the keys anew.") from error
 
 

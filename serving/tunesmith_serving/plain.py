@@ -16,6 +16,9 @@ from tunesmith_serving.problems import invalid
 MOST_INPUTS = 1024
 """Examples of one request; more belong into several."""
 
+DIGITS = re.compile(r"^[0-9]{1,15}$")
+"""A number of bytes in a header: ``str.isdigit`` takes digits that ``int`` does not."""
+
 _BOUNDARY = re.compile(r'boundary="?([^";,]{1,70})"?', re.IGNORECASE)
 _NAME = re.compile(r'\bname="([^"]*)"', re.IGNORECASE)
 _DATA_URL = re.compile(r"^data:[\w/+.-]*;base64,", re.ASCII)
@@ -79,11 +82,16 @@ def example(value: Any, where: str, description: Description) -> dict[str, Any]:
 
 def checked(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """At least one example, and not too many. Raises :class:`Refused`."""
+    check_count(len(examples))
+    return examples
+
+
+def check_count(examples: int) -> None:
+    """The same of a number that a request says, before the examples are made. Raises :class:`Refused`."""
     if not examples:
         raise invalid("inputs", "is empty")
-    if len(examples) > MOST_INPUTS:
-        raise invalid("inputs", f"has {len(examples):,} examples, more than {MOST_INPUTS:,}: send several requests")
-    return examples
+    if examples > MOST_INPUTS:
+        raise invalid("inputs", f"has {examples:,} examples, more than {MOST_INPUTS:,}: send several requests")
 
 
 def _value(value: Any, kind: str, where: str) -> Any:

@@ -7,6 +7,7 @@ extension_binary_data.md.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,8 +65,8 @@ class Tensor:
             return list(self.values)
         if isinstance(self.values, np.ndarray):
             return list(self.values.reshape(self.shape))
-        each = int(np.prod(self.shape[1:]))
-        return [self.values[start : start + each] for start in range(0, len(self.values), each)] if each else []
+        each = math.prod(self.shape[1:])
+        return [self.values[index * each : (index + 1) * each] for index in range(self.shape[0])]
 
 
 def server() -> dict[str, Any]:
@@ -94,7 +95,7 @@ def read(body: bytes, header_length: str | None, description: Description) -> As
     """An inference request. Raises :class:`Refused` (422) that names the tensor, or the field."""
     head, rest = body, b""
     if header_length is not None:
-        if not header_length.isdigit() or int(header_length) > len(body):
+        if not plain.DIGITS.match(header_length) or int(header_length) > len(body):
             raise invalid("Inference-Header-Content-Length", f"is {header_length!r}, and the body has {len(body)} bytes")
         head, rest = body[: int(header_length)], body[int(header_length) :]
     given = plain.parsed(head)
@@ -147,15 +148,16 @@ def _tensor(one: Mapping[str, Any], spec: TensorSpec, where: str, binary: bytes)
     datatype, shape = one.get("datatype"), one.get("shape")
     if datatype != spec.datatype:
         raise invalid(f"{where}.datatype", f"is {datatype!r}; {spec.name} is {spec.datatype}")
-    if not isinstance(shape, list) or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape):
+    if not isinstance(shape, list) or not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**31 for n in shape):
         raise invalid(f"{where}.shape", f"is {shape!r}, not a list of sizes")
     if len(shape) == len(spec.shape) + 1 and shape[-1] == 1:
         shape = shape[:-1]  # Triton's clients write a batch of single texts as [n, 1]
     if len(shape) != len(spec.shape) or any(want not in (-1, n) for want, n in zip(spec.shape, shape, strict=True)):
         raise invalid(f"{where}.shape", f"is {shape}; {spec.name} is {list(spec.shape)}, where -1 is any size")
+    plain.check_count(shape[0])  # only said so far: 0 × 10⁹ values need no bytes
     parameters = one.get("parameters") or {}
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
-    count = int(np.prod(shape))
+    count = math.prod(shape)
     if size is not None:
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(binary):
             raise invalid(f"{where}.parameters.binary_data_size", f"is {size!r}, and {len(binary)} bytes are left")
@@ -206,10 +208,21 @@ def _from_json(data: Any, datatype: str, count: int, where: str) -> list[Any] | 
 
 
 def _flat(data: list[Any]) -> list[Any]:
-    """Row-major values of a list that may be nested."""
-    while any(isinstance(value, list) for value in data):
-        data = [inner for value in data for inner in (value if isinstance(value, list) else [value])]
-    return data
+    """Row-major values of a list that may be nested, each seen once however deep it lies.
+
+    >>> _flat([[1, [2]], [], 3])
+    [1, 2, 3]
+    """
+    flat, begun = [], [iter(data)]
+    while begun:
+        for value in begun[-1]:
+            if isinstance(value, list):
+                begun.append(iter(value))
+                break
+            flat.append(value)
+        else:
+            begun.pop()
+    return flat
 
 
 def _column(tensor: Tensor, kind: str, role: str, tensors: Mapping[str, Tensor]) -> list[Any]:

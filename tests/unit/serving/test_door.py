@@ -17,7 +17,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.served import Scripted, Service
-from tunesmith_serving.describe import describe
+from tunesmith.tasks.base import TensorSpec
+from tunesmith_serving import v2 as protocol
+from tunesmith_serving.describe import Description, describe
+from tunesmith_serving.problems import Refused
 from tunesmith_serving.reply import Answered
 from unit.serving.conftest import Loaded
 
@@ -149,7 +152,8 @@ def v2(**changes: Any) -> dict[str, Any]:
         (v2(shape=[-1]), "inputs[0].shape"),
         (v2(shape="1"), "inputs[0].shape"),
         (v2(shape=[2]), "has 1 values, and its shape says 2"),
-        (v2(shape=[2**62]), "its shape says"),
+        (v2(shape=[2**62]), "inputs[0].shape"),
+        (v2(shape=[2000]), "inputs: has 2,000 examples"),
         (v2(shape=[0], data=[]), "inputs: is empty"),
         (v2(data=None), "inputs[0].data: is missing"),
         (v2(data=[1]), "no text"),
@@ -163,6 +167,34 @@ def test_a_tensor_that_cannot_be_used_is_named(service: Service, body: Any, says
     answer = service.ask("POST", "/v2/models/text/infer", json=body)
     assert answer.status_code == 422
     assert says in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ([10**9, 0], "inputs: has 1,000,000,000 examples"),
+        ([0, 10**9], "inputs: is empty"),
+        ([2**32, 2**32], "inputs[0].shape"),
+        ([1024, 2**30], "its shape says 1099511627776"),
+    ],
+)
+@pytest.mark.parametrize("datatype", ["FP32", "BYTES"])
+def test_a_shape_is_only_a_claim(datatype: str, shape: list[int], says: str) -> None:
+    """Shapes whose sizes multiply to nothing, or past 64 bits, cost neither memory nor a 500."""
+    spec = TensorSpec("audio", datatype, (-1, -1))
+    about = Description("m", "1", "t", "p", (), {"audio": "audio"}, ("audio",), (spec,), (), True)
+    body = {"inputs": [{"name": "audio", "datatype": datatype, "shape": shape, "data": []}]}
+    with pytest.raises(Refused, match=re.escape(says)) as refused:
+        protocol.read(json.dumps(body).encode(), None, about)
+    assert refused.value.status == 422
+
+
+@pytest.mark.parametrize("length", ["\u00b2", "9" * 5000, "-1", "9"])
+def test_a_length_that_is_none_is_told(service: Service, length: str) -> None:
+    header = {"Inference-Header-Content-Length": length.encode("latin-1")}
+    answer = service.ask("POST", "/v2/models/text/infer", content=b"{}", headers=header)
+    assert answer.status_code == 422
+    assert "Inference-Header-Content-Length" in answer.json()["error"]
 
 
 def test_a_text_of_a_hundred_thousand_words_is_cut_as_in_training(service: Service) -> None:
@@ -195,6 +227,14 @@ def bomb(side: int) -> bytes:
     )
 
 
+def postscript() -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "EPS")
+    return file.getvalue()
+
+
 def test_images_that_cannot_be_used_are_told_and_named(image: Loaded, tmp_path: Path) -> None:
     service = Service(tmp_path, image.engine())
     good = image.inputs(1)[0]["image"]
@@ -202,6 +242,7 @@ def test_images_that_cannot_be_used_are_told_and_named(image: Loaded, tmp_path: 
         (good[: len(good) // 2], "image is unreadable"),
         (b"no image", "not a known image format"),
         (b"", "image is empty"),
+        (postscript(), "image is EPS, a program that is run to draw it"),
         (bomb(20_000), "image has more pixels than the 50,000,000 taken here"),
         (bomb(8_000), "image has 8000×8000 pixels, more than the 50,000,000 taken here"),
     ):

@@ -66,11 +66,11 @@ def test_a_file_that_others_may_open_is_refused_and_its_keys_with_it(file: KeyFi
         KeyFile(file.path).find(secret)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"keys": [{}]}', '{"keys": 3}'])
-def test_a_damaged_file_is_told_and_opens_nothing(file: KeyFile, text: str) -> None:
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"keys": [{}]}', b'{"keys": 3}', b'{"keys": "\xff"}'])
+def test_a_damaged_file_is_told_and_opens_nothing(file: KeyFile, text: bytes) -> None:
     secret = file.add("shop")
     assert file.find(secret) is not None
-    file.path.write_text(text)
+    file.path.write_bytes(text)
     with pytest.raises(UserError, match="damaged"):
         file.find(secret)
     assert file._keys == []
