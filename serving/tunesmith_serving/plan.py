@@ -87,14 +87,23 @@ def configuration(models: Sequence[Planned], keys: str, log: str | None = None, 
     }
 
 
-def check_room(models: Sequence[Planned], cpus: float) -> None:
-    """Raises :class:`UserError` where the copies ask for more CPUs than there are: Serve would wait for them for ever."""
+def check_room(models: Sequence[Planned], cpus: float, gpus: float | None = None) -> None:
+    """Raises :class:`UserError` where the copies ask for more than there is: Serve would wait for it for ever.
+
+    ``gpus`` is None where nobody knows yet.
+    """
     asked = sum(one.settings.num_cpus * one.settings.num_replicas for one in models)
     if asked > cpus:
         fair = int(100 * cpus / sum(one.settings.num_replicas for one in models)) / 100
         raise UserError(
             f"the models ask for {asked:g} CPUs and there are {cpus:g}.\n"
             f"    → Serve fewer copies, or let them share: serving.num_cpus={fair:g}"
+        )
+    wanted = sum(one.settings.num_gpus * one.settings.num_replicas for one in models)
+    if gpus is not None and wanted > gpus:
+        raise UserError(
+            f"the models ask for {wanted:g} GPUs and Ray finds {gpus:g}.\n"
+            f"    → Serve fewer copies, let them share (serving.num_gpus=0.5), or answer on CPUs: serving.num_gpus=0"
         )
 
 

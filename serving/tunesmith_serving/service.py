@@ -38,6 +38,8 @@ class Record:
     models: tuple[str, ...]
     log: str
     started: float
+    born: int = 0
+    """When the process began, as :func:`_born` has it: another one may have its number after a crash; 0 is not known."""
 
     @property
     def port(self) -> int:
@@ -45,9 +47,11 @@ class Record:
         return int(self.url.rsplit(":", 1)[1])
 
     def alive(self) -> bool:
-        """Whether its process is there."""
+        """Whether its process is there, and is that process still."""
         if not self.pid:
             return True
+        if self.born and _born(self.pid) not in (0, self.born):
+            return False
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -122,7 +126,8 @@ def run(models: Sequence[Planned], *, keys: str, port: int, log_folder: Path, to
     with _until_told() as end, front.fast_path(drain):
         import ray.serve  # noqa: F401  (after the environment is set, which it reads as it is imported)
 
-        with connect("local", log_file=str(log_folder / f"{port}.ray.log")), _record(url, None, models, log):
+        with connect("local", log_file=str(log_folder / f"{port}.ray.log")) as here, _record(url, None, models, log):
+            check_room(models, cpus_here(), here.gpus)
             try:
                 _deploy(configuration(models, keys, log, cpus_here()), port)
                 end.watch()
@@ -148,7 +153,7 @@ def deploy(models: Sequence[Planned], *, keys: str, port: int, on: str) -> Recor
                 f"Ray Serve at {on} runs {', '.join(others)} already; it is left as it is.\n"
                 "    → Serve on another cluster, or leave --on away to serve on this machine."
             )
-        check_room(models, sum(node.total.get("CPU", 0) for node in cluster.nodes()))
+        check_room(models, sum(node.total.get("CPU", 0) for node in cluster.nodes()), cluster.gpus)
         _deploy(configuration(models, keys), port)
         record = Record(f"http://{LOOPBACK}:{port}", 0, on, _names(models), "", time.time())
         _write(record)
@@ -292,7 +297,7 @@ def _until_told() -> Iterator[_End]:
 
 @contextlib.contextmanager
 def _record(url: str, on: str | None, models: Sequence[Planned], log: str) -> Iterator[None]:
-    record = Record(url, os.getpid(), on, _names(models), log, time.time())
+    record = Record(url, os.getpid(), on, _names(models), log, time.time(), _born(os.getpid()))
     _write(record)
     try:
         yield
@@ -307,6 +312,14 @@ def _write(record: Record) -> None:
 
 def _names(models: Sequence[Planned]) -> tuple[str, ...]:
     return tuple(f"{one.name}@{one.version}" for one in models)
+
+
+def _born(pid: int) -> int:
+    """Clock ticks from the machine's start to the process's (proc(5)); 0 where there is no ``/proc``, or no such process."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return 0
 
 
 def _runs(pid: int) -> bool:

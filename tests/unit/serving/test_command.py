@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from support.runs import finished_run
 from tunesmith import cli, storage
+from tunesmith.errors import UserError
 from tunesmith.runs import Run
 from tunesmith_serving import service
 from tunesmith_serving.keys import KeyFile, default_place
@@ -100,6 +103,20 @@ def test_names_and_versions_and_settings(run: Run) -> None:
     assert all(Path(one.folder, "tunesmith.json").is_file() for one in models)
     with pytest.raises(Exception, match=r"ask for 3 CPUs and there are 2(.|\n)*serving.num_cpus=0.66"):
         check_room(models, 2)
+    on_gpus = planned([run.path, f"b={run.path}", "serving.num_gpus=1"])
+    with pytest.raises(UserError, match=r"ask for 2 GPUs and Ray finds 1"):
+        check_room(on_gpus, 2, 1)
+    check_room(on_gpus, 2, 2)
+
+
+def test_a_record_whose_process_ended_names_no_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a crash another process may have the number, and `stop` must not end that."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    born = service._born(os.getpid())
+    mine = service.Record("http://127.0.0.1:7001", os.getpid(), None, ("m@1",), "", 1.0, born)
+    service._write(mine)
+    service._write(replace(mine, url="http://127.0.0.1:7002", born=born - 1))
+    assert service.records() == [mine]
 
 
 def test_what_is_written_is_what_serve_deploy_takes(invoke: Invoke, run: Run, tmp_path: Path) -> None:
