@@ -109,7 +109,10 @@ def _variants(arguments: Sequence[str]) -> Iterator[list[str]]:
         option, _, value = argument.partition("=")
         if option == "--variant" or argument == "--variant":
             text = value or (arguments[place + 1] if place + 1 < len(arguments) else "")
-            yield [one for one in shlex.split(text.partition(":")[2]) if _is_override(one)]
+            try:
+                yield [one for one in shlex.split(text.partition(":")[2]) if _is_override(one)]
+            except ValueError as error:
+                raise ClusterError(f"--variant {text!r}: {error}\n    → close the quotation that it begins") from error
 
 
 def _inputs(recipe: Recipe, arguments: Sequence[str]) -> Iterator[str]:

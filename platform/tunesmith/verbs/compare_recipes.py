@@ -126,7 +126,10 @@ def parse_variants(recipes: Sequence[str], written: Sequence[str]) -> list[Varia
     variants = [Variant("as written", loaded[0])]
     for text in written:
         name, colon, rest = text.partition(":")
-        overrides = tuple(shlex.split(rest))
+        try:
+            overrides = tuple(shlex.split(rest))
+        except ValueError as error:
+            raise UserError(f"--variant {text!r}: {error}\n    → Close the quotation that it begins") from error
         if not colon or not name.strip() or not overrides:
             raise UserError(
                 f"--variant {text!r} is not written as NAME: KEY=VALUE …\n"

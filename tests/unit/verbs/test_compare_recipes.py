@@ -115,7 +115,12 @@ def test_recipes_are_called_by_their_names_unless_these_are_the_same(tmp_path: P
 
 @pytest.mark.parametrize(
     ("written", "words"),
-    [("weighted", "NAME: KEY=VALUE"), ("weighted:", "NAME: KEY=VALUE"), (": training.seed=1", "NAME: KEY=VALUE")],
+    [
+        ("weighted", "NAME: KEY=VALUE"),
+        ("weighted:", "NAME: KEY=VALUE"),
+        (": training.seed=1", "NAME: KEY=VALUE"),
+        ("a: data.train='x.csv", "No closing quotation"),
+    ],
 )
 def test_a_variant_that_is_not_written_so_is_refused(tmp_path: Path, written: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
@@ -161,6 +166,8 @@ def test_new_against_old_is_drawn_where_something_was_kept(runs: dict[str, Run],
     drawn = page.partition("old against new")[2]
     assert drawn.count('class="dot') == 2
     assert ">long</text>" in drawn
+    only_first = render(replace(found, outcomes=[both[0], *found.outcomes[1:]]))
+    assert '<td class="n">–</td>' in only_first, "what the second variant was not judged by is left empty"
 
 
 def test_one_recipe_over_seeds_is_compared_with_nothing(runs: dict[str, Run], tmp_path: Path) -> None:
