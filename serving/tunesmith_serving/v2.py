@@ -213,7 +213,8 @@ def _flat(data: list[Any]) -> list[Any]:
     >>> _flat([[1, [2]], [], 3])
     [1, 2, 3]
     """
-    flat, begun = [], [iter(data)]
+    flat: list[Any] = []
+    begun = [iter(data)]
     while begun:
         for value in begun[-1]:
             if isinstance(value, list):
