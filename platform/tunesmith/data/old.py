@@ -161,7 +161,14 @@ def _own(
 ) -> OldPlace:
     """The data with classes of its own, of which only the inputs will be used."""
     nothing = SplitSection(validation=0.0, test=0.0)
-    changes = {"train": source, "validation": None, "test": None, "labels": None, "max_train_samples": None, "split": nothing}
+    changes: dict[str, Any] = {
+        "train": source,
+        "validation": None,
+        "test": None,
+        "labels": None,
+        "max_train_samples": None,
+        "split": nothing,
+    }
     changes |= {"known_faults": None, "few_shot": FewShotSection(), "label_errors": "off"}  # all rows, whatever their classes
     alone = recipe.model_copy(update={"data": recipe.data.model_copy(update={**changes, "format": "auto"})})
     try:

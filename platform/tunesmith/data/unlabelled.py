@@ -136,10 +136,10 @@ def _apart(recipe: Recipe, task: Task, data: Ingested, labelled: PreparedData) -
         kept = np.setdiff1d(kept, close)
         found[name] = {"exact": len(same), "near": len(close)}
     chosen = kept - span.start
-    for name, theirs in _judged_groups(recipe, task, data, labelled).items():
-        together = chosen[theirs[chosen]]
+    for cut, mine in _judged_groups(recipe, task, data, labelled).items():
+        together = chosen[mine[chosen]]
         chosen = np.setdiff1d(chosen, together)
-        found[name]["group"] = len(together)
+        found[cut]["group"] = len(together)
     return chosen, found
 
 
@@ -158,7 +158,7 @@ def _judged_groups(recipe: Recipe, task: Task, data: Ingested, labelled: Prepare
         log.warning("data.unlabelled has no column %r: rows of the groups that are judged cannot be told and left out", column)
         return {}
     mine = [tables.as_text(value) for value in data.column(own).to_pylist()]
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for name in cut:
         table = labelled.splits[name].rows()
         judged = table[column if column in table.column_names else kept].to_pylist()

@@ -428,8 +428,8 @@ def _keep_model(recipe: Recipe, task: Task, run: Run, made: _Session, progress: 
         finished = finish(recipe, task, made.prepared, made.old, local, made.trained.metrics)
         if recipe.data.unlabelled.data is not None:
             student = finished_predictor(recipe, task, made.prepared, local, finished)
-            beyond = beyond_ceiling(run, finished.records.get("wise_ft")) is not None
-            if not decide(recipe, run, student, made.labelled, beyond=beyond):
+            lost = beyond_ceiling(run, finished.records.get("wise_ft")) is not None
+            if not decide(recipe, run, student, made.labelled, beyond=lost):
                 _record_data(run, made.labelled)
                 keep_teacher(run)
                 return
