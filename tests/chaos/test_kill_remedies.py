@@ -1,4 +1,6 @@
-"""Killed in the middle with every remedy on, a training ends where it would have ended: nothing of them is forgotten or redone.
+"""Killed in the middle with many remedies on, a training ends where it would have ended: nothing is forgotten or redone.
+
+BitFit and the linear probe are killed and resumed without Ray only (``tests/unit/tasks/test_conformance_remedies.py``).
 
 Each recipe is trained once in peace; once more, where a worker is killed in epoch 2 and the driver with all of Ray in epoch 3;
 and then by the same command to its end.
@@ -103,44 +105,9 @@ def whole(folder: Path) -> dict[str, Any]:
     }
 
 
-def biases(folder: Path) -> dict[str, Any]:
-    """BitFit with a weighed loss and augmented texts."""
-    reviews(folder)
-    return {
-        "name": "biases",
-        "task": "text-classification",
-        "model": {"model_name_or_path": "base"},
-        "data": {"train": "reviews.csv", "augment": [{"name": "word_dropout"}, {"name": "typos"}]},
-        "training": {**TRAINING, "learning_rate": 1e-2, "adaptation": "bitfit", "class_weights": "effective"},
-    }
-
-
-def probe(folder: Path) -> dict[str, Any]:
-    """A linear probe on cached outputs, so many epochs long that there is time to kill it."""
-    reviews(folder)
-    return {
-        "name": "probe",
-        "task": "text-classification",
-        "model": {"model_name_or_path": "base"},
-        "data": {"train": "reviews.csv"},
-        "training": {
-            **TRAINING,
-            "learning_rate": 1e-2,
-            "adaptation": "linear-probe",
-            "num_train_epochs": 60,
-            "save_steps": 200,
-            "eval_strategy": "steps",
-            "eval_steps": 300,
-            "logging_steps": 50,
-        },
-    }
-
-
 CASES = {
     "adapters": Case(adapters, ("best", "trained", "old_data")),
     "whole": Case(whole, ("best", "trained", "wise_ft", "calibration")),
-    "biases": Case(biases, ("best", "trained")),
-    "probe": Case(probe, ("best", "trained"), steps=1800, worker_at=400, driver_at=1000),
 }
 
 
