@@ -15,7 +15,7 @@ from tunesmith_serving import service
 from tunesmith_serving.keys import KeyFile
 from tunesmith_serving.plan import planned
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
 
 def test_a_serve_that_runs_something_else_is_left_untouched(
