@@ -41,9 +41,11 @@ def test_the_data_is_the_same_every_time(tmp_path: Path, shell: Callable[..., st
 def test_the_faults_are_planted_in_the_amounts_that_are_said(tmp_path: Path, shell: Callable[..., str]) -> None:
     shell(ROOT, f"{sys.executable} examples/digits/make_data.py {tmp_path}")
     messy = tmp_path / "messy"
-    faults = list(csv.DictReader((messy / "faults.csv").open()))
+    faults = list(csv.DictReader((messy / "faults.csv").read_text().splitlines()))
     rows = {
-        split: {row["file_name"]: row["label"] for row in csv.DictReader((messy / split / "metadata.csv").open())}
+        split: {
+            row["file_name"]: row["label"] for row in csv.DictReader((messy / split / "metadata.csv").read_text().splitlines())
+        }
         for split in ("train", "validation")
     }
 
