@@ -1,13 +1,7 @@
-"""Answers of a target for the rows of files, kept as they come in, and written as one Parquet file in the end.
-
-While it goes on there is a journal beside the file: one line of JSON for each answered sample, behind a first line that says
-what is asked and whom. A run that was killed goes on from it; a line that was cut off in the middle counts for nothing.
-"""
+"""Answers of a target for the rows of files, kept in a journal as they come in, and written as one Parquet file in the end."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import re
@@ -15,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +22,7 @@ from tunesmith.errors import DataError, UserError
 from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Example, Task
 from tunesmith.tasks.labels import words
+from tunesmith_serving.journal import Journal
 from tunesmith_serving.target import About, Reply, Target
 
 FORMAT = 1
@@ -218,96 +213,6 @@ class _Reader:
 
 def _file(place: str) -> bytes:
     return Path(storage.local_path(place)).read_bytes() if storage.is_local(place) else storage.read_bytes(place)
-
-
-class Journal:
-    """The answers so far, in a file that only grows; :meth:`remove` ends it."""
-
-    def __init__(self, path: Path, job: Mapping[str, Any]) -> None:
-        self.path, self._job = path, dict(job)
-        self._places: dict[int, int] = {}
-        self._stream: IO[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        """Raises :class:`UserError` where another process writes it, or it is of something else."""
-        stream = self.path.open("a+b")
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            stream.close()
-            raise UserError(f"another process writes {self.path}\n    → Wait for it, or name another --out.") from error
-        self._stream = stream
-        try:
-            self._read(stream)
-        except BaseException:
-            stream.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._stream is not None:
-            if not self._places:
-                self.remove()
-            self._stream.close()
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __contains__(self, index: int) -> bool:
-        return index in self._places
-
-    def add(self, index: int, content: str, reply: Reply) -> None:
-        """Keep a reply; it is with the operating system when this returns."""
-        assert self._stream is not None
-        line = {"i": index, "h": content} | ({"p": reply.problem} if reply.problem is not None else {"a": reply.answer})
-        self._places[index] = self._stream.seek(0, 2)
-        self._stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
-        self._stream.flush()
-
-    def get(self, index: int) -> dict[str, Any]:
-        """What was kept: ``h``, and ``a`` or ``p``."""
-        assert self._stream is not None
-        self._stream.seek(self._places[index])
-        return dict(_line(self._stream.readline()) or {})
-
-    def remove(self) -> None:
-        """It is no longer needed."""
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
-
-    def _read(self, stream: IO[bytes]) -> None:
-        stream.seek(0)
-        first = _line(stream.readline())
-        if first is None:
-            stream.truncate(0)
-            stream.write(json.dumps(self._job).encode() + b"\n")
-            stream.flush()
-            return
-        if first != self._job:
-            what = next((name for name in self._job if first.get(name) != self._job[name]), "format")
-            raise UserError(
-                f"{self.path} has answers of an earlier run with another {'model' if what == 'target' else what}"
-                "\n    → Delete it to begin anew, or name another --out."
-            )
-        while True:
-            place = stream.tell()
-            line = stream.readline()
-            found = _line(line)
-            if found is None:
-                stream.truncate(place)
-                return
-            self._places[int(found["i"])] = place
-
-
-def _line(line: bytes) -> dict[str, Any] | None:
-    """A whole line's object, or None."""
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        found = json.loads(line.decode("utf-8", "surrogatepass"))
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _write(out: Path, reader: Iterable[_Rows], journal: Journal, about: About, job: Mapping[str, Any], resumed: int) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -35,53 +36,48 @@ def _gives(schema: dict[str, Any], *statuses: int, words: str = "The answer") ->
     return {200: {"description": words, "content": {"application/json": {"schema": schema}}}, **_errors(401, *statuses)}
 
 
+_OF_A_MODEL = (403, 404, 413, 422, 429, 503, 504)
+"""What can go wrong where a model is asked."""
+
+
+def _object(required: Sequence[str] | None = None, **properties: Any) -> dict[str, Any]:
+    """An object with these properties, all of them required unless said."""
+    return {"type": "object", "required": list(properties if required is None else required), "properties": properties}
+
+
 _TEXT = {"type": "string"}
 _TEXTS = {"type": "array", "items": _TEXT}
-_TENSOR = {
-    "type": "object",
-    "required": ["name", "datatype", "shape"],
-    "properties": {
-        "name": _TEXT,
-        "datatype": {"type": "string", "examples": ["BYTES", "FP32"]},
-        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-        "data": {"type": "array", "items": {}},
-        "parameters": {"type": "object"},
-    },
-}
+_ID = {"type": "string", "minLength": 1, "maxLength": 128}
+_TENSOR = _object(
+    ("name", "datatype", "shape"),
+    name=_TEXT,
+    datatype={"type": "string", "examples": ["BYTES", "FP32"]},
+    shape={"type": "array", "items": {"type": "integer", "minimum": 0}},
+    data={"type": "array", "items": {}},
+    parameters={"type": "object"},
+)
 _SPECS = {
     "type": "array",
-    "items": {
-        "type": "object",
-        "required": ["name", "datatype", "shape"],
-        "properties": {"name": _TEXT, "datatype": _TEXT, "shape": {"type": "array", "items": {"type": "integer"}}},
-    },
+    "items": _object(name=_TEXT, datatype=_TEXT, shape={"type": "array", "items": {"type": "integer"}}),
 }
 _EMPTY: dict[int | str, dict[str, Any]] = {200: {"description": "Yes"}}
 
 MODELS: dict[str, Any] = {
     "tags": ["models"],
     "responses": _gives(
-        {
-            "type": "object",
-            "required": ["models"],
-            "properties": {
-                "models": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "required": ["name", "versions", "task", "input", "inputs", "labels"],
-                        "properties": {
-                            "name": _TEXT,
-                            "versions": _TEXTS,
-                            "task": _TEXT,
-                            "input": {"type": "string", "examples": ["text", "text-pair", "image"]},
-                            "inputs": {"type": "object", "additionalProperties": _TEXT},
-                            "labels": _TEXTS,
-                        },
-                    },
-                }
-            },
-        }
+        _object(
+            models={
+                "type": "array",
+                "items": _object(
+                    name=_TEXT,
+                    versions=_TEXTS,
+                    task=_TEXT,
+                    input={"type": "string", "examples": ["text", "text-pair", "image"]},
+                    inputs={"type": "object", "additionalProperties": _TEXT},
+                    labels=_TEXTS,
+                ),
+            }
+        )
     ),
 }
 METRICS: dict[str, Any] = {
@@ -101,7 +97,7 @@ PREDICT: dict[str, Any] = {
                         "additionalProperties": False,
                         "properties": {
                             "inputs": {"type": "array", "minItems": 1, "maxItems": 1024, "items": {}},
-                            "id": {"type": "string", "minLength": 1, "maxLength": 128},
+                            "id": _ID,
                         },
                     },
                     "examples": {
@@ -111,56 +107,32 @@ PREDICT: dict[str, Any] = {
                     },
                 },
                 "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["inputs"],
-                        "properties": {"inputs": {"type": "array", "items": {"type": "string", "format": "binary"}}},
-                    }
+                    "schema": _object(inputs={"type": "array", "items": {"type": "string", "format": "binary"}})
                 },
             },
         }
     },
     "responses": _gives(
-        {
-            "type": "object",
-            "required": ["id", "model", "version", "predictions", "ms"],
-            "properties": {
-                "id": _TEXT,
-                "model": _TEXT,
-                "version": _TEXT,
-                "predictions": {"type": "array", "items": {"type": "object"}},
-                "ms": {"type": "number"},
-            },
-        },
-        403,
-        404,
-        413,
-        422,
-        429,
-        503,
-        504,
+        _object(
+            id=_TEXT,
+            model=_TEXT,
+            version=_TEXT,
+            predictions={"type": "array", "items": {"type": "object"}},
+            ms={"type": "number"},
+        ),
+        *_OF_A_MODEL,
     ),
 }
 HEALTH: dict[str, Any] = {"tags": ["v2"], "responses": _EMPTY, "openapi_extra": {"security": []}}
 READY: dict[str, Any] = {"tags": ["v2"], "responses": {**_EMPTY, **_errors(503)}, "openapi_extra": {"security": []}}
 SERVER: dict[str, Any] = {
     "tags": ["v2"],
-    "responses": _gives(
-        {
-            "type": "object",
-            "required": ["name", "version", "extensions"],
-            "properties": {"name": _TEXT, "version": _TEXT, "extensions": _TEXTS},
-        }
-    ),
+    "responses": _gives(_object(name=_TEXT, version=_TEXT, extensions=_TEXTS)),
 }
 METADATA: dict[str, Any] = {
     "tags": ["v2"],
     "responses": _gives(
-        {
-            "type": "object",
-            "required": ["name", "versions", "platform", "inputs", "outputs"],
-            "properties": {"name": _TEXT, "versions": _TEXTS, "platform": _TEXT, "inputs": _SPECS, "outputs": _SPECS},
-        },
+        _object(name=_TEXT, versions=_TEXTS, platform=_TEXT, inputs=_SPECS, outputs=_SPECS),
         403,
         404,
     ),
@@ -168,7 +140,7 @@ METADATA: dict[str, Any] = {
 MODEL_READY: dict[str, Any] = {
     "tags": ["v2"],
     "responses": _gives(
-        {"type": "object", "required": ["name", "ready"], "properties": {"name": _TEXT, "ready": {"type": "boolean"}}},
+        _object(name=_TEXT, ready={"type": "boolean"}),
         403,
         404,
         503,
@@ -181,41 +153,25 @@ INFER: dict[str, Any] = {
             "required": True,
             "content": {
                 "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["inputs"],
-                        "properties": {
-                            "id": {"type": "string", "minLength": 1, "maxLength": 128},
-                            "inputs": {"type": "array", "minItems": 1, "items": _TENSOR},
-                            "outputs": {
-                                "type": "array",
-                                "items": {"type": "object", "required": ["name"], "properties": {"name": _TEXT}},
-                            },
-                            "parameters": {"type": "object"},
-                        },
-                    }
+                    "schema": _object(
+                        ("inputs",),
+                        id=_ID,
+                        inputs={"type": "array", "minItems": 1, "items": _TENSOR},
+                        outputs={"type": "array", "items": _object(name=_TEXT)},
+                        parameters={"type": "object"},
+                    )
                 }
             },
         }
     },
     "responses": _gives(
-        {
-            "type": "object",
-            "required": ["model_name", "model_version", "id", "outputs"],
-            "properties": {
-                "model_name": _TEXT,
-                "model_version": _TEXT,
-                "id": _TEXT,
-                "outputs": {"type": "array", "items": _TENSOR},
-            },
-        },
-        403,
-        404,
-        413,
-        422,
-        429,
-        503,
-        504,
+        _object(
+            model_name=_TEXT,
+            model_version=_TEXT,
+            id=_TEXT,
+            outputs={"type": "array", "items": _TENSOR},
+        ),
+        *_OF_A_MODEL,
     ),
 }
 

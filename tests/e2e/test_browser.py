@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import html
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from support.browser import BROWSER, DESK, NEEDED, PHONE
+
 if TYPE_CHECKING:
     from conftest import Demo
-
-BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-PHONE, DESK = 390, 1280
-"""Widths in CSS pixels."""
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.timeout(900),
-    # Where everything is checked (CI), a missing browser is a failure: `make browser-deps` installs it.
-    pytest.mark.skipif(BROWSER is None and not os.environ.get("CI"), reason="no Chromium; `make browser-deps` installs one"),
+    NEEDED,
 ]
 
 

@@ -15,21 +15,17 @@ from urllib.parse import urlencode
 
 import pytest
 
+from support.browser import BROWSER, DESK, NEEDED, PHONE
 from support.runs import finished_run
 from support.served import Scripted, Service, listening
 from tunesmith_serving.describe import Description
 from tunesmith_serving.engine import Engine
 from tunesmith_serving.reply import Answered
 
-BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-PHONE, DESK = 390, 1280
-"""Widths in CSS pixels."""
-
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.timeout(300),
-    # Where everything is checked (CI), a missing browser is a failure: `make browser-deps` installs it.
-    pytest.mark.skipif(BROWSER is None and not os.environ.get("CI"), reason="no Chromium; `make browser-deps` installs one"),
+    NEEDED,
 ]
 
 HAND = """<!doctype html><body style="margin:0"><iframe id="frame" style="border:0;height:1300px"></iframe><script>

@@ -242,6 +242,9 @@ def test_the_log_has_lines_of_json_with_the_requests_ids(running: Running) -> No
     with running.client() as client:
         client.post("/predict/reviews", json={"inputs": ["word1 confidential"]}, headers={"X-Request-ID": "find-me"})
     log = Path(running.environment["XDG_STATE_HOME"], "tunesmith", "serve", running.url.rsplit(":", 1)[1] + ".jsonl")
+    deadline = time.monotonic() + 10
+    while '"find-me"' not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)  # it is written when the answer is on its way
     text = log.read_text()
     assert any(json.loads(line)["id"] == "find-me" for line in text.splitlines())
     assert "confidential" not in text

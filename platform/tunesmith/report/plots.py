@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from tunesmith.evaluation.statistics import Estimate
+from tunesmith.report import svg
 from tunesmith.report.words import is_percent, number
 
 MOST_CELLS = 50
@@ -73,19 +74,19 @@ def intervals(name: str, rows: Sequence[Row], width: int = 560) -> Markup:
 
     parts = []
     for tick in _ticks(low, high, 4):
-        parts.append(_line("grid", x(tick), top, x(tick), height - 26))
-        parts.append(_text("tick", x(tick), height - 8, _axis(name, tick), "middle"))
+        parts.append(svg.line("grid", x(tick), top, x(tick), height - 26))
+        parts.append(svg.text("tick", x(tick), height - 8, _axis(name, tick), "middle"))
     for place, row in enumerate(rows):
         y, one = top + step * (place + 0.5), row.estimate
-        parts.append(_text("label", left - 14, y + 4, _short(row.label, 18), "end"))
+        parts.append(svg.text("label", left - 14, y + 4, _short(row.label, 18), "end"))
         if not math.isfinite(one.value):
             continue
         if math.isfinite(one.low):
-            parts.append(_line(f"whisker {row.kind}", x(one.low), y, x(one.high), y))
-        parts.append(_dot(row.kind, x(one.value), y, 6))
+            parts.append(svg.line(f"whisker {row.kind}", x(one.low), y, x(one.high), y))
+        parts.append(svg.dot(row.kind, x(one.value), y, 6))
         edge = max(x(one.high) if math.isfinite(one.high) else 0, x(one.value) + 6)
-        parts.append(_text("value", edge + 8, y + 4, number(name, one.value)))
-    return _svg(width, height, parts, "Values with their intervals")
+        parts.append(svg.text("value", edge + 8, y + 4, number(name, one.value)))
+    return svg.image(width, height, parts, "Values with their intervals")
 
 
 def bar(estimate: Estimate, low: float = 0.0, high: float = 1.0) -> Markup:
@@ -96,10 +97,10 @@ def bar(estimate: Estimate, low: float = 0.0, high: float = 1.0) -> Markup:
     def x(value: float) -> float:
         return 4 + 112 * (min(max(value, low), high) - low) / (high - low)
 
-    parts = [_line("axis", 4, 8, 116, 8)]
+    parts = [svg.line("axis", 4, 8, 116, 8)]
     if math.isfinite(estimate.low):
-        parts.append(_line("whisker own", x(estimate.low), 8, x(estimate.high), 8))
-    parts.append(_dot("own", x(estimate.value), 8, 4))
+        parts.append(svg.line("whisker own", x(estimate.low), 8, x(estimate.high), 8))
+    parts.append(svg.dot("own", x(estimate.value), 8, 4))
     start = Markup('<svg class="bar" viewBox="0 0 120 16" width="120" height="16" aria-hidden="true">')
     return start + Markup("").join(parts) + Markup("</svg>")
 
@@ -122,24 +123,24 @@ def curves(title: str, series: Sequence[Series], best: float | None = None, widt
     def y(value: float) -> float:
         return floor - (value - y_low) / (y_high - y_low) * (floor - top)
 
-    parts = [_text("title", 0, 14, title), _text("tick", width - right, height - 4, "updates", "end")]
+    parts = [svg.text("title", 0, 14, title), svg.text("tick", width - right, height - 4, "updates", "end")]
     for tick in _ticks(y_low, y_high, 5):
-        parts.append(_line("grid", left, y(tick), width - right, y(tick)))
-        parts.append(_text("tick", left - 8, y(tick) + 4, _tick(tick), "end"))
-    parts += [_text("tick", x(tick), floor + 18, _tick(tick), "middle") for tick in _ticks(x_low, x_high, 5)]
+        parts.append(svg.line("grid", left, y(tick), width - right, y(tick)))
+        parts.append(svg.text("tick", left - 8, y(tick) + 4, _tick(tick), "end"))
+    parts += [svg.text("tick", x(tick), floor + 18, _tick(tick), "middle") for tick in _ticks(x_low, x_high, 5)]
     if best is not None and x_low <= best <= x_high:
         late = x(best) > width * 0.7
-        parts.append(_line("best", x(best), top, x(best), floor))
-        parts.append(_text("tick", x(best) + (-6 if late else 6), floor - 8, "kept", "end" if late else "start"))
+        parts.append(svg.line("best", x(best), top, x(best), floor))
+        parts.append(svg.text("tick", x(best) + (-6 if late else 6), floor - 8, "kept", "end" if late else "start"))
     for one in drawn:
         line = [(x(step), y(value)) for step, value in one.points]
         if one.smooth and len(line) > 12:
-            parts.append(_polyline(f"curve {one.kind} faint", line))
+            parts.append(svg.polyline(f"curve {one.kind} faint", line))
             line = _running_mean(line, max(len(line) // 20, 3))
-        parts.append(_polyline(f"curve {one.kind}", line))
+        parts.append(svg.polyline(f"curve {one.kind}", line))
         if len(line) <= 40 and not one.smooth:
-            parts += [_dot(one.kind, *point, 3.5) for point in line]
-    return _svg(width, height, parts, title) + _legend([(s.label, s.kind) for s in drawn])
+            parts += [svg.dot(one.kind, *point, 3.5) for point in line]
+    return svg.image(width, height, parts, title) + svg.legend([(s.label, s.kind) for s in drawn])
 
 
 def confusion(data: Mapping[str, Any]) -> Markup:
@@ -156,13 +157,15 @@ def confusion(data: Mapping[str, Any]) -> Markup:
     left, top = 26 + longest * 7, 24 + (14 if upright else longest * 7)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     parts = [
-        _text("tick", left, 12, "answer of the model →"),
-        _text("tick", 12, top, "← right answer", "end", turn=-90),
+        svg.text("tick", left, 12, "answer of the model →"),
+        svg.text("tick", 12, top, "← right answer", "end", turn=-90),
     ]
     for k, label in enumerate(labels):
         middle, name = cell * (k + 0.5), _short(label, 16)
-        parts.append(_text("label", left - 8, top + middle + 4, name, "end"))
-        parts.append(_text("label", left + middle, top - 8, name, "middle" if upright else "start", turn=0 if upright else -60))
+        parts.append(svg.text("label", left - 8, top + middle + 4, name, "end"))
+        parts.append(
+            svg.text("label", left + middle, top - 8, name, "middle" if upright else "start", turn=0 if upright else -60)
+        )
     for row, column in np.ndindex(size, size):
         count, share = int(counts[row, column]), float(shares[row, column])
         x, y = left + cell * column, top + cell * row
@@ -170,13 +173,13 @@ def confusion(data: Mapping[str, Any]) -> Markup:
         # A share of 2 % must still be seen, so shades begin at a tenth.
         shade = 0 if count == 0 else 0.1 + 0.9 * share
         kind = "cell right" if row == column else "cell wrong"
-        parts.append(_rect(kind, x + 1, y + 1, cell - 2, cell - 2, title=said, shade=shade))
+        parts.append(svg.rect(kind, x + 1, y + 1, cell - 2, cell - 2, title=said, shade=shade))
         if size <= MOST_NUMBERED and count:
             tone = "count on-dark" if shade > 0.55 else "count on-light"
-            parts.append(_text(tone, x + cell / 2, y + cell / 2 + 4, str(count), "middle"))
+            parts.append(svg.text(tone, x + cell / 2, y + cell / 2 + 4, str(count), "middle"))
     width, height = left + cell * size + 8, top + cell * size + 8
     least = round(width * (0.72 if size <= MOST_NUMBERED else 1))
-    drawing = _svg(width, height, parts, "Confusion matrix")
+    drawing = svg.image(width, height, parts, "Confusion matrix")
     return Markup('<div class="scroll" style="--natural:{}px">{}</div>').format(least, drawing)
 
 
@@ -209,24 +212,24 @@ def reliability(data: Mapping[str, Any], width: int = 400) -> Markup:
         return top + (1 - value) * side
 
     parts = [
-        _text("tick", 0, 12, "how often it is right"),
-        _text("tick", width - right, height - 2, "how sure the model says it is", "end"),
+        svg.text("tick", 0, 12, "how often it is right"),
+        svg.text("tick", width - right, height - 2, "how sure the model says it is", "end"),
     ]
     for tick in (0, 0.25, 0.5, 0.75, 1):
-        parts.append(_line("grid", left, y(tick), width - right, y(tick)))
-        parts.append(_text("tick", left - 8, y(tick) + 4, f"{tick:.0%}", "end"))
-        parts.append(_text("tick", x(tick), y(0) + 18, f"{tick:.0%}", "middle"))
-    parts.append(_line("ideal", x(0), y(0), x(1), y(1)))
+        parts.append(svg.line("grid", left, y(tick), width - right, y(tick)))
+        parts.append(svg.text("tick", left - 8, y(tick) + 4, f"{tick:.0%}", "end"))
+        parts.append(svg.text("tick", x(tick), y(0) + 18, f"{tick:.0%}", "middle"))
+    parts.append(svg.line("ideal", x(0), y(0), x(1), y(1)))
     for one in bins:
         start = x((one["low"] + one["high"]) / 2) - half
         said = f"says {one['confidence']:.0%}, is right {one['accuracy']:.0%} of {one['count']}"
         upper, lower = sorted((y(one["accuracy"]), y(one["confidence"])))
-        parts.append(_rect("gap", start, upper, 2 * half, lower - upper))
+        parts.append(svg.rect("gap", start, upper, 2 * half, lower - upper))
         size = 3 + 5 * math.sqrt(one["count"] / most)
-        parts.append(_dot("own", x(one["confidence"]), y(one["accuracy"]), size, title=said))
+        parts.append(svg.dot("own", x(one["confidence"]), y(one["accuracy"]), size, title=said))
         tall = max(strip * one["count"] / most, 1)
-        parts.append(_rect("histogram", start, y(0) + 34 + strip - tall, 2 * half, tall, title=said))
-    return _svg(width, height, parts, "Reliability diagram")
+        parts.append(svg.rect("histogram", start, y(0) + 34 + strip - tall, 2 * half, tall, title=said))
+    return svg.image(width, height, parts, "Reliability diagram")
 
 
 def shares(counts: Mapping[str, int], width: int = 420) -> Markup:
@@ -237,10 +240,10 @@ def shares(counts: Mapping[str, int], width: int = 420) -> Markup:
     parts = []
     for place, (label, count) in enumerate(shown):
         y, long = step * place, max((width - left - 60) * count / most, 1)
-        parts.append(_text("label", left - 10, y + 15, _short(label, 14), "end"))
-        parts.append(_rect("histogram", left, y + 4, long, 14))
-        parts.append(_text("tick", left + long + 6, y + 15, f"{count:,}"))
-    return _svg(width, step * len(shown) + 4, parts, "Rows of each class")
+        parts.append(svg.text("label", left - 10, y + 15, _short(label, 14), "end"))
+        parts.append(svg.rect("histogram", left, y + 4, long, 14))
+        parts.append(svg.text("tick", left + long + 6, y + 15, f"{count:,}"))
+    return svg.image(width, step * len(shown) + 4, parts, "Rows of each class")
 
 
 def histogram(counts: Sequence[int], across: str, note: str, width: int = 420, height: int = 150) -> Markup:
@@ -248,15 +251,15 @@ def histogram(counts: Sequence[int], across: str, note: str, width: int = 420, h
     left, bottom, top = 12, 30, 18
     most, step = max([*counts, 1]), (width - 2 * left) / max(len(counts), 1)
     floor = height - bottom
-    parts = [_line("axis", left, floor, width - left, floor), _text("tick", left, 12, note)]
+    parts = [svg.line("axis", left, floor, width - left, floor), svg.text("tick", left, 12, note)]
     for place, count in enumerate(counts):
         tall = (floor - top) * count / most
         title = f"{place / len(counts):.2f} to {(place + 1) / len(counts):.2f}: {count:,}"
-        parts.append(_rect("histogram", left + place * step + 1, floor - tall, step - 2, tall, title))
+        parts.append(svg.rect("histogram", left + place * step + 1, floor - tall, step - 2, tall, title))
     for share in (0, 0.5, 1):
-        parts.append(_text("tick", left + share * (width - 2 * left), floor + 14, f"{share:g}", "middle"))
-    parts.append(_text("tick", width / 2, floor + 26, across, "middle"))
-    return _svg(width, height, parts, f"Histogram: {across}")
+        parts.append(svg.text("tick", left + share * (width - 2 * left), floor + 14, f"{share:g}", "middle"))
+    parts.append(svg.text("tick", width / 2, floor + 26, across, "middle"))
+    return svg.image(width, height, parts, f"Histogram: {across}")
 
 
 def trade_off(
@@ -276,18 +279,18 @@ def trade_off(
     def y(value: float) -> float:
         return side - bottom - (value - y_low) / (y_high - y_low) * (side - bottom - top)
 
-    parts = [_text("title", 0, 14, upwards), _text("tick", side - right, side - 4, f"{across} →", "end")]
+    parts = [svg.text("title", 0, 14, upwards), svg.text("tick", side - right, side - 4, f"{across} →", "end")]
     for tick in _ticks(y_low, y_high, 5):
-        parts.append(_line("grid", left, y(tick), side - right, y(tick)))
-        parts.append(_text("tick", left - 8, y(tick) + 4, _tick(tick), "end"))
-    parts += [_text("tick", x(tick), side - bottom + 18, _tick(tick), "middle") for tick in _ticks(x_low, x_high, 4)]
-    parts.append(_polyline("curve own", [(x(one), y(other)) for one, other, _ in drawn]))
+        parts.append(svg.line("grid", left, y(tick), side - right, y(tick)))
+        parts.append(svg.text("tick", left - 8, y(tick) + 4, _tick(tick), "end"))
+    parts += [svg.text("tick", x(tick), side - bottom + 18, _tick(tick), "middle") for tick in _ticks(x_low, x_high, 4)]
+    parts.append(svg.polyline("curve own", [(x(one), y(other)) for one, other, _ in drawn]))
     for one, other, step in drawn:
         big = step == kept
-        parts.append(_dot("own" if big else "base", x(one), y(other), 6 if big else 3.5, f"step {step:,}"))
+        parts.append(svg.dot("own" if big else "base", x(one), y(other), 6 if big else 3.5, f"step {step:,}"))
         if big:
-            parts.append(_text("tick", x(one), y(other) - 10, "kept", "middle"))
-    return _svg(side, side, parts, f"{upwards} against {across}")
+            parts.append(svg.text("tick", x(one), y(other) - 10, "kept", "middle"))
+    return svg.image(side, side, parts, f"{upwards} against {across}")
 
 
 def choices(across: str, upwards: str, name: str, given: Sequence[Choice], width: int = 760, height: int = 520) -> Markup:
@@ -307,33 +310,33 @@ def choices(across: str, upwards: str, name: str, given: Sequence[Choice], width
     def y(value: float) -> float:
         return height - bottom - (min(max(value, y_low), y_high) - y_low) / (y_high - y_low) * (height - bottom - top)
 
-    parts = [_text("title", 0, 14, upwards), _text("tick", width - right, height - 4, f"{across} →", "end")]
+    parts = [svg.text("title", 0, 14, upwards), svg.text("tick", width - right, height - 4, f"{across} →", "end")]
     drawn.sort(key=lambda one: one.kind == "majority")  # the others are labelled first
     for tick in _ticks(y_low, y_high, 6):
-        parts.append(_line("grid", left, y(tick), width - right, y(tick)))
-        parts.append(_text("tick", left - 8, y(tick) + 4, _axis(name, tick), "end"))
-    parts += [_text("tick", x(tick), height - bottom + 18, _axis(name, tick), "middle") for tick in _ticks(x_low, x_high, 6)]
+        parts.append(svg.line("grid", left, y(tick), width - right, y(tick)))
+        parts.append(svg.text("tick", left - 8, y(tick) + 4, _axis(name, tick), "end"))
+    parts += [svg.text("tick", x(tick), height - bottom + 18, _axis(name, tick), "middle") for tick in _ticks(x_low, x_high, 6)]
     places = [(x(one.across.value), y(one.upwards.value)) for one in drawn]
     for family in dict.fromkeys(one.family for one in drawn if one.family):
         line = [place for one, place in zip(drawn, places, strict=True) if one.family == family]
-        parts.append(_polyline("curve thread", line))
+        parts.append(svg.polyline("curve thread", line))
     for one, place in zip(drawn, places, strict=True):
         if math.isfinite(one.across.low):
-            parts.append(_line(f"whisker thin {one.kind}", x(one.across.low), place[1], x(one.across.high), place[1]))
+            parts.append(svg.line(f"whisker thin {one.kind}", x(one.across.low), place[1], x(one.across.high), place[1]))
         if math.isfinite(one.upwards.low):
-            parts.append(_line(f"whisker thin {one.kind}", place[0], y(one.upwards.low), place[0], y(one.upwards.high)))
+            parts.append(svg.line(f"whisker thin {one.kind}", place[0], y(one.upwards.low), place[0], y(one.upwards.high)))
     for one, place in zip(drawn, places, strict=True):
         said = f"{one.label}: {number(name, one.across.value)} and {number(name, one.upwards.value)}"
-        parts.append(_dot(one.kind, *place, 5, said))
+        parts.append(svg.dot(one.kind, *place, 5, said))
     labels = _labelled([one.label for one in drawn], places, width, height - bottom)
     for one, (x_dot, y_dot), start in zip(drawn, places, labels, strict=True):
         if start is None:
             continue
         near = min(max(x_dot, start[0]), start[0] + _LETTER * len(one.label)), start[1] - 4
         if math.dist((x_dot, y_dot), near) > 16:
-            parts.append(_line("leader", x_dot, y_dot, *near))
-        parts.append(_text(f"mark {one.kind}", *start, one.label))
-    return _svg(width, height, parts, f"{upwards} against {across}")
+            parts.append(svg.line("leader", x_dot, y_dot, *near))
+        parts.append(svg.text(f"mark {one.kind}", *start, one.label))
+    return svg.image(width, height, parts, f"{upwards} against {across}")
 
 
 def _across(one: Choice) -> Estimate:
@@ -392,48 +395,6 @@ def _meet(one: tuple[float, float, float, float], other: tuple[float, float, flo
 
 RENDERERS = {"confusion": confusion, "reliability": reliability}
 """How a task's :class:`~tunesmith.tasks.base.Chart` is drawn, by its kind."""
-
-
-def _svg(width: float, height: float, parts: Sequence[Markup], title: str) -> Markup:
-    start = Markup('<svg class="plot" viewBox="0 0 {} {}" style="max-width:{}px" role="img" aria-label="{}">')
-    return start.format(round(width), round(height), round(width * 1.25), title) + Markup("").join(parts) + Markup("</svg>")
-
-
-def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
-    ends = ((name, f"{value:.1f}") for name, value in zip(("x1", "y1", "x2", "y2"), (x1, y1, x2, y2), strict=True))
-    return _element("line", kind, dict(ends))
-
-
-def _dot(kind: str, x: float, y: float, radius: float, title: str = "") -> Markup:
-    return _element("circle", f"dot {kind}", {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": f"{radius:.1f}"}, _title(title))
-
-
-def _rect(kind: str, x: float, y: float, width: float, height: float, title: str = "", shade: float | None = None) -> Markup:
-    box = {"x": f"{x:.1f}", "y": f"{y:.1f}", "width": f"{width:.1f}", "height": f"{height:.1f}", "rx": "2"}
-    return _element("rect", kind, box if shade is None else {**box, "style": f"--shade:{shade:.3f}"}, _title(title))
-
-
-def _text(kind: str, x: float, y: float, content: str, anchor: str = "start", turn: int = 0) -> Markup:
-    where = {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor}
-    return _element("text", kind, {**where, "transform": f"rotate({turn} {x:.1f} {y:.1f})"} if turn else where, escape(content))
-
-
-def _polyline(kind: str, points: Sequence[tuple[float, float]]) -> Markup:
-    return _element("polyline", kind, {"points": " ".join(f"{x:.1f},{y:.1f}" for x, y in points)})
-
-
-def _title(text: str) -> Markup:
-    return Markup("<title>{}</title>").format(text) if text else Markup("")
-
-
-def _element(name: str, kind: str, values: Mapping[str, str], inside: Markup | None = None) -> Markup:
-    given = Markup("").join(Markup(' {}="{}"').format(key, value) for key, value in values.items())
-    return Markup('<{} class="{}"{}>{}</{}>').format(name, kind, given, inside or "", name)
-
-
-def _legend(entries: Sequence[tuple[str, str]]) -> Markup:
-    items = Markup("").join(Markup('<span class="key {}">{}</span>').format(kind, label) for label, kind in entries)
-    return Markup('<p class="legend">{}</p>').format(items) if len(entries) > 1 else Markup("")
 
 
 def _running_mean(points: Sequence[tuple[float, float]], reach: int) -> list[tuple[float, float]]:

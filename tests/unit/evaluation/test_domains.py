@@ -25,7 +25,7 @@ from tunesmith.report.html import render
 from tunesmith.runs import Run
 from tunesmith.tasks import load_task
 from tunesmith.verbs.evaluate import craft_notes, parse_data
-from tunesmith.verbs.train import _record_domains
+from tunesmith.verbs.recording import record_domains
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_it_is_kept_and_shown(named: tuple[Run, Evaluation], capsys: pytest.Capt
     assert Evaluation.from_json(stored).to_json() == stored
     assert stored["test"]["worst_domain"] == found.worst_domain
     task = load_task(run.recipe.task)
-    _record_domains(run.recipe, task, run, prepare(run.recipe, task, output_dir=run.recipe.training.output_dir))
+    record_domains(run.recipe, task, run, prepare(run.recipe, task, output_dir=run.recipe.training.output_dir))
     composition = run.manifest["domains"]
     assert composition["rows"] == {"a": 72, "b": 36}
     assert (composition["drawn"], composition["epoch"]) == ({"a": 54, "b": 54}, 108)

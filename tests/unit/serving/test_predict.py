@@ -27,9 +27,10 @@ from tunesmith import cli
 from tunesmith.errors import ServiceError, UserError
 from tunesmith.runs import Run
 from tunesmith.tasks.base import Example
-from tunesmith_serving.answers import Journal, answer
+from tunesmith_serving.answers import answer
 from tunesmith_serving.client import Client
 from tunesmith_serving.engine import Engine
+from tunesmith_serving.journal import Journal
 from tunesmith_serving.target import About, Here, Reply
 from unit.serving.conftest import Loaded
 

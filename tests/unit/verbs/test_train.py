@@ -18,7 +18,8 @@ from tunesmith.errors import DataError, RunError, TrainingFailed, UserError
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.training.progress import Progress
-from tunesmith.verbs.train import _Listener, _record, _standing, _timed, command, outcome, train
+from tunesmith.verbs.recording import Listener, outcome, timed
+from tunesmith.verbs.train import _record, _standing, command, train
 
 COMMAND = ["tunesmith", "train", "recipe.yaml"]
 
@@ -190,7 +191,7 @@ def test_a_mistake_that_shows_in_training_leaves_its_record(run: Run) -> None:
 
 def test_a_restart_is_told_once_and_what_is_done_again_is_written_once(recipe: Recipe, run: Run) -> None:
     screen = io.StringIO()
-    with Progress(Console(file=screen, width=160)) as progress, _Listener(recipe, run, progress) as listener:
+    with Progress(Console(file=screen, width=160)) as progress, Listener(recipe, run, progress) as listener:
         start = {"kind": "start", "steps": 40, "steps_per_epoch": 10, "epoch": 0.0}
         line = {"kind": "step", "split": "train", "steps": 40, "epoch": 1.0, "learning_rate": 0.1}
         listener.hear({**start, "step": 0})
@@ -209,7 +210,7 @@ def test_a_restart_is_told_once_and_what_is_done_again_is_written_once(recipe: R
 
 def test_a_restart_that_nobody_announced_is_told_too(recipe: Recipe, run: Run) -> None:
     screen = io.StringIO()
-    with Progress(Console(file=screen, width=160)) as progress, _Listener(recipe, run, progress) as listener:
+    with Progress(Console(file=screen, width=160)) as progress, Listener(recipe, run, progress) as listener:
         for step in (0, 20):
             listener.hear({"kind": "start", "step": step, "steps": 40, "epoch": 0.0})
 
@@ -220,7 +221,7 @@ def test_a_restart_that_nobody_announced_is_told_too(recipe: Recipe, run: Run) -
 def test_the_seconds_of_every_session_are_added_up(run: Run) -> None:
     run.update(durations={"prepare": 1.5, "train": 100.0})
 
-    with pytest.raises(KeyboardInterrupt), _timed(run, "train"):
+    with pytest.raises(KeyboardInterrupt), timed(run, "train"):
         raise KeyboardInterrupt
 
     assert 100.0 <= run.manifest["durations"]["train"] < 110
@@ -229,7 +230,7 @@ def test_the_seconds_of_every_session_are_added_up(run: Run) -> None:
 
 def test_overfitting_is_told_once_while_it_trains(recipe: Recipe, run: Run) -> None:
     screen = io.StringIO()
-    with Progress(Console(file=screen, width=300)) as progress, _Listener(recipe, run, progress) as listener:
+    with Progress(Console(file=screen, width=300)) as progress, Listener(recipe, run, progress) as listener:
         for step, loss, gap in ((10, 0.4, 0.0), (20, 0.5, 0.2), (30, 0.6, 0.4), (40, 0.7, 0.6)):
             listener.hear({"kind": "eval", "split": "validation", "step": step, "loss": loss, "gap": gap, "best_step": 10})
 
@@ -243,7 +244,7 @@ def test_overfitting_is_told_once_while_it_trains(recipe: Recipe, run: Run) -> N
 
 def test_what_is_kept_of_the_old_is_logged_and_why_training_stopped_is_recorded(recipe: Recipe, run: Run) -> None:
     screen = io.StringIO()
-    with Progress(Console(file=screen, width=300)) as progress, _Listener(recipe, run, progress) as listener:
+    with Progress(Console(file=screen, width=300)) as progress, Listener(recipe, run, progress) as listener:
         line = {"kind": "retention", "split": "retention/old", "step": 10, "epoch": 1.0, "accuracy": 0.7, "drop": 0.2}
         listener.hear(line)
         listener.hear({"kind": "done", "step": 10, "steps": 30, "stopped_by": "retention/old is 0.2 worse"})
@@ -291,7 +292,7 @@ def test_a_kept_model_beyond_the_ceiling_is_told_and_recorded(most: float, beyon
         kept.update(metrics)
 
     said = io.StringIO()
-    with Progress(Console(file=said, width=400)) as progress, _Listener(recipe, run, progress) as listener:
+    with Progress(Console(file=said, width=400)) as progress, Listener(recipe, run, progress) as listener:
         sets = {name: OldData(place.open(), place.by) for name, place in old.retention.items()}
         data = FitData(prepared.splits["train"], prepared.splits["validation"], retention=sets)
         spec = FitSpec(recipe, task, Preprocessing(prepared.state, task.load_processor(recipe)))
