@@ -78,6 +78,9 @@ def run_in(folder: Path, script: str, timeout: float) -> str:
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "VENV": str(folder.with_name(f"{folder.name}-venv")),
+        # The keys and services of whoever runs the tests are not theirs.
+        "XDG_CONFIG_HOME": str(folder.with_name(f"{folder.name}-config")),
+        "XDG_STATE_HOME": str(folder.with_name(f"{folder.name}-state")),
     }
     process = subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", script],
