@@ -9,6 +9,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
+# Python keeps what it has compiled, also where the environment says it should not (as many containers' does): every process that
+# imports PyTorch, Transformers and Ray would otherwise compile them again, which makes each start two to three times as long.
+export PYTHONDONTWRITEBYTECODE :=
+
 ##@ Use
 .PHONY: demo
 demo: $(VENV)/.demo-installed ## fine-tune a digit classifier on real images, then on messy ones with and without remedies

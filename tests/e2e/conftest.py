@@ -1,4 +1,4 @@
-"""A copy of the repository as a newcomer has it, a shell in it, and the demo, run once."""
+"""A copy of the repository as a newcomer has it, a shell in it, and the demo in it, run once."""
 
 from __future__ import annotations
 
@@ -27,18 +27,10 @@ class Demo:
     """The copy of the repository in which it ran."""
     output: str
     """What it wrote to the terminal."""
-
-    @property
-    def comparison(self) -> Path:
-        """The folder in which the variants were compared."""
-        (found,) = (self.folder / "runs").glob("compare-messy-*")
-        return found
-
-    @property
-    def run(self) -> Path:
-        """The run folder."""
-        (found,) = (self.folder / "runs").glob("digits-*")
-        return found
+    run: Path
+    """The run folder."""
+    comparison: Path
+    """The folder in which the variants were compared."""
 
 
 def copy_of_the_repository(folder: Path) -> Path:
@@ -81,6 +73,8 @@ def run_in(folder: Path, script: str, timeout: float) -> str:
         # The keys and services of whoever runs the tests are not theirs.
         "XDG_CONFIG_HOME": str(folder.with_name(f"{folder.name}-config")),
         "XDG_STATE_HOME": str(folder.with_name(f"{folder.name}-state")),
+        # What has been checked here need not be checked again there: mypy looks at the hashes of the files.
+        "MYPY_CACHE_DIR": str(ROOT / ".mypy_cache"),
     }
     process = subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", script],
@@ -103,12 +97,6 @@ def run_in(folder: Path, script: str, timeout: float) -> str:
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository for the commands of the README, which follow upon one another."""
-    return copy_of_the_repository(tmp_path_factory.mktemp("house"))
-
-
-@pytest.fixture(scope="session")
 def shell() -> Shell:
     """``shell(folder, script, timeout=...)``: what a bash script writes; the test fails where it does."""
 
@@ -120,7 +108,8 @@ def shell() -> Shell:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory, shell: Shell) -> Demo:
-    """`make demo`, run once for all tests that look at what it leaves."""
-    folder = copy_of_the_repository(tmp_path_factory.mktemp("demo"))
+    """`make demo` in a copy of the repository, run once for all: to look at what it leaves, and to go on by the README."""
+    folder = copy_of_the_repository(tmp_path_factory.mktemp("house"))
     output = shell(folder, "make demo", timeout=600)
-    return Demo(folder, output)
+    (run,), (comparison,) = (folder / "runs").glob("digits-*"), (folder / "runs").glob("compare-messy-*")
+    return Demo(folder, output, run, comparison)

@@ -23,6 +23,15 @@ from tunesmith.training.fit import FitContext, FitData, FitResult, FitSpec, fit,
 
 TIMEOUT = 100
 """Seconds in which ranks must end."""
+PRELOADED = [
+    "tunesmith.training.fit",
+    "tunesmith.data.prepare",
+    "accelerate",
+    "datasets",
+    "peft",
+    "transformers.models.bert.modeling_bert",
+]
+"""What the process imports that ranks are forked from, once for all tests of a session: dearer than most of their work."""
 
 
 def recipe_for(task: str, base: Path, folder: Path, **training: Any) -> Recipe:
@@ -58,9 +67,12 @@ def on_ranks(world_size: int, work: Callable[..., Any], *arguments: Any, timeout
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    spawn: Any = torch.multiprocessing.spawn  # type: ignore[attr-defined]  # untyped
-    ranks = spawn(_rank, (world_size, port, queue, work, arguments), nprocs=world_size, join=False)
+    made = torch.multiprocessing.get_context("forkserver")
+    made.set_forkserver_preload(PRELOADED)
+    queue = made.SimpleQueue()
+    start: Any = torch.multiprocessing.start_processes  # type: ignore[attr-defined]  # untyped
+    given = (world_size, port, queue, work, arguments)
+    ranks = start(_rank, given, nprocs=world_size, join=False, start_method="forkserver")
     results: dict[int, Any] = {}
     deadline = time.monotonic() + timeout
     while len(results) < world_size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import sys
@@ -67,7 +68,18 @@ def examine(on: str | None = None, storage: str | None = None) -> Iterator[Findi
 
 
 def _python() -> Finding:
-    return Finding("python", "ok", f"{sys.version.split()[0]} at {sys.executable}")
+    found = f"{sys.version.split()[0]} at {sys.executable}"
+    torch = importlib.util.find_spec("torch")  # finds it without importing it
+    if torch is None or torch.origin is None or not sys.dont_write_bytecode:
+        return Finding("python", "ok", found)
+    if Path(importlib.util.cache_from_source(torch.origin)).exists():
+        return Finding("python", "ok", found)
+    return Finding(
+        "python",
+        "warn",
+        f"{found}, which compiles the packages anew at every start and may not keep it (PYTHONDONTWRITEBYTECODE)",
+        f"once: {sys.executable} -m compileall -q -j 0 {Path(torch.origin).parents[1]}",
+    )
 
 
 def _packages() -> Finding:
