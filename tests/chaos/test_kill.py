@@ -6,7 +6,6 @@ import csv
 import os
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,15 +23,16 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 PER_EPOCH = 30
 """Updates of an epoch: 480 training examples, 16 an update over both workers."""
 STEPS = 4 * PER_EPOCH
-BEYOND = 40
-"""The step of the checkpoint after which things are killed: in epoch 2 of 4."""
+EPOCH_2, EPOCH_3, EPOCH_4 = 40, 70, 100
+"""The steps of the checkpoints after which things are killed, each in the middle of an epoch."""
 
 
 @dataclass(frozen=True)
 class Ended:
     """A command that has ended."""
 
-    code: int
+    code: int | None
+    """None where it was killed."""
     output: str
     seconds: float = 0.0
     """From the signal to its end."""
@@ -69,19 +69,80 @@ def uninterrupted(project: Path) -> Run:
     return Run.open(project / "runs/uninterrupted")
 
 
-def test_a_killed_worker_changes_nothing(project: Path, uninterrupted: Run) -> None:
-    place = project / "runs" / "worker-killed"
-    with Command("train", "recipe.yaml", "--run", "runs/worker-killed", folder=project) as command:
-        command.wait_until(lambda: taken(place / "checkpoints", BEYOND), "a checkpoint of epoch 2")
-        os.kill(worker_pids(place / "train.log")[1], signal.SIGKILL)
-        code = command.finish()
+@dataclass(frozen=True)
+class Story:
+    """What befell one training: its worker was killed, Ctrl-C ended it, all of it was killed, and then it was left in peace."""
 
-    assert code == 0, command.output
-    assert command.output.count("A worker died; training goes on from its last checkpoint") == 1
-    assert resumed_after(command.output)[-1] >= BEYOND
-    assert "Traceback" not in command.output
-    assert "(raylet)" not in command.output, "Ray's chatter belongs into the run's log"
-    assert_same(Run.open(place), uninterrupted, STEPS)
+    place: Path
+    """Its run."""
+    first: Ended
+    """A worker died in epoch 2; Ctrl-C came in epoch 3."""
+    meanwhile: Ended
+    """Another command on the same run, while the first one was training."""
+    second: Ended
+    """The driver and all of Ray were killed in epoch 4."""
+    last: Ended
+    statuses: tuple[str, str]
+    """The run's, after the first and after the second command."""
+
+
+@pytest.fixture(scope="module")
+def story(project: Path) -> Story:
+    """The same command three times, without ``--run``."""
+    arguments = ["train", "recipe.yaml", "training.output_dir=killed"]
+    with Command(*arguments, folder=project) as command:
+        command.wait_until(lambda: list(project.glob("killed/reviews-*/train.log")), "the run's folder")
+        (place,) = project.glob("killed/reviews-*")
+        command.wait_until(lambda: taken(place / "checkpoints", EPOCH_2), "a checkpoint of epoch 2")
+        os.kill(worker_pids(place / "train.log")[1], signal.SIGKILL)
+        command.wait_until(lambda: taken(place / "checkpoints", EPOCH_3), "a checkpoint of epoch 3")
+        # The first goes on only after the other has ended: what is tested is not who is faster.
+        workers = [one for one in command.descendants() if one.pid in worker_pids(place / "train.log").values()]
+        assert len(workers) == 2
+        for worker in workers:
+            worker.suspend()
+        meanwhile = Ended(*tunesmith(*arguments, "--run", str(place), folder=project, timeout=60))
+        for worker in workers:
+            worker.resume()
+        begun = time.monotonic()
+        command.interrupt()
+        first = Ended(command.finish(60), command.output, time.monotonic() - begun)
+    status = Run.open(place).status
+    with Command(*arguments, folder=project) as command:
+        command.wait_until(lambda: taken(place / "checkpoints", EPOCH_4), "a checkpoint of epoch 4")
+        command.kill()
+        second = Ended(None, command.output)
+    statuses = status, Run.open(place).status
+    return Story(place, first, meanwhile, second, Ended(*tunesmith(*arguments, folder=project)), statuses)
+
+
+def test_a_killed_worker_costs_one_line_and_training_goes_on(story: Story) -> None:
+    assert story.first.output.count("A worker died; training goes on from its last checkpoint") == 1
+    assert EPOCH_2 <= resumed_after(story.first.output)[-1] < EPOCH_3
+    assert "Traceback" not in story.first.output
+    assert "(raylet)" not in story.first.output, "Ray's chatter belongs into the run's log"
+
+
+def test_a_run_that_is_being_written_is_refused(story: Story) -> None:
+    assert story.meanwhile.code == 2, story.meanwhile.output
+    assert "is being written by process" in story.meanwhile.output
+    assert "Traceback" not in story.meanwhile.output
+
+
+def test_ctrl_c_leaves_a_run_to_go_on_with(story: Story) -> None:
+    assert story.first.code == 130, story.first.output
+    assert story.first.seconds < 30
+    assert story.first.output.endswith(f"interrupted\nThe same command goes on with {story.place}\n")
+    assert story.statuses == ("interrupted", "interrupted")
+    assert EPOCH_3 <= resumed_after(story.second.output)[-1] < EPOCH_4
+
+
+def test_whatever_was_killed_it_ends_as_if_nothing_had_been(project: Path, story: Story, uninterrupted: Run) -> None:
+    assert story.last.code == 0, story.last.output
+    assert f"Going on with {story.place.relative_to(project)}" in story.last.output
+    assert EPOCH_4 <= resumed_after(story.last.output)[-1] < STEPS
+    assert list(project.glob("killed/reviews-*")) == [story.place], "the run was gone on with, no other was begun"
+    assert_same(Run.open(story.place), uninterrupted, STEPS)
 
 
 def test_a_worker_that_dies_too_often_ends_the_training_with_its_reason(project: Path) -> None:
@@ -99,87 +160,3 @@ def test_a_worker_that_dies_too_often_ends_the_training_with_its_reason(project:
     assert "goes on from its last checkpoint" not in command.output.partition("error: ")[0]
     assert "Traceback" not in command.output
     assert Run.open(place).status == "failed"
-
-
-def test_the_same_command_goes_on_after_driver_and_ray_were_killed(project: Path, uninterrupted: Run) -> None:
-    place = project / "runs" / "driver-killed"
-    arguments = ["train", "recipe.yaml", "--run", "runs/driver-killed"]
-    with Command(*arguments, folder=project) as command:
-        command.wait_until(lambda: taken(place / "checkpoints", BEYOND), "a checkpoint of epoch 2")
-        command.kill()
-    assert Run.open(place).status == "interrupted"
-
-    code, output = tunesmith(*arguments, folder=project)
-
-    assert code == 0, output
-    assert f"Going on with {arguments[-1]}" in output
-    assert resumed_after(output)[-1] >= BEYOND
-    assert_same(Run.open(place), uninterrupted, STEPS)
-
-
-@pytest.fixture(scope="module")
-def interrupted(project: Path) -> Iterator[tuple[Ended, Ended]]:
-    """A training that Ctrl-C ended in epoch 2, without ``--run``; and a second one on the same run, begun meanwhile."""
-    arguments = ["train", "recipe.yaml", "training.output_dir=interrupted"]
-    with Command(*arguments, folder=project) as command:
-        command.wait_until(
-            lambda: any(taken(place, BEYOND) for place in project.glob("interrupted/*/checkpoints")), "a checkpoint of epoch 2"
-        )
-        (place,) = project.glob("interrupted/*/checkpoints")
-        # The first goes on only after the second has ended: what is tested is not who is faster.
-        workers = [
-            process for process in command.descendants() if process.pid in worker_pids(place.parent / "train.log").values()
-        ]
-        assert len(workers) == 2
-        for worker in workers:
-            worker.suspend()
-        second = Ended(*tunesmith(*arguments, "--run", str(place.parent), folder=project, timeout=60))
-        for worker in workers:
-            worker.resume()
-        begun = time.monotonic()
-        command.interrupt()
-        code = command.finish(60)
-        yield Ended(code, command.output, time.monotonic() - begun), second
-
-
-def test_a_run_that_is_being_written_is_refused(interrupted: tuple[Ended, Ended]) -> None:
-    _, second = interrupted
-    assert second.code == 2, second.output
-    assert "is being written by process" in second.output
-    assert "Traceback" not in second.output
-
-
-def test_ctrl_c_leaves_a_run_to_go_on_with(project: Path, interrupted: tuple[Ended, Ended], uninterrupted: Run) -> None:
-    ended, _ = interrupted
-    assert ended.code == 130, ended.output
-    assert ended.seconds < 30
-    assert "Traceback" not in ended.output
-    (place,) = project.glob("interrupted/reviews-*")
-    assert ended.output.endswith(f"interrupted\nThe same command goes on with {place}\n")
-    assert Run.open(place).status == "interrupted"
-
-    code, output = tunesmith("train", "recipe.yaml", "training.output_dir=interrupted", folder=project)
-
-    assert code == 0, output
-    assert list(project.glob("interrupted/reviews-*")) == [place], "the run was gone on with, no other was begun"
-    assert resumed_after(output)[-1] >= BEYOND
-    assert_same(Run.open(place), uninterrupted, STEPS)
-
-
-def test_a_run_of_another_recipe_is_refused_and_force_starts_it_over(project: Path, uninterrupted: Run) -> None:
-    other = ["train", "recipe.yaml", "training.max_steps=4", "data.max_train_samples=64", "--run", uninterrupted.path]
-    before = uninterrupted.manifest
-
-    code, output = tunesmith(*other, folder=project, timeout=60)
-    assert code == 2, output
-    assert "is a run of another recipe" in output
-    assert "training.max_steps: -1 in the run, 4 now" in output
-    assert "--force" in output
-    assert Run.open(uninterrupted.path).manifest == before
-
-    code, output = tunesmith(*other, "--force", folder=project)
-    assert code == 0, output
-    again = Run.open(uninterrupted.path)
-    assert again.manifest["steps"] == 4
-    assert {line["step"] for line in again.history} == {4}
-    assert "Going on with" not in output
