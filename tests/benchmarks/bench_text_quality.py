@@ -2,8 +2,8 @@
 
 The model and the texts of ``bench_text.py``, fp32, one process. Fine-tuning starts from a model that knows the words (it has
 learned on short texts which sixth of the vocabulary they are of) and learns another task: which half most words are of. Both
-ways see the same texts for as many epochs, and the same number of examples an update on average. A seed draws the texts to learn
-from, their order and the new head; the texts to judge by are the same for all.
+ways see the same texts for as many epochs, and the same number of examples an update on average. A seed draws the texts to
+learn from, their order and the new head; the texts to judge by are the same for all.
 
     python tests/benchmarks/bench_text_quality.py [--seeds 0 1 2 3 4] [--keep FOLDER]
 
@@ -24,10 +24,9 @@ import numpy as np
 import torch
 from scipy import stats
 
-sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bench_text import WAYS, bert, mixed_texts
+from benchmarks.bench_text import WAYS, bert, mixed_texts
 from support.fits import prepare_in_memory, recipe_for
 from support.models import WORDS
 from tunesmith.training.fit import FitContext, FitData, fit, validate
@@ -44,7 +43,9 @@ def topics(n: int, seed: int) -> list[dict[str, Any]]:
     rows = []
     for length in rng.integers(2, 9, n):
         topic = int(rng.integers(TOPICS))
-        ids = np.where(rng.random(length) < 0.8, rng.integers(0, size, length) + topic * size, rng.integers(0, len(WORDS), length))
+        ids = np.where(
+            rng.random(length) < 0.8, rng.integers(0, size, length) + topic * size, rng.integers(0, len(WORDS), length)
+        )
         rows.append({"text": " ".join(WORDS[i] for i in ids), "label": f"topic {topic}"})
     return rows
 

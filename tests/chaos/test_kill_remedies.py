@@ -2,8 +2,8 @@
 
 BitFit and the linear probe are killed and resumed without Ray only (``tests/unit/tasks/test_conformance_remedies.py``).
 
-Each recipe is trained once in peace; once more, where a worker is killed in epoch 2 and the driver with all of Ray in epoch 3, or
-told to end; and then by the same command to its end.
+Each recipe is trained once in peace; once more, where a worker is killed in epoch 2 and the driver in epoch 3 (with all of Ray,
+or told to end); and then by the same command to its end.
 """
 
 from __future__ import annotations
