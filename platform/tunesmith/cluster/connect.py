@@ -143,11 +143,13 @@ def _start(captured: Any) -> None:
             return
         except Exception as error:  # Ray raises a bare Exception where its parts do not answer in time
             ray.shutdown()
-            if attempt + 1 < START_ATTEMPTS and "timed out" in str(error):
+            late = "timed out" in str(error)
+            if attempt + 1 < START_ATTEMPTS and late:
                 continue
             raise ClusterError(
                 f"Ray could not start on this machine: {_first_line(error)}\n"
-                f"    → `tunesmith doctor` tells what is missing (memory, shared memory, a full or foreign {_temp_folder()}; "
+                f"    → {'Try again when this machine is less busy: Ray waits for its parts for 30 s; ' * late}"
+                f"`tunesmith doctor` tells what is missing (memory, shared memory, a full or foreign {_temp_folder()}; "
                 f"RAY_TMPDIR moves that folder)"
             ) from error
 
