@@ -10,8 +10,10 @@ import ast
 import contextlib
 import importlib.util
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Any
 
 import click
 
-from tunesmith.errors import EXIT_ERROR, EXIT_OK, EXIT_USER, TunesmithError, nearest
+from tunesmith.errors import EXIT_ERROR, EXIT_OK, EXIT_USER, Terminated, TunesmithError, nearest
 
 GROUP = "tunesmith.commands"
 ORDER = ("init", "validate", "train", "evaluate", "runs", "show", "reproduce", "doctor", "schema")
@@ -28,6 +30,7 @@ ORDER = ("init", "validate", "train", "evaluate", "runs", "show", "reproduce", "
 DEBUG_VARIABLE = "TUNESMITH_DEBUG"
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
+EXIT_TERMINATED = 143
 
 
 @cache
@@ -135,14 +138,17 @@ def main(context: click.Context, debug: bool) -> None:
 def _run(group: Verbs, args: Sequence[str] | None, prog_name: str, complete_var: str | None, **extra: Any) -> int:
     """Run one command and return its exit code; every message goes to standard error."""
     try:
-        result = group.main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        with _ending_in_order():
+            result = group.main(args, prog_name, complete_var, standalone_mode=False, **extra)
         sys.stdout.flush()
         return result if isinstance(result, int) else EXIT_OK
     except click.exceptions.Exit as done:
         return int(done.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
-        _say("\n".join(["interrupted", *getattr(error.__cause__ or error, "__notes__", ())]))
-        return EXIT_INTERRUPTED
+        cause = error.__cause__ or error
+        ended, code = ("terminated", EXIT_TERMINATED) if isinstance(cause, Terminated) else ("interrupted", EXIT_INTERRUPTED)
+        _say("\n".join([ended, *getattr(cause, "__notes__", ())]))
+        return code
     except click.exceptions.NoArgsIsHelpError as error:
         _say(error.format_message())
         return EXIT_USER
@@ -159,6 +165,24 @@ def _run(group: Verbs, args: Sequence[str] | None, prog_name: str, complete_var:
         return EXIT_PIPE_CLOSED
     except Exception as error:
         return _defect(error)
+
+
+@contextlib.contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """SIGTERM ends what runs meanwhile as Ctrl-C does: a run is left to go on with, and no process stays behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _terminated(number: int, frame: Any) -> None:
+    signal.signal(number, signal.SIG_IGN)  # `timeout` sends it twice, and the second must not cut the clearing up short
+    raise Terminated
 
 
 def _usage(error: click.ClickException) -> int:

@@ -13,6 +13,8 @@
     ├── TrainingFailed           1  a worker failed for a reason of its own; the log is named
     └── GateFailed               3  a release gate did not pass
 
+:class:`Terminated` is no error: it is how SIGTERM ends a command, beside KeyboardInterrupt for Ctrl-C.
+
 A message says what was found, where, why it is wrong and what to do. Users never see a traceback for their own mistake.
 """
 
@@ -73,6 +75,10 @@ class GateFailed(TunesmithError):
     """A release gate did not pass."""
 
     exit_code = EXIT_GATE
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM): it does so as at Ctrl-C, and exits with 143 instead of 130."""
 
 
 @dataclass(frozen=True)

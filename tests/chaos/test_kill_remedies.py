@@ -2,8 +2,8 @@
 
 BitFit and the linear probe are killed and resumed without Ray only (``tests/unit/tasks/test_conformance_remedies.py``).
 
-Each recipe is trained once in peace; once more, where a worker is killed in epoch 2 and the driver with all of Ray in epoch 3;
-and then by the same command to its end.
+Each recipe is trained once in peace; once more, where a worker is killed in epoch 2 and the driver in epoch 3 (with all of Ray,
+or told to end); and then by the same command to its end.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class Case:
     """The step of the checkpoint after which a worker is killed."""
     driver_at: int = 70
     """The same for the driver."""
+    killed: bool = True
+    """Whether the driver is killed with all of Ray; else it is told to end (SIGTERM)."""
 
 
 def adapters(folder: Path) -> dict[str, Any]:
@@ -107,7 +109,7 @@ def whole(folder: Path) -> dict[str, Any]:
 
 CASES = {
     "adapters": Case(adapters, ("best", "trained", "old_data")),
-    "whole": Case(whole, ("best", "trained", "wise_ft", "calibration")),
+    "whole": Case(whole, ("best", "trained", "wise_ft", "calibration"), killed=False),
 }
 
 
@@ -125,6 +127,11 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(name: str, tmp_path:
         os.kill(worker_pids(place / "train.log")[1], signal.SIGKILL)
         command.wait_until(lambda: resumed_after(command.output), "the restart")
         command.wait_until(lambda: taken(place / "checkpoints", case.driver_at), "the checkpoint before the driver's death")
+        if not case.killed:
+            command.terminate()
+            assert command.finish(60) == 143, command.output
+            assert command.output.endswith(f"terminated\nThe same command goes on with {arguments[-1]}\n")
+            assert "SIGTERM" not in command.output, "Ray's stack is on the screen"
         command.kill()
         killed = command.output
     assert Run.open(place).status == "interrupted"

@@ -71,6 +71,10 @@ class Command:
         """Ctrl-C: the terminal sends it to every process of the foreground group."""
         os.killpg(self._process.pid, signal.SIGINT)
 
+    def terminate(self) -> None:
+        """SIGTERM, as a service manager or a batch system sends it to the command alone."""
+        self._process.terminate()
+
     def descendants(self) -> list[Any]:
         """The processes that it has started, and those that they have (``psutil.Process``)."""
         import psutil

@@ -23,7 +23,7 @@ VERB = '''
 
 More about it.
 """
-import os, click
+import os, signal, click
 from tunesmith import errors
 
 @click.command("greet")
@@ -42,6 +42,12 @@ def command(how, loudly):
             raise ZeroDivisionError("boom")
         case "interrupt":
             raise KeyboardInterrupt
+        case "terminate":
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+                click.echo("left in order")
         case "exit":
             click.get_current_context().exit(5)
     click.echo(f"hello {how}")
@@ -92,6 +98,8 @@ def test_a_verb_whose_module_is_missing_is_not_listed(invoke: Invoke) -> None:
         ("gate", 3, "accuracy 0.8 is below 0.9"),
         ("failed", 1, "worker 1 died; see train.log"),
         ("interrupt", 130, "interrupted"),
+        ("terminate", 143, "left in order"),
+        ("terminate", 143, "terminated"),
         ("exit", 5, ""),
     ],
 )

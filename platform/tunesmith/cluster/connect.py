@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,9 +84,13 @@ def connect(on: str | None = None, *, log_file: str | None = None) -> Iterator[C
         address = _address(on or os.environ.get("RAY_ADDRESS") or None)
         if address not in (None, "auto"):
             _check_reachable(address)
-        with _loopback() if address is None or _on_loopback_only(address) else contextlib.nullcontext():
+        with (
+            _loopback() if address is None or _on_loopback_only(address) else contextlib.nullcontext(),
+            _own_sigterm() as take_back,
+        ):
             try:
                 _start(captured) if address is None else _join(address, captured)
+                take_back()
                 yield Cluster(_gcs_address(), started_here=address is None)
             finally:
                 ray.shutdown()
@@ -137,11 +143,13 @@ def _start(captured: Any) -> None:
             return
         except Exception as error:  # Ray raises a bare Exception where its parts do not answer in time
             ray.shutdown()
-            if attempt + 1 < START_ATTEMPTS and "timed out" in str(error):
+            late = "timed out" in str(error)
+            if attempt + 1 < START_ATTEMPTS and late:
                 continue
             raise ClusterError(
                 f"Ray could not start on this machine: {_first_line(error)}\n"
-                f"    → `tunesmith doctor` tells what is missing (memory, shared memory, a full or foreign {_temp_folder()}; "
+                f"    → {'Try again when this machine is less busy: Ray waits for its parts for 30 s; ' * late}"
+                f"`tunesmith doctor` tells what is missing (memory, shared memory, a full or foreign {_temp_folder()}; "
                 f"RAY_TMPDIR moves that folder)"
             ) from error
 
@@ -289,6 +297,26 @@ def _loopback() -> Iterator[None]:
         _restore(LOOPBACK_ONLY, before[0])
         if own_gloo:
             os.environ.pop(gloo, None)
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[Callable[[], None]]:
+    """Yields what gives SIGTERM back to this process's handler after Ray has put its own there.
+
+    Ray's in Python ends the process on the spot; the one in C++ before it writes its stack on the screen.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    here = threading.current_thread() is threading.main_thread()
+
+    def take_back() -> None:
+        if here:
+            signal.signal(signal.SIGTERM, before if callable(before) else signal.getsignal(signal.SIGTERM))
+
+    try:
+        yield take_back
+    finally:
+        if here and signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:  # set while it is obeyed
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _restore(name: str, value: str | None) -> None:

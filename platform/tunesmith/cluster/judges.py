@@ -24,6 +24,8 @@ from tunesmith.errors import ClusterError, DataError, TunesmithError
 from tunesmith.evaluation.predictions import Progress, Records, block_indices
 
 if TYPE_CHECKING:
+    from ray.exceptions import RayTaskError
+
     from tunesmith.data.prepared import Split
     from tunesmith.evaluation.judges import Here, Scored, Which
     from tunesmith.runs import Run
@@ -306,15 +308,25 @@ class Spread:
 
 
 def _answer(reference: Any) -> Any:
-    """What a worker answered. An error that it raised is raised as it was; that it died, as Ray's own."""
+    """What a worker answered. An error that it raised is raised in our form; that it died, as Ray's own."""
     import ray
 
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, Exception):
-            raise error.cause from error
-        raise TunesmithError(f"a worker failed: {str(error).strip().splitlines()[-1]}") from error
+        raise failure(error) from error
+
+
+def failure(error: RayTaskError) -> Exception:
+    """What to tell of an error that a worker raised: our own as it is, any other (CUDA's, say) by its first line."""
+    cause = error.cause
+    if isinstance(cause, TunesmithError):
+        return cause
+    lines = [line.strip() for line in str(error if cause is None else cause).splitlines() if line.strip()]
+    said = lines[-1:] if cause is None else [type(cause).__name__, *lines[:1]]
+    return TunesmithError(
+        f"a worker failed while it judged: {': '.join(said)}\n    → `tunesmith --debug evaluate …` shows its traceback"
+    )
 
 
 def _place(split: Split) -> tuple[str, str]:

@@ -165,6 +165,7 @@ def _build(
         known = read_known(listed, task, given)
         clock.lap("read")
 
+        progress("care", 0, 0)
         treated = treat(recipe.data, task, given, scratch, learning=frozen is None)
         for name, data in treated.given.items():
             left = data.domains and data.domains.take(treated.kept[name])
@@ -175,6 +176,8 @@ def _build(
         parts = [Part(name, data, chosen) for name, (data, chosen) in made.items()]
         if frozen is None:
             count_made(treated, task, made)
+            if recipe.data.label_errors != "off":
+                progress("audit", 0, 0)
             parts[0].rows, treated.found["label_errors"] = audit(recipe.data, task, parts[0].data, parts[0].rows, treated.flags)
             treated.found |= {"known_faults": measured(known, treated.flags)} if known else {}
             _check_domain_labels(parts[0], task, recipe)

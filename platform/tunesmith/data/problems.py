@@ -90,12 +90,13 @@ class Problems:
         log.warning("%d of %d rows cannot be used and are %s: %s", len(self), total, done, self._reasons())
 
     def message(self, total: int) -> str:
-        """The first problems, how many there are of each kind, and what to do."""
+        """The first problems, how many there are of each kind where there are several of one, and what to do."""
         lines = [f"{len(self)} of {total} rows cannot be used"]
         lines += [f"  {problem}" for problem in self.first]
         if len(self) > len(self.first):
             lines.append(f"  … and {len(self) - len(self.first)} more")
-        lines.append(f"  in all: {self._reasons()}")
+        if len(self) > len(self.counts):
+            lines.append(f"  in all: {self._reasons()}")
         lines.append("    → Mend these rows, or set data.on_bad_row to drop or quarantine.")
         return "\n".join(lines)
 

@@ -82,7 +82,6 @@ def evaluate_run(
     judged, name = _judged_split(run, judges, own, data, split, progress)
     columns = slice_columns(judged.rows(), settings.slices)
     folder = run.file("") if data is None and split is None else run.file(f"{EVALUATIONS}/{_folder_name(data, name)}")
-    folder = folder.rstrip("/")
 
     place = storage.join(folder, PREDICTIONS)
     write_predictions(place, judges.records("model", judged, progress), judged, columns)
@@ -117,7 +116,7 @@ def evaluate_run(
     best, worst = best_and_worst(records, judged, task, state, settings.max_examples)
     found = dataclasses.replace(found, best=best, worst=worst, seconds=round(time.monotonic() - start, 3))
     storage.write_json(storage.join(folder, VERDICT), found.to_json())
-    if folder == run.path.rstrip("/"):
+    if folder == run.file(""):
         _record(run, found)
     return found
 

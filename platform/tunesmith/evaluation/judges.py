@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tunesmith.errors import TunesmithError
 from tunesmith.evaluation.predictions import Progress, Records, block_indices
-from tunesmith.evaluation.predictor import Predictor
+from tunesmith.evaluation.predictor import Predictor, is_out_of_memory
 
 if TYPE_CHECKING:
     from tunesmith.data.prepared import Split
     from tunesmith.runs import Run
-    from tunesmith.tasks.base import Preprocessing, Record, Task
+    from tunesmith.tasks.base import Answer, Features, Preprocessing, Record, Task
 
 Which = Literal["model", "base", "start"]
 """The run's model; the pre-trained one with its own head; the pre-trained one with the head that training began with."""
@@ -120,6 +121,20 @@ def _batches(predictor: Predictor, split: Split, block: npt.NDArray[np.int64], c
     task, state = predictor.task, predictor.preprocessing.state
     for places in predictor.batches(split.lengths[block])[chosen]:
         indices = block[places]
-        answers = predictor.forward(split.features(indices))
+        answers = _forward(predictor, split.features(indices))
         examples = split.examples(indices)
         yield places, [task.score(answer, one, state) for answer, one in zip(answers, examples, strict=True)]
+
+
+def _forward(predictor: Predictor, features: list[Features]) -> list[Answer]:
+    try:
+        return predictor.forward(features)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise TunesmithError(
+            f"out of memory while {len(features)} examples were judged on {predictor.device} ({reason})\n"
+            f"    → free memory there, lower data.max_length or data.image_size for the next training, or judge on the CPU: "
+            f'CUDA_VISIBLE_DEVICES="" tunesmith evaluate …'
+        ) from error

@@ -129,6 +129,11 @@ class Predictor:
         return nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator gave up (PyTorch's CPU allocator raises a plain RuntimeError)."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
 def calibrated(model: torch.nn.Module, temperature: float) -> torch.nn.Module:
     """The model with its logits divided by the temperature (:mod:`tunesmith.evaluation.calibration`), in memory only."""
 

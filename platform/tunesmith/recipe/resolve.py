@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from tunesmith import storage
 from tunesmith.errors import UserError, nearest
 from tunesmith.recipe import keys, task_names, yaml_tree
 from tunesmith.recipe.hf_names import LOWER_IS_BETTER
@@ -53,7 +54,7 @@ def resolve(recipe: Recipe) -> Recipe:
         why[key] = f"derived: {reason}"
 
     if values["data"]["cache_dir"] is None:
-        derive("data.cache_dir", f"{training['output_dir'].rstrip('/')}/.cache", "under training.output_dir")
+        derive("data.cache_dir", storage.join(training["output_dir"], ".cache"), "under training.output_dir")
     if split["by"] == "auto" and (split["group"] or split["time"]):
         derive("data.split.by", way := "group" if split["group"] else "time", f"data.split.{way} is set")
     if training["per_device_eval_batch_size"] is None:

@@ -84,7 +84,11 @@ class Tree:
     flaws: list[Flaw] = field(default_factory=list)
 
     def mark(self, keys: Keys) -> Mark:
-        """The mark of a value, or of the nearest thing around it."""
+        """The mark of a value; of what an override wrote below it; or of the nearest thing around it."""
+        if keys and keys not in self.marks:
+            below = next((mark for marked, mark in self.marks.items() if marked[: len(keys)] == keys), None)
+            if below is not None:
+                return below
         while keys and keys not in self.marks:
             keys = keys[:-1]
         return self.marks.get(keys, Mark(None))

@@ -130,8 +130,10 @@ def curves(title: str, series: Sequence[Series], best: float | None = None, widt
     parts += [svg.text("tick", x(tick), floor + 18, _tick(tick), "middle") for tick in _ticks(x_low, x_high, 5)]
     if best is not None and x_low <= best <= x_high:
         late = x(best) > width * 0.7
+        near = [y(value) for s in drawn for step, value in s.points if abs(x(step) - x(best)) < width / 8]
+        height_of_word = floor - 8 if not near or np.mean(near) < (top + floor) / 2 else top + 10  # where no curve runs
         parts.append(svg.line("best", x(best), top, x(best), floor))
-        parts.append(svg.text("tick", x(best) + (-6 if late else 6), floor - 8, "kept", "end" if late else "start"))
+        parts.append(svg.text("tick", x(best) + (-6 if late else 6), height_of_word, "kept", "end" if late else "start"))
     for one in drawn:
         line = [(x(step), y(value)) for step, value in one.points]
         if one.smooth and len(line) > 12:

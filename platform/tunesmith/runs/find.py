@@ -48,7 +48,7 @@ def open_run(path_or_name: str, output_dir: str = "runs") -> Run:
     if storage.exists(path_or_name) and (is_run(path_or_name) or "/" in path_or_name or storage.scheme(path_or_name)):
         return Run(path_or_name)
     if storage.scheme(path_or_name) or path_or_name.startswith(("/", "./", "../", "~")):
-        raise RunError(_missing(path_or_name, path_or_name.rstrip("/").rpartition("/")[0] or "/"))
+        raise RunError(_missing(path_or_name, storage.parent(path_or_name)))
     if path_or_name == LATEST:
         return _latest(output_dir)
     if "/" not in path_or_name:

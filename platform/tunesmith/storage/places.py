@@ -60,11 +60,13 @@ def join(uri: str | os.PathLike[str], *parts: str) -> str:
 
     >>> join("s3://bucket/runs?region=eu-west-1", "a", "model")
     's3://bucket/runs/a/model?region=eu-west-1'
+    >>> join("s3://bucket/runs/?region=eu-west-1", "")
+    's3://bucket/runs?region=eu-west-1'
     """
     base, query = split_query(os.fspath(uri))
     if not scheme(base):
         return str(Path(base, *parts))
-    return "/".join([base.rstrip("/"), *(p.strip("/") for p in parts)]) + query
+    return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts if part)]) + query
 
 
 def name(uri: str | os.PathLike[str]) -> str:

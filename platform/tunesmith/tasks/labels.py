@@ -90,16 +90,19 @@ def freeze(counts: dict[str, int], recipe: Recipe, what: str = "class") -> list[
         extra = [label for label in found if label not in declared]
         if extra:
             near = nearest(extra[0], declared)
-            hint = f"did you mean {near!r}? " if near else ""
+            hint = f"Did you mean {near!r}? " if near else ""
             raise DataError(
-                f"training data has the label {extra[0]!r} ({counts[extra[0]]} rows), which data.labels does not name. "
-                f"{hint}Add it to data.labels, or mend the rows"
+                f"training data has the label {extra[0]!r} ({counts[extra[0]]} rows), which data.labels does not name\n"
+                f"    → {hint}Add it to data.labels, or mend the rows"
             )
         hub.check_labels(recipe, list(declared))
         return list(declared)
     if len(found) < 2:
         only = f"only the {what} {found[0]!r} ({counts[found[0]]} rows)" if found else f"no {what} at all"
-        raise DataError(f"training data has {only}; there is nothing to tell apart. At least two are needed")
+        raise DataError(
+            f"training data has {only}; there is nothing to tell apart\n"
+            f"    → At least two are needed: add rows of another {what}, or see whether data.columns names the right column"
+        )
     own = hub.own_labels(hub.load_config(recipe))
     chosen = own if sorted(own) == sorted(found) else found
     hub.check_labels(recipe, chosen)

@@ -26,10 +26,10 @@ def make_accelerator(settings: TrainingSection) -> Accelerator:
     on_gpu = torch.cuda.is_available() and settings.use_gpu is not False
     if settings.fp16 and not on_gpu:
         raise UserError(
-            "training.fp16: float16 needs a GPU, and this worker has none. Use training.bf16: true, or leave both out"
+            "training.fp16: float16 needs a GPU, and this worker has none\n    → Use training.bf16: true, or leave both out"
         )
     if settings.fsdp and not on_gpu:
-        raise UserError("training.fsdp: sharding needs GPUs, and this worker has none. Leave training.fsdp out")
+        raise UserError("training.fsdp: sharding needs GPUs, and this worker has none\n    → Leave training.fsdp out")
     # The state is a singleton: a second fit in this process may want another precision.
     AcceleratorState._reset_state(reset_partial_state=True)
     # Gradients live in DDP's own buckets, which saves a copy of them.

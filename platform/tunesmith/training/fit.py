@@ -62,7 +62,7 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
     place = _restore(spec, context, trainee)
     last = total if context.steps is None else min(total, place.step + context.steps)
     if place.step >= last and not place.step:
-        raise DataError("training has no update to make: raise training.num_train_epochs or training.max_steps")
+        raise DataError("training has no update to make\n    → Raise training.num_train_epochs or training.max_steps")
     history: list[Event] = []
 
     def tell(event: Event) -> None:

@@ -157,13 +157,18 @@ def _end(mailbox: Any, thread: threading.Thread) -> None:
     """
     import ray
 
-    with contextlib.suppress(ray.exceptions.RayError):
+    answers = True
+    try:
         ray.get(mailbox.fail.remote(Stopped()), timeout=STOP_TIMEOUT)
         controller = ray.get(mailbox.controller.remote(), timeout=STOP_TIMEOUT)
         if controller is not None:
-            ray.get(controller.abort.remote(), timeout=STOP_TIMEOUT)
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.get(controller.abort.remote(), timeout=STOP_TIMEOUT)
+    except ray.exceptions.RayError:
+        answers = False
     thread.join(STOP_TIMEOUT)
-    ray.kill(mailbox)
+    if answers:  # else Ray has gone first (SIGTERM to the whole group), and what asks it waits for a minute
+        ray.kill(mailbox)
 
 
 def _what_failed(error: BaseException) -> str:

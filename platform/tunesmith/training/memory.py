@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tunesmith.errors import UserError
-from tunesmith.evaluation.predictor import to_device
+from tunesmith.evaluation.predictor import is_out_of_memory, to_device
 
 if TYPE_CHECKING:
     from tunesmith.tasks.base import Batch
@@ -32,11 +32,6 @@ def explaining_memory(spec: FitSpec, trainee: Trainee, batch: Batch) -> Iterator
     raise UserError(_advice(spec, trainee, batch, message))
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocator gave up (PyTorch's CPU allocator raises a plain RuntimeError)."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
 def _advice(spec: FitSpec, trainee: Trainee, batch: Batch, message: str) -> str:
     size = len(next(iter(batch.values())))
     shape = " × ".join(str(n) for n in next(iter(batch.values())).shape)
@@ -44,14 +39,16 @@ def _advice(spec: FitSpec, trainee: Trainee, batch: Batch, message: str) -> str:
     fits = _largest_that_fits(spec, trainee, batch, size)
     if fits == 0:
         return (
-            f"out of memory with one example of the batch of shape {shape} ({message}). Not even one fits: shorten "
-            "data.max_length or data.image_size, set training.gradient_checkpointing: true, or take a smaller model"
+            f"out of memory with one example of the batch of shape {shape} ({message})\n"
+            "    → Not even one fits: shorten data.max_length or data.image_size, set training.gradient_checkpointing: true, "
+            "or take a smaller model"
         )
     per_device = max(1, settings.per_device_train_batch_size * fits // size)
     steps = -(-settings.per_device_train_batch_size * settings.gradient_accumulation_steps // per_device)
     return (
-        f"out of memory with a micro-batch of {size} examples, shape {shape} ({message}). {fits} of them fit: set "
-        f"training.per_device_train_batch_size={per_device} training.gradient_accumulation_steps={steps} (the same update)"
+        f"out of memory with a micro-batch of {size} examples, shape {shape} ({message})\n"
+        f"    → {fits} of them fit{'s' * (fits == 1)}: set training.per_device_train_batch_size={per_device} "
+        f"training.gradient_accumulation_steps={steps} (the same update)"
     )
 
 

@@ -28,13 +28,13 @@ def make_optimizer(model: torch.nn.Module, settings: TrainingSection, device: to
     """
     name = NAMED.get(settings.optim, settings.optim)
     if name in UNUSABLE_OPTIMIZERS:
-        raise UserError(f"training.optim: {name} cannot be used: {UNUSABLE_OPTIMIZERS[name]}. Take adamw_torch_fused")
+        raise UserError(f"training.optim: {name} cannot be used: {UNUSABLE_OPTIMIZERS[name]}\n    → Take adamw_torch_fused")
     optimizer_class = getattr(torch.optim, name, None)
     if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.Optimizer)):
         known = [*NAMED, *(n for n in dir(torch.optim) if n[0].isupper() and n not in ("Optimizer", *NAMED.values()))]
         near = nearest(settings.optim, known)
         raise UserError(
-            f"training.optim: {settings.optim!r} is no optimizer. "
+            f"training.optim: {settings.optim!r} is no optimizer\n    → "
             + (f"Did you mean {near!r}? " if near else "")
             + f"There are: {', '.join(known)}"
         )

@@ -45,7 +45,14 @@ STILL_SECONDS = 10.0
 RATE_WINDOW_SECONDS = 60.0
 """The remaining time is reckoned from the updates of the last minute."""
 
-STAGES = {"read": "Reading rows", "encode": "Encoding rows", "predict": "Judging the model", "label": "Labelling rows"}
+STAGES = {
+    "read": "Reading rows",
+    "care": "Looking for duplicates and leaks",
+    "audit": "Auditing the labels",
+    "encode": "Encoding rows",
+    "predict": "Judging the model",
+    "label": "Labelling rows",
+}
 """What ``data.prepare`` and ``evaluate`` call what they do, in words."""
 
 _PLACE_KEYS = frozenset({"kind", "split", "step", "steps", "epoch", "best_step", "time", "seconds"})
@@ -94,8 +101,12 @@ class Progress:
         self.handle({"kind": "phase", "message": message})
 
     def prepared(self, message: str, done: int, total: int) -> None:
-        """The callback of ``data.prepare`` and of ``evaluate``: rows done of how many."""
-        self.handle({"kind": "prepare", "message": STAGES.get(message, message), "done": done, "total": total})
+        """The callback of ``data.prepare`` and of ``evaluate``: rows done of how many; 0 of 0 where it only begins."""
+        words = STAGES.get(message, message)
+        if done or total:
+            self.handle({"kind": "prepare", "message": words, "done": done, "total": total})
+        else:
+            self.handle({"kind": "phase", "message": words})
 
     def handle(self, event: Event) -> None:
         """Show one event."""
@@ -253,7 +264,7 @@ class LogView:
         self._clock = clock
         self._lock = threading.Lock()
         self._phase, self._since, self._said = "", clock(), clock()
-        self._line_due = clock()
+        self._line, self._line_due = "", clock()
         self._closed = threading.Event()
         self._watch = threading.Thread(target=self._stay_alive, name="progress-log", daemon=True)
         self._watch.start()
@@ -267,9 +278,10 @@ class LogView:
     def advance(self, message: str, done: int, total: int) -> None:
         """A line at the beginning, at the end, and every few seconds."""
         with self._lock:
-            if self._phase != message or 0 < total <= done or self._clock() >= self._line_due:
+            line = f"{message} {_of(done, total)}"
+            if line != self._line and (self._phase != message or 0 < total <= done or self._clock() >= self._line_due):
                 self._begin(message)
-                self._print(f"{message} {_of(done, total)}")
+                self._print(line)
                 self._line_due = self._clock() + LINE_SECONDS
 
     def steps(self, step: int, total: int, facts: str) -> None:
@@ -302,7 +314,7 @@ class LogView:
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-        self._said = self._clock()
+        self._line, self._said = line, self._clock()
 
     def _stay_alive(self) -> None:
         while not self._closed.wait(1.0):

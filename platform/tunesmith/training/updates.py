@@ -22,10 +22,11 @@ def count_updates(spec: FitSpec, examples: int, context: FitContext) -> tuple[in
     else:
         parts = context.world_size * settings.gradient_accumulation_steps
         if examples < parts:
+            steps = settings.gradient_accumulation_steps
             raise DataError(
-                f"{examples} training examples cannot fill {context.world_size} workers × "
-                f"{settings.gradient_accumulation_steps} accumulation steps. Lower training.num_workers or "
-                "training.gradient_accumulation_steps"
+                f"{examples} training examples cannot fill {context.world_size} workers × {steps} accumulation "
+                f"step{'s' * (steps != 1)}: an update needs {parts} at least\n"
+                f"    → Lower training.num_workers{' or training.gradient_accumulation_steps' * (steps > 1)}"
             )
         per_epoch = updates_per_epoch(examples, _plan_settings(spec, context), parts)
     total = settings.max_steps if settings.max_steps > 0 else math.ceil(settings.num_train_epochs * per_epoch)

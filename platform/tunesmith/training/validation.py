@@ -131,7 +131,7 @@ def choosing_value(spec: FitSpec, metrics: Mapping[str, float]) -> float:
         near = nearest(name, metrics)
         shown = ", ".join(key for key in metrics if "/" not in key)
         raise UserError(
-            f"training.metric_for_best_model: the task has no metric {name!r}. "
+            f"training.metric_for_best_model: the task has no metric {name!r}\n    → "
             + (f"Did you mean {near!r}? " if near else "")
             + f"There are: {shown}"
         )

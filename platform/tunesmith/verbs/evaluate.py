@@ -124,7 +124,7 @@ def evaluate(
         progress.phase("Judging the model")
         found = evaluate_run(run, data=data, split=split, prepared=prepared, judges=judges, progress=progress.prepared)
     write_report(run, found)
-    if found.folder == run.path.rstrip("/"):
+    if found.folder == run.file(""):
         write_card(run, found, load_task(found.task).pipeline)
     return found
 
@@ -162,9 +162,9 @@ def print_verdict(evaluation: Evaluation, run: Run, console: Console) -> None:
     for one in evaluation.baselines.values():
         if one.skipped:
             console.print(f"[dim]not compared with {one.title}: {escape(one.skipped)}[/]")
-    folder = evaluation.folder or run.path
+    folder = evaluation.folder or run.file("")
     console.print(f"report  {escape(storage.join(folder, REPORT))}", soft_wrap=True)
-    if folder == run.path.rstrip("/"):
+    if folder == run.file(""):
         console.print(f"model   {escape(run.file('model'))}", soft_wrap=True)
 
 

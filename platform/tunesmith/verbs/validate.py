@@ -95,7 +95,8 @@ def _train(given: Sources) -> str:
 
 def _training(recipe: Recipe) -> str:
     training = recipe.training
-    long = f"{training.max_steps:,} updates" if training.max_steps > 0 else f"{training.num_train_epochs:g} epochs"
+    steps, epochs = training.max_steps, training.num_train_epochs
+    long = f"{steps:,} update{'s' * (steps != 1)}" if steps > 0 else f"{epochs:g} epoch{'s' * (epochs != 1)}"
     workers = f"{training.num_workers} worker{'s' if training.num_workers > 1 else ''}"
     gpu = {True: "one GPU each", False: "on CPUs", "auto": "a GPU each where there are any"}[training.use_gpu]
     return f"{long}, learning rate {training.learning_rate:g} ({training.lr_scheduler_type}), {workers}, {gpu}"

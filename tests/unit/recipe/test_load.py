@@ -32,7 +32,9 @@ def test_a_sound_recipe_has_its_values_and_where_they_come_from(write: Write) ->
 
 def test_all_mistakes_are_listed_in_the_order_of_their_lines(mistakes: Mistakes) -> None:
     found = mistakes(
-        "training:\n  lerning_rate: 1\n  num_train_epochs: three\n  eval_strategy: epochs\nnmae: x\n  \n", "training.sed=1"
+        "training:\n  lerning_rate: 1\n  num_train_epochs: three\n  eval_strategy: epochs\nnmae: x\n  \n",
+        "training.sed=1",
+        "trainin.seed=1",
     )
     three, strategy = "found 'three', which is not a number above 0", "one of epoch, steps, no"
     arrow = "\n    → "
@@ -42,6 +44,7 @@ def test_all_mistakes_are_listed_in_the_order_of_their_lines(mistakes: Mistakes)
         f"recipe.yaml:9: training.eval_strategy: found 'epochs', which is not {strategy}{arrow}did you mean epoch?",
         f"recipe.yaml:10: nmae: there is no such key{arrow}did you mean name?",
         f"command line: training.sed: there is no such key{arrow}did you mean training.seed?",
+        f"command line: trainin: there is no such key{arrow}did you mean training?",
     ]
 
 

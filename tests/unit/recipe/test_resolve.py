@@ -156,3 +156,15 @@ def test_any_recipe_reads_back(
 def test_a_broken_record_says_so(write: Write) -> None:
     with pytest.raises(RecipeError, match=r"recipe\.yaml:6"):
         Recipe.load(write("no_such: 1\n"))
+
+
+def test_prepared_data_lies_under_a_uri_with_a_query() -> None:
+    """Object stores of one's own are reached so: ``?endpoint_override=…&scheme=http``."""
+    place = "s3://bucket/runs?endpoint_override=127.0.0.1:9000&scheme=http"
+    values = {
+        "task": "text-classification",
+        "model": {"model_name_or_path": "owner/name"},
+        "data": {"train": "s3://bucket/x.csv"},
+    }
+    recipe = Recipe.from_dict({**values, "training": {"output_dir": place}}, base_dir=".").resolved()
+    assert recipe.data.cache_dir == "s3://bucket/runs/.cache?endpoint_override=127.0.0.1:9000&scheme=http"

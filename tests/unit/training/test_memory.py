@@ -13,11 +13,11 @@ from support.data import texts
 from support.fits import prepare_in_memory, recipe_for
 from support.models import tiny_bert
 from tunesmith.errors import UserError
+from tunesmith.evaluation.predictor import is_out_of_memory
 from tunesmith.tasks.base import Batch
 from tunesmith.tasks.losses import Criterion
 from tunesmith.tasks.text_classification import TextClassification
 from tunesmith.training.fit import FitContext, fit
-from tunesmith.training.memory import is_out_of_memory
 
 pytestmark = pytest.mark.unit
 

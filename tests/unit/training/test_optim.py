@@ -94,7 +94,7 @@ def test_an_optimizer_that_does_not_fit_the_loop_is_refused(name: str) -> None:
 
 
 def test_an_unknown_optimizer_brings_the_nearest_name() -> None:
-    with pytest.raises(UserError, match=r"'adamw_tprch' is no optimizer. Did you mean 'adamw_torch'\?.*RMSprop"):
+    with pytest.raises(UserError, match=r"'adamw_tprch' is no optimizer\n.*Did you mean 'adamw_torch'\?.*RMSprop"):
         make_optimizer(layer(), settings(optim="adamw_tprch"), CPU)
 
 

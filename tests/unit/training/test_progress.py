@@ -118,6 +118,17 @@ def test_prepared_rows_are_counted(plain: Progress, log: Console, clock: Clock) 
     assert 10 <= len(lines) <= 13
 
 
+def test_what_only_begins_is_told_without_a_count(plain: Progress, log: Console) -> None:
+    plain.prepared("care", 0, 0)
+    assert text(log) == "Looking for duplicates and leaks…\n"
+
+
+def test_several_models_that_judge_the_same_rows_end_with_one_line(plain: Progress, log: Console) -> None:
+    for _ in range(3):
+        plain.prepared("predict", 360, 360)
+    assert text(log) == "Judging the model 360/360\n"
+
+
 def test_a_resume_and_a_restart_are_told(plain: Progress, log: Console) -> None:
     plain.handle({"kind": "start", "step": 40, "steps": 100, "epoch": 0.8})
     plain.handle({"kind": "restart", "message": "worker 1 died (node lost): restarting from step 40"})
