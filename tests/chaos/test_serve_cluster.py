@@ -11,6 +11,7 @@ import pytest
 from support.runs import finished_run
 from tunesmith.cluster.connect import connect
 from tunesmith.errors import ClusterError
+from tunesmith_serving import record as written
 from tunesmith_serving import service
 from tunesmith_serving.keys import KeyFile
 from tunesmith_serving.plan import planned
@@ -50,9 +51,9 @@ def test_a_serve_that_runs_something_else_is_left_untouched(
     try:
         answer = httpx.post(f"{record.url}/predict/made", json={"inputs": ["word1"]}, headers={"X-API-Key": key}, timeout=60)
         assert answer.status_code == 200, answer.text
-        assert service.records() == [record]
+        assert written.records() == [record]
     finally:
         service.stop(record)
-    assert service.records() == []
+    assert written.records() == []
     with pytest.raises(httpx.ConnectError):
         httpx.get(record.url, timeout=5)

@@ -18,7 +18,7 @@ from support.runs import finished_run
 from tunesmith import cli, storage
 from tunesmith.errors import UserError
 from tunesmith.runs import Run
-from tunesmith_serving import service
+from tunesmith_serving import record, service
 from tunesmith_serving.keys import KeyFile, default_place
 from tunesmith_serving.plan import check_room, planned
 
@@ -112,11 +112,11 @@ def test_names_and_versions_and_settings(run: Run) -> None:
 def test_a_record_whose_process_ended_names_no_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a crash another process may have the number, and `stop` must not end that."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    born = service._born(os.getpid())
-    mine = service.Record("http://127.0.0.1:7001", os.getpid(), None, ("m@1",), "", 1.0, born)
-    service._write(mine)
-    service._write(replace(mine, url="http://127.0.0.1:7002", born=born - 1))
-    assert service.records() == [mine]
+    born = record.born(os.getpid())
+    mine = record.Record("http://127.0.0.1:7001", os.getpid(), None, ("m@1",), "", 1.0, born)
+    record.write(mine)
+    record.write(replace(mine, url="http://127.0.0.1:7002", born=born - 1))
+    assert record.records() == [mine]
 
 
 def test_what_is_written_is_what_serve_deploy_takes(invoke: Invoke, run: Run, tmp_path: Path) -> None:
@@ -126,10 +126,13 @@ def test_what_is_written_is_what_serve_deploy_takes(invoke: Invoke, run: Run, tm
     assert answer.exit_code == 0, answer.output
     config = ServeDeploySchema.model_validate(yaml.safe_load((tmp_path / "serve.yaml").read_text()))
     assert (config.http_options.host, config.http_options.port) == ("127.0.0.1", 8123)
-    assert config.applications[0].import_path == "tunesmith_serving.deployments:build"
-    from tunesmith_serving.deployments import build
+    made, front = config.applications
+    assert (made.name, made.route_prefix, front.name, front.route_prefix) == ("tunesmith:made@1", None, "tunesmith", "/")
+    assert front.deployments[0].user_config["models"] == [made.args]
+    from tunesmith_serving import deployments
 
-    assert build(config.applications[0].args) is not None
+    assert front.import_path == "tunesmith_serving.deployments:door"
+    assert None not in (deployments.model(made.args), deployments.door(front.args))
 
 
 def test_a_first_key_is_made_and_shown_once(invoke: Invoke, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
