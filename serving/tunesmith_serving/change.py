@@ -221,7 +221,7 @@ def _joined(record: Record) -> Iterator[tuple[float, float]]:
     place = record.on or record.ray
     if not place:
         raise UserError(
-            f"{record.url} was started by an earlier version of Tunesmith.\n    → `tunesmith serve stop {record.port}`, and anew."
+            f"{record.url} was started by an older Tunesmith.\n    → `tunesmith serve stop {record.port}`, and anew."
         )
     with record.file.with_suffix(".lock").open("w") as lock:
         try:
