@@ -70,6 +70,12 @@ def test_help_names_the_subcommands(invoke: Invoke) -> None:
         (["serving.max_queue=3"], "name at least one run"),
         (["stop"], "no service of yours runs here"),
         (["stop", "7"], "at port 7"),
+        (["update", "m={run}"], "no service of yours runs here"),
+        (["promote", "m", "7"], "at port 7"),
+        (["rollback", "m"], "no service of yours runs here"),
+        (["update", "m={run}", "x"], "x: not a port"),
+        (["update", "m={run}", "--canary", "5", "--shadow", "5"], "exclude each other"),
+        (["update", "m={run}", "--canary", "101"], "0<=x<=100"),
         (["keys", "revoke", "nobody"], "there is no key 'nobody'"),
         (["keys", "add", "a b"], "no name for a key"),
         (["keys", "add", "a", "--models", ","], "--models names none"),
@@ -117,6 +123,40 @@ def test_a_record_whose_process_ended_names_no_other_process(tmp_path: Path, mon
     record.write(mine)
     record.write(replace(mine, url="http://127.0.0.1:7002", born=born - 1))
     assert record.records() == [mine]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["update", "modl={run}"], "Did you mean model?"),
+        (["promote", "other"], "It serves model."),
+        (["update", "a b={run}"], "names no model"),
+        (["update", "model=nothing"], "there is no run 'nothing'"),
+        (["update", "model={run}", "serving.max_queu=3"], "did you mean serving.max_queue?"),
+        (["rollback", "model"], "older Tunesmith"),
+    ],
+)
+def test_a_mistake_about_a_running_service_is_said_before_it_is_joined(
+    invoke: Invoke, run: Run, arguments: list[str], says: str
+) -> None:
+    record.write(record.Record("http://127.0.0.1:7001", os.getpid(), None, ("model@1",), "", 1.0, record.born(os.getpid())))
+    answer = invoke(*(text.format(run=run.path) for text in arguments))
+    assert answer.exit_code == 2, answer.output
+    assert says in answer.output
+    assert "Traceback" not in answer.output
+
+
+def test_with_several_services_a_port_is_asked_for(invoke: Invoke, run: Run) -> None:
+    for port in (7001, 7002):
+        record.write(record.Record(f"http://127.0.0.1:{port}", os.getpid(), None, ("m@1",), "", 1.0))
+    answer = invoke("update", f"m={run.path}")
+    assert answer.exit_code == 2
+    assert "Name a port: 7001, 7002" in answer.output
+
+
+def test_what_others_hold_is_not_counted_as_room(run: Run) -> None:
+    with pytest.raises(UserError, match=r"ask for 1 CPUs and 0.5 are free(.|\n)*serving.num_cpus=0.5"):
+        check_room(planned([run.path]), 0.5, 0, free=True)
 
 
 def test_what_is_written_is_what_serve_deploy_takes(invoke: Invoke, run: Run, tmp_path: Path) -> None:
