@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -229,6 +230,9 @@ def _joined(record: Record) -> Iterator[tuple[float, float]]:
         except OSError as error:
             raise UserError(f"another command changes {record.url} at the moment.\n    → Wait for its end.") from error
         with connect(place, log_file=str(state_folder() / f"{record.port}.ray.log")) as cluster:
+            import ray.serve  # noqa: F401  (which sets its logger up)
+
+            logging.getLogger("ray.serve").setLevel(logging.WARNING)
             yield apps.free(cluster.nodes())
 
 
