@@ -27,6 +27,9 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 COMMAND = [sys.executable, "-m", "tunesmith.cli", "serve"]
 CLIENTS = 4
+TIMEOUT = "serving.timeout_s=120"
+"""A replica that is killed is back in 10 s on two idle cores, and was in 42 s on two that thirty processes shared."""
+PATIENCE = 130.0
 
 
 @dataclass
@@ -89,7 +92,7 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._end.set()
         for one in self._threads:
-            one.join(40)
+            one.join(PATIENCE)
             assert not one.is_alive(), "a client hangs"
 
     def wait(self, answers: int, within: float = 60.0) -> None:
@@ -103,7 +106,7 @@ class Load:
         headers = {"X-API-Key": self.service.key, "X-Sticky-Key": f"client-{me}"}
         if self.apart:
             headers["Connection"] = "close"
-        with httpx.Client(base_url=self.service.url, headers=headers, timeout=35, trust_env=False) as client:
+        with httpx.Client(base_url=self.service.url, headers=headers, timeout=PATIENCE, trust_env=False) as client:
             for count in range(100_000):
                 if self._end.is_set():
                     return
@@ -134,7 +137,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment |= {"XDG_STATE_HOME": str(folder / "state"), "XDG_CONFIG_HOME": str(folder / "config")}
     started = subprocess.run(
-        [*COMMAND, f"m={runs[0].path}", "--detach", "serving.num_cpus=0.5", "serving.drain_s=10"],
+        [*COMMAND, f"m={runs[0].path}", "--detach", "serving.num_cpus=0.5", "serving.drain_s=10", TIMEOUT],
         env=environment, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert started.returncode == 0, started.stdout + started.stderr
@@ -156,7 +159,7 @@ def test_a_replica_that_is_killed_costs_no_accepted_request(service: Service) ->
     (before,) = service.replicas("Model")
     with Load(service) as load:
         os.kill(before, signal.SIGKILL)
-        load.wait(10 * CLIENTS, within=90)
+        load.wait(10 * CLIENTS, within=PATIENCE)
     assert load.failures == []
     assert service.replicas("Model") != [before]
 
@@ -175,7 +178,7 @@ def test_versions_come_and_go_and_no_request_fails(service: Service) -> None:
         assert load.versions["1"] - promoted["1"] == 0
         assert promoted["2"] > 0
 
-        canary = ["update", f"m={service.runs[0].path}", "serving.num_cpus=0.5", "--canary"]
+        canary = ["update", f"m={service.runs[0].path}", "serving.num_cpus=0.5", TIMEOUT, "--canary"]
         service.command(*canary, "50")
         load.wait(10 * CLIENTS)
         service.command(*canary, "100")
