@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 COMMAND = [sys.executable, "-m", "tunesmith.cli", "serve"]
 CLIENTS = 4
 TIMEOUT = "serving.timeout_s=120"
-"""A replica that is killed is back in 10 s on two idle cores, and was in 42 s on two that thirty processes shared."""
+"""A killed replica was back after 42 s on two cores that thirty processes shared."""
 PATIENCE = 130.0
 
 
@@ -169,7 +169,7 @@ def test_versions_come_and_go_and_no_request_fails(service: Service) -> None:
     door, front = service.replicas("Door"), service.front()
     with Load(service) as load:
         assert "version 2 answers all requests" in service.command(
-            "update", f"m={service.runs[1].path}", "serving.num_cpus=0.5"
+            "update", f"m={service.runs[1].path}", "serving.num_cpus=0.5", TIMEOUT
         )
         load.wait(2 * CLIENTS)
         assert "version 1 is gone" in service.command("promote", "m")
