@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from tunesmith_serving.rollout import Kind
 
 
 class Serve(click.Group):
@@ -64,6 +69,7 @@ def start(
     from tunesmith_serving import service
     from tunesmith_serving.keys import KeyFile, default_place
     from tunesmith_serving.plan import planned, serve_yaml
+    from tunesmith_serving.record import records, state_folder
 
     models = planned(runs, output_dir)
     file = KeyFile(keys or default_place())
@@ -78,7 +84,7 @@ def start(
             f"--on {on} is the address of a dashboard, and a service is not a job.\n"
             f"    → Join from one of the cluster's nodes (--on HOST:6379), or --write serve.yaml and `serve deploy -a {on}`."
         )
-    there = next((one for one in service.records() if on is not None and one.on == on), None)
+    there = next((one for one in records() if on is not None and one.on == on), None)
     port = there.port if there is not None and port in (None, there.port) else service.choose_port(port)
     _make_first_key(file)
     names = ", ".join(dict.fromkeys(f"{one.name} (version {one.version}, {one.task})" for one in models))
@@ -95,7 +101,7 @@ def start(
             models,
             keys=str(file.path.absolute()),
             port=port,
-            log_folder=service.state_folder(),
+            log_folder=state_folder(),
             told=lambda url: _tell(url, names),
         )
         click.echo("stopped", err=True)
@@ -118,8 +124,9 @@ def _tell(url: str, names: str) -> None:
 
 @command.command("status")
 def status() -> None:
-    """Say which services run, and whether they are ready."""
-    from tunesmith_serving.service import records
+    """Say which services run, whether they are ready, and how far new versions have come in."""
+    from tunesmith.errors import TunesmithError
+    from tunesmith_serving.record import records
 
     found = records()
     for one in found:
@@ -127,6 +134,15 @@ def status() -> None:
         click.echo(
             f"{one.url}  {'ready' if one.ready() else 'not ready'}  {', '.join(one.models)}  {where}  {one.log}".rstrip()
         )
+        if one.rollouts:
+            from tunesmith_serving import change
+
+            try:
+                lines = change.rollouts(one)
+            except TunesmithError as error:
+                lines = [f"its rollouts cannot be seen: {error}"]
+            for line in lines:
+                click.echo(f"    {line}")
     if not found:
         click.echo("no service runs", err=True)
 
@@ -138,8 +154,9 @@ def stop(ports: tuple[int, ...], everything: bool) -> None:
     """End the service at PORT, or the only one; requests that it has accepted are answered first."""
     from tunesmith.errors import UserError
     from tunesmith_serving import service
+    from tunesmith_serving.record import records
 
-    running = {one.port: one for one in service.records()}
+    running = {one.port: one for one in records()}
     unknown = [port for port in ports if port not in running]
     if unknown or not running:
         there = ", ".join(map(str, running)) or "none"
@@ -149,6 +166,68 @@ def stop(ports: tuple[int, ...], everything: bool) -> None:
     for port in ports or running:
         service.stop(running[port])
         click.echo(f"stopped {running[port].url}")
+
+
+_PORT = click.argument("port", type=int, required=False, metavar="[PORT]")
+_SHARE = click.FloatRange(0, 100)
+
+
+@command.command("update")
+@click.argument("what", nargs=-1, required=True, metavar="NAME[@VERSION]=RUN [PORT] [serving.KEY=VALUE]...")
+@click.option("--canary", type=_SHARE, metavar="PERCENT", help="It answers this share of the callers only.")
+@click.option("--shadow", type=_SHARE, metavar="PERCENT", help="It answers nobody, and hears this share of the requests.")
+@click.option("--force", is_flag=True, help="Also where its task, labels or tensors differ from those of the version there.")
+@click.option(
+    "--output-dir", default="runs", show_default=True, metavar="DIR", help="Where a RUN that is a name is looked for."
+)
+def update(what: tuple[str, ...], canary: float | None, shadow: float | None, force: bool, output_dir: str) -> None:
+    """Bring a new version of a model into a running service, which goes on answering.
+
+    Without --canary or --shadow it answers everyone once it is warm. The version there is stays warm until `promote` or
+    `rollback`. The same command with another share changes that. Without VERSION it is the next free number.
+    """
+    from tunesmith.errors import UserError
+    from tunesmith_serving import change
+    from tunesmith_serving.record import chosen
+
+    name, *rest = what
+    settings = [one for one in rest if one.startswith("serving.")]
+    ports = [one for one in rest if one not in settings]
+    if len(ports) > 1 or not all(one.isdecimal() for one in ports):
+        raise UserError(f"{' '.join(ports)}: not a port.\n    → `tunesmith serve update NAME=RUN [PORT] [serving.KEY=VALUE]`")
+    if canary is not None and shadow is not None:
+        raise UserError("--canary and --shadow exclude each other.\n    → A canary mirrors what it answers, too.")
+    kind: Kind = "canary" if canary is not None else "shadow" if shadow is not None else "all"
+    percent = next((one for one in (canary, shadow) if one is not None), 100.0)
+    record = chosen(int(ports[0]) if ports else None)
+    said = partial(click.echo, err=True)
+    click.echo(
+        change.update(
+            record, name, kind=kind, percent=percent, settings=settings, output_dir=output_dir, force=force, told=said
+        )
+    )
+
+
+@command.command("promote")
+@click.argument("name")
+@_PORT
+def promote(name: str, port: int | None) -> None:
+    """Keep the new version of NAME; the old one ends once it has answered what it has."""
+    from tunesmith_serving import change
+    from tunesmith_serving.record import chosen
+
+    click.echo(change.promote(chosen(port), name))
+
+
+@command.command("rollback")
+@click.argument("name")
+@_PORT
+def rollback(name: str, port: int | None) -> None:
+    """Give all requests for NAME back to the old version, at once; the new one ends once it has answered what it has."""
+    from tunesmith_serving import change
+    from tunesmith_serving.record import chosen
+
+    click.echo(change.rollback(chosen(port), name))
 
 
 @command.group("keys")

@@ -1,11 +1,12 @@
-"""The application for Ray Serve: a deployment for each version of a model, and the front door before them.
+"""The applications for Ray Serve: one for each version of a model, and the front door before them.
 
-``build`` is what ``serve.yaml`` names as its ``import_path``.
+``model`` and ``door`` are what ``serve.yaml`` names as ``import_path``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,18 +14,24 @@ from typing import Any
 from grpc import RpcError
 from ray import serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
+from ray.experimental import internal_kv
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from tunesmith.recipe.serving import ServingSection
 from tunesmith.tasks.base import Example
-from tunesmith_serving import door, front
+from tunesmith_serving import front
 from tunesmith_serving.describe import Description
+from tunesmith_serving.door import build as door_app
 from tunesmith_serving.guard import log_to
 from tunesmith_serving.keys import KeyFile
+from tunesmith_serving.metrics import Metrics
+from tunesmith_serving.mirror import Mirror
+from tunesmith_serving.plan import APPLICATION, DOOR, MODEL, START_WITHIN, application
 from tunesmith_serving.problems import busy
 from tunesmith_serving.reply import Answered
-from tunesmith_serving.shelf import Served
+from tunesmith_serving.rollout import Rollout
+from tunesmith_serving.shelf import Served, Shelf
 
 LOST = (ActorDiedError, ActorUnavailableError, RayActorError, DeploymentUnavailableError, RpcError)
 """What a call ends with where its replica died: the same request may be asked again, as it changes nothing."""
@@ -97,46 +104,99 @@ class HandleBackend:
 
 
 class Door:
-    """The front door as a deployment of Serve."""
+    """The front door as a deployment of Serve: a stable router, whose models change while it answers."""
 
-    async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, keys: str, log: str | None, settings: list[dict[str, Any]], *handles: DeploymentHandle[Any]
-    ) -> None:
-        """Wait until every model is there."""
+    async def __init__(self, keys: str, log: str | None) -> None:  # type: ignore[misc]  # Serve awaits it
+        """Nothing is served yet: Serve gives the list of models next, and sends requests only afterwards."""
         front.stay_on_loopback()
         log_to(log)
-        about = await asyncio.gather(*(handle.describe.remote() for handle in handles))
-        served = [
-            Served(HandleBackend(handle, description), ServingSection(**values))
-            for handle, description, values in zip(handles, about, settings, strict=True)
-        ]
+        metrics = Metrics()
+        self._shelf = Shelf([], metrics, Mirror(metrics, log.removesuffix(".jsonl") + ".pairs.jsonl" if log else None))
+        self._plan: dict[str, Any] = {}
+        self._made: dict[str, Served] = {}
         # Ray adds X-Request-ID to every answer itself.
-        self._app = door.build(served, KeyFile(keys), echo_id=False)
+        self._app = door_app(self._shelf, KeyFile(keys), echo_id=False)
 
     def __serve_build_asgi_app__(self) -> Any:
         """The ASGI application, which Serve asks for once the door is made."""
         return self._app
 
+    async def reconfigure(self, plan: dict[str, Any]) -> None:
+        """Serve's list, as this door begins or ``serve deploy`` has changed it; or what verbs have made of that list since."""
+        await self._put(kept(plan["id"]) or plan)
 
-def build(args: dict[str, Any]) -> serve.Application:
-    """The application of a configuration as :func:`tunesmith_serving.plan.configuration` makes it."""
-    models = args["models"]
-    settings = [ServingSection(**one["settings"]) for one in models]
-    handles = [_model(one, values, args.get("threads")) for one, values in zip(models, settings, strict=True)]
-    ingress: Any = serve.ingress()
-    deployed = serve.deployment(
-        name="door",
-        num_replicas=1,
-        max_ongoing_requests=SPARE + sum(one.max_queue for one in settings),
-        ray_actor_options={"num_cpus": 0},
-        graceful_shutdown_timeout_s=max(one.drain_s for one in settings) + 5,
-        health_check_period_s=5,
-    )(ingress(Door))
-    app: serve.Application = deployed.bind(args["keys"], args.get("log"), [one["settings"] for one in models], *handles)
-    return app
+    async def change(self, plan: dict[str, Any]) -> None:
+        """Serve these models from now on, and in every door that comes after this one.
+
+        Serve's own way, a new ``user_config``, takes the door off HAProxy's list for the time of the change (Ray 2.60).
+        """
+        await self._put(plan)
+        keep(plan)
+
+    async def told(self) -> dict[str, Any]:
+        """The list of models, what each says of itself, and what has come of the rollouts."""
+        return {
+            "plan": self._plan,
+            "descriptions": {application(*which): one.description for which, one in self._versions()},
+            "tallies": {name: tally.plain() for name, tally in self._shelf.tallies.items()},
+        }
+
+    async def settled(self, name: str, version: str, within: float) -> bool:
+        """Wait until no request is held by a version that has left; whether that is so."""
+        one = self._made.get(application(name, version))
+        deadline = time.monotonic() + within
+        while one is not None and one.held and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        if one is not None and one.held:
+            return False
+        self._made.pop(application(name, version), None)
+        return True
+
+    async def _put(self, plan: dict[str, Any]) -> None:
+        served = await asyncio.gather(*(self._served(one) for one in plan["models"]))
+        self._made |= {application(one["name"], one["version"]): here for one, here in zip(plan["models"], served, strict=True)}
+        self._shelf.put(served, {name: Rollout(**rollout) for name, rollout in plan["rollouts"].items()})
+        self._plan = plan
+
+    async def _served(self, one: dict[str, Any]) -> Served:
+        """A version that is there already as it is, its open requests with it; or a new one, once it answers."""
+        name, settings = application(one["name"], one["version"]), ServingSection(**one["settings"])
+        there = dict(self._versions()).get((one["name"], one["version"]))
+        if there is not None:
+            there.settings = settings
+            return there
+        handle = serve.get_deployment_handle(MODEL, app_name=name)
+        return Served(HandleBackend(handle, await described(handle)), settings)
+
+    def _versions(self) -> list[tuple[tuple[str, str], Served]]:
+        return [((n, v), one) for n, versions in self._shelf.models.items() for v, one in versions.items()]
 
 
-def _model(one: dict[str, Any], settings: ServingSection, threads: int | None) -> serve.Application:
+def kept(plan: str) -> dict[str, Any] | None:
+    """What verbs have made of the list with this id, from the cluster's own store; None where they have made nothing."""
+    found = internal_kv._internal_kv_get(f"plan:{plan}", namespace=APPLICATION)
+    return json.loads(found) if found else None
+
+
+def keep(plan: dict[str, Any]) -> None:
+    """Write a changed list down there."""
+    internal_kv._internal_kv_put(f"plan:{plan['id']}", json.dumps(plan), namespace=APPLICATION)
+
+
+async def described(handle: DeploymentHandle[Any], within: float = START_WITHIN) -> Description:
+    """What a model says of itself, once it is there. Raises :class:`TimeoutError`."""
+    async with asyncio.timeout(within):
+        while True:
+            try:
+                told: Description = await handle.describe.remote()
+                return told
+            except LOST:
+                await asyncio.sleep(AGAIN)
+
+
+def model(args: dict[str, Any]) -> serve.Application:
+    """A version of a model, of an entry of the door's list (:func:`tunesmith_serving.plan.entry`)."""
+    settings = ServingSection(**args["settings"])
     scale: dict[str, Any] = {"num_replicas": settings.num_replicas}
     if settings.max_replicas and settings.max_replicas > settings.num_replicas:
         target = max(1, settings.max_batch_size // 2)
@@ -148,7 +208,7 @@ def _model(one: dict[str, Any], settings: ServingSection, threads: int | None) -
             }
         }
     deployed = serve.deployment(
-        name=f"{one['name']}-{one['version']}",
+        name=MODEL,
         max_ongoing_requests=settings.max_queue + SPARE,
         ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus},
         graceful_shutdown_timeout_s=settings.drain_s + 5,
@@ -157,5 +217,24 @@ def _model(one: dict[str, Any], settings: ServingSection, threads: int | None) -
         max_surge_percent=100,
         **scale,
     )(Model)
-    app: serve.Application = deployed.bind(one["name"], one["version"], one["folder"], one["settings"], threads)
+    app: serve.Application = deployed.bind(args["name"], args["version"], args["folder"], args["settings"], args["threads"])
+    return app
+
+
+def door(args: dict[str, Any]) -> serve.Application:
+    """The front door: its file of ``keys``, its ``log``, how many requests it has ``places`` for, and ``drain_s`` at its end.
+
+    ``plan`` is its list of models (:func:`tunesmith_serving.plan.listed`); ``serve.yaml`` gives it as ``user_config`` instead.
+    """
+    ingress: Any = serve.ingress()
+    deployed = serve.deployment(
+        name=DOOR,
+        num_replicas=1,
+        max_ongoing_requests=SPARE + args["places"],
+        ray_actor_options={"num_cpus": 0},
+        graceful_shutdown_timeout_s=args["drain_s"] + 5,
+        health_check_period_s=5,
+        user_config=args.get("plan"),
+    )(ingress(Door))
+    app: serve.Application = deployed.bind(args["keys"], args.get("log"))
     return app

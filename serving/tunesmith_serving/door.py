@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
+from tunesmith.tasks.base import Answer, Example
 from tunesmith_serving import openapi, pages, plain, v2
 from tunesmith_serving.describe import plain as in_words
 from tunesmith_serving.guard import Facts, Guard
 from tunesmith_serving.keys import KeyFile
-from tunesmith_serving.metrics import Metrics
+from tunesmith_serving.mirror import Answered
 from tunesmith_serving.problems import Refused, invalid, unready
 from tunesmith_serving.shelf import Served, Shelf
 
 PARSED_APART = 1 << 18
 """Bytes of a body from which it is read in a thread, so that the others' requests go on."""
 DEADLINE = "x-deadline-seconds"
+VERSION = "x-model-version"
+STICKY = "x-sticky-key"
 
 
-def build(served: Sequence[Served], keys: KeyFile, *, echo_id: bool = True) -> Guard:
-    """The application: all routes, behind the guard. ``echo_id`` as in :class:`Guard`."""
-    metrics = Metrics()
-    shelf = Shelf(served, metrics)
+def build(shelf: Shelf, keys: KeyFile, *, echo_id: bool = True) -> Guard:
+    """The application: all routes over a shelf, behind the guard. ``echo_id`` as in :class:`Guard`."""
     app = FastAPI(**openapi.ABOUT)
     app.exception_handler(404)(_told)
     app.exception_handler(405)(_told)
     app.exception_handler(Refused)(_refused)
     app.exception_handler(Exception)(_failed)
-    _pages(app, shelf, metrics)
+    _pages(app, shelf)
     _predict(app, shelf)
     _protocol(app, shelf)
     app.openapi = lambda: openapi.schema(app)  # type: ignore[method-assign]
-    most = max(one.settings.max_body_mb for one in served)
-    return Guard(app, keys, metrics, max_body=int(most * 2**20), echo_id=echo_id)
+    return Guard(app, keys, shelf.metrics, max_body=lambda: shelf.max_body, echo_id=echo_id)
 
 
 async def _told(request: Request, error: Exception) -> JSONResponse:
@@ -56,7 +59,7 @@ async def _failed(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": f"something went wrong here; it is logged under {_facts(request).id}"}, 500)
 
 
-def _pages(app: FastAPI, shelf: Shelf, metrics: Metrics) -> None:
+def _pages(app: FastAPI, shelf: Shelf) -> None:
     """The playground, the documentation, the list of models, the metrics."""
     tried = pages.PLAYGROUND.read_text(encoding="utf-8")
 
@@ -81,9 +84,10 @@ def _pages(app: FastAPI, shelf: Shelf, metrics: Metrics) -> None:
         return JSONResponse({"models": listed})
 
     @app.get("/metrics", **openapi.METRICS)
-    async def counted() -> Response:
-        """What Prometheus reads."""
-        text, kind = metrics.text()
+    async def counted(request: Request) -> Response:
+        """What Prometheus reads, of the models that the key may ask."""
+        key = _facts(request).key
+        text, kind = shelf.metrics.text() if key is None else shelf.metrics.text(key.may)
         return Response(text, headers={"Content-Type": kind})
 
 
@@ -93,12 +97,12 @@ def _predict(app: FastAPI, shelf: Shelf) -> None:
     @app.post("/predict/{name}", **openapi.PREDICT)
     async def predict(name: str, request: Request) -> JSONResponse:
         """Human inputs, human answers."""
-        facts, served = _facts(request), _chosen(request, shelf, name)
-        body, kind = await request.body(), request.headers.get("content-type", "")
-        examples, given_id = await _apart(len(body), plain.read, body, kind, served.description)
-        facts.examples = len(examples)
-        answers = await shelf.answer(served, examples, _deadline(request), "inputs")
-        about = served.description
+        facts = _facts(request)
+        with _chosen(request, shelf, name) as served:
+            about, kind = served.description, request.headers.get("content-type", "")
+            body = await request.body()
+            examples, given_id = await _apart(len(body), plain.read, body, kind, about)
+            answers = await _answer(request, shelf, served, examples, len(body))
         return JSONResponse(
             {
                 "id": given_id or facts.id,
@@ -134,14 +138,14 @@ def _protocol(app: FastAPI, shelf: Shelf) -> None:
     @app.get("/v2/models/{name}/versions/{version}", **openapi.METADATA)
     async def metadata(name: str, request: Request, version: str | None = None) -> JSONResponse:
         """What the model takes and gives."""
-        served = _chosen(request, shelf, name, version)
+        served = _allowed(request, shelf, name, version)
         return JSONResponse(v2.metadata(served.description, list(shelf.models[name])))
 
     @app.get("/v2/models/{name}/ready", **openapi.MODEL_READY)
     @app.get("/v2/models/{name}/versions/{version}/ready", **openapi.MODEL_READY)
     async def model_ready(name: str, request: Request, version: str | None = None) -> Response:
         """200 where the model is loaded and warm."""
-        served = _chosen(request, shelf, name, version)
+        served = _allowed(request, shelf, name, version)
         if not await served.backend.ready():
             raise unready(name)
         return JSONResponse({"name": name, "ready": True})
@@ -150,23 +154,43 @@ def _protocol(app: FastAPI, shelf: Shelf) -> None:
     @app.post("/v2/models/{name}/versions/{version}/infer", **openapi.INFER)
     async def infer(name: str, request: Request, version: str | None = None) -> Response:
         """Tensors in, tensors out, as JSON or in binary."""
-        facts, served = _facts(request), _chosen(request, shelf, name, version)
-        body = await request.body()
-        asked = await _apart(len(body), v2.read, body, request.headers.get(v2.HEADER_LENGTH), served.description)
-        facts.examples = len(asked.examples)
-        answers = await shelf.answer(served, asked.examples, _deadline(request), "inputs")
-        content, headers = await _apart(len(body), v2.write, asked, answers, served.description, facts.id)
+        length = request.headers.get(v2.HEADER_LENGTH)
+        with _chosen(request, shelf, name, version) as served:
+            body = await request.body()
+            asked = await _apart(len(body), v2.read, body, length, served.description)
+            answers = await _answer(request, shelf, served, asked.examples, len(body), version)
+        content, headers = await _apart(len(body), v2.write, asked, answers, served.description, _facts(request).id)
         return Response(content, headers=headers)
 
 
-def _chosen(request: Request, shelf: Shelf, name: str, version: str | None = None) -> Served:
+def _allowed(request: Request, shelf: Shelf, name: str, version: str | None = None, sticky: str | None = None) -> Served:
     """The model that is asked, if the key may. Raises :class:`Refused` with 403 or 404."""
     facts = _facts(request)
     if facts.key is not None and not facts.key.may(name):
         raise Refused(403, f"the key {facts.key.name} may not ask {name!r}")
-    served = shelf.find(name, version)
+    served = shelf.find(name, version, sticky)
     facts.model, facts.version = served.description.name, served.description.version
     return served
+
+
+def _chosen(request: Request, shelf: Shelf, name: str, version: str | None = None) -> AbstractContextManager[Served]:
+    """The version that answers: the path's, the header's, or the one for this caller. Raises :class:`Refused`."""
+    key = _facts(request).key
+    sticky = request.headers.get(STICKY) or (key.name if key is not None else "")
+    return shelf.hold(_allowed(request, shelf, name, version or request.headers.get(VERSION), sticky))
+
+
+async def _answer(
+    request: Request, shelf: Shelf, served: Served, examples: Sequence[Example], size: int, version: str | None = None
+) -> list[Answer]:
+    """The answers, which another version is compared with once the caller has them, where no version was named."""
+    facts, start = _facts(request), time.perf_counter()
+    facts.examples = len(examples)
+    answers = await shelf.answer(served, examples, _deadline(request), "inputs")
+    if version is None and VERSION not in request.headers:
+        seconds = time.perf_counter() - start
+        facts.after = partial(shelf.answered, Answered(facts.id, examples, answers, served.description, seconds, size))
+    return answers
 
 
 def _deadline(request: Request) -> float | None:
@@ -194,6 +218,4 @@ def _facts(request: Request) -> Facts:
 
 
 def _ms(facts: Facts) -> float:
-    import time
-
     return round(1000 * (time.perf_counter() - facts.start), 2)

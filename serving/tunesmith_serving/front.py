@@ -17,9 +17,11 @@ import contextlib
 import importlib
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,11 +31,16 @@ PLAIN_VARIABLE = "TUNESMITH_SERVE_PLAIN"
 """Set to 1, Serve keeps its own Python proxy: for machines where HAProxy does not run, and for measuring."""
 
 WRAPPER = r'''#!{python} -IS
-"""Takes HAProxy's open pages out of the configuration, then becomes HAProxy."""
+"""Takes HAProxy's open pages out of the configuration, then becomes HAProxy; unless the service closes."""
 import os
 import re
 import sys
 
+here = os.path.dirname(os.path.abspath(__file__))
+if os.path.exists(os.path.join(here, "{closing}")):
+    sys.exit("the service closes")
+with open(os.path.join(here, "{pids}"), "a") as file:
+    file.write("%d\n" % os.getpid())
 path = sys.argv[sys.argv.index("-f") + 1]
 with open(path, encoding="utf-8") as file:
     text = file.read()
@@ -45,6 +52,10 @@ if "".join(kept) != text:
         file.write("".join(kept))
 os.execv("{haproxy}", ["{haproxy}", *sys.argv[1:]])
 '''
+
+
+_PIDS, _CLOSING = "pids", "closing"
+"""In the service's folder: the processes that were HAProxy, and the sign that none may begin any more."""
 
 
 def haproxy() -> str | None:
@@ -60,8 +71,8 @@ def haproxy() -> str | None:
 
 
 @contextlib.contextmanager
-def fast_path(drain: float) -> Iterator[bool]:
-    """Sets the environment in which a Ray that starts here, and its Serve, take the fast path; gives whether they do.
+def fast_path(drain: float) -> Iterator[Path | None]:
+    """Sets the environment in which a Ray that starts here, and its Serve, take the fast path; gives its folder if they do.
 
     Must be entered before ``ray.serve`` is imported. ``drain`` are the seconds that accepted requests have at the end.
     """
@@ -71,7 +82,7 @@ def fast_path(drain: float) -> Iterator[bool]:
         before = {name: os.environ.get(name) for name in values}
         os.environ |= {name: value for name, value in values.items() if before[name] is None}
         try:
-            yield program is not None
+            yield Path(folder) if program is not None else None
         finally:
             for name, value in before.items():
                 if value is None:
@@ -81,7 +92,10 @@ def fast_path(drain: float) -> Iterator[bool]:
 def environment(folder: Path, program: str, drain: float) -> dict[str, str]:
     """The variables of the fast path, with all its files in the folder."""
     wrapper = folder / "haproxy"
-    wrapper.write_text(WRAPPER.replace("{python}", sys.executable).replace("{haproxy}", program), encoding="utf-8")
+    text = WRAPPER
+    for name, value in (("python", sys.executable), ("haproxy", program), ("pids", _PIDS), ("closing", _CLOSING)):
+        text = text.replace(f"{{{name}}}", value)
+    wrapper.write_text(text, encoding="utf-8")
     wrapper.chmod(0o700)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -97,7 +111,37 @@ def environment(folder: Path, program: str, drain: float) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(drain) + 5),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # Ray's 5 s are too short for a loaded machine: it starts it again
     }
+
+
+def close(folder: Path, within: float) -> bool:
+    """Let nobody in any more, and wait until everyone inside has an answer. Gives whether HAProxy has ended by then.
+
+    Ray's own end of Serve kills HAProxy at once, with all the requests that it holds. SIGUSR1 makes it close its port,
+    and end once it has passed on its last answer.
+    """
+    (folder / _CLOSING).touch()
+    with contextlib.suppress(OSError):
+        numbers = {int(line) for line in (folder / _PIDS).read_text(encoding="utf-8").split()}
+        deadline = time.monotonic() + within
+        while inside := [pid for pid in numbers if _is_of(pid, folder)]:
+            if time.monotonic() > deadline:
+                return False
+            for pid in inside:  # again: one that has just begun may not listen to it yet
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGUSR1)
+            time.sleep(0.05)
+        return True
+    return False
+
+
+def _is_of(pid: int, folder: Path) -> bool:
+    """Whether the process runs with a configuration of this folder; another one may have its number by now."""
+    try:
+        return f"{folder}/".encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def free_port() -> int:

@@ -45,14 +45,16 @@ class Facts:
     version: str = ""
     examples: int = 0
     status: int = 0
+    after: Callable[[], None] | None = None
+    """Called once the caller has a good answer."""
     start: float = field(default_factory=time.perf_counter)
 
 
 class Guard:
     """An ASGI application around another one."""
 
-    def __init__(self, app: App, keys: KeyFile, metrics: Metrics, *, max_body: int, echo_id: bool = True) -> None:
-        """``max_body`` is in bytes. ``echo_id`` adds ``X-Request-ID`` to answers, where nobody else does."""
+    def __init__(self, app: App, keys: KeyFile, metrics: Metrics, *, max_body: Callable[[], int], echo_id: bool = True) -> None:
+        """``max_body`` says how many bytes. ``echo_id`` adds ``X-Request-ID`` to answers, where nobody else does."""
         self._app, self._keys, self._metrics = app, keys, metrics
         self._max_body, self._echo_id = max_body, echo_id
 
@@ -90,6 +92,8 @@ class Guard:
                 await _refuse(Refused(500, f"something went wrong here; it is logged under {facts.id}"), tell)
         finally:
             self._record(scope, facts)
+        if facts.after is not None and facts.status == 200:
+            facts.after()
 
     def _admit(self, scope: Scope, headers: dict[str, str]) -> Key | None:
         """The request's key. Raises :class:`Refused` (401) without a good one, where one is needed."""
@@ -110,7 +114,7 @@ class Guard:
     def _limited(self, receive: Receive, headers: dict[str, str]) -> Receive:
         """The request's body, as far as it is not too large. Raises :class:`Refused` (413)."""
         told = headers.get("content-length", "")
-        if DIGITS.match(told) and int(told) > self._max_body:
+        if DIGITS.match(told) and int(told) > self._max_body():
             raise self._too_large()
         seen = 0
 
@@ -119,14 +123,14 @@ class Guard:
             message = await receive()
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
-                if seen > self._max_body:
+                if seen > self._max_body():
                     raise self._too_large()
             return message
 
         return limited
 
     def _too_large(self) -> Refused:
-        return Refused(413, f"body: is larger than the {self._max_body / 2**20:.3g} MiB taken here", {"Connection": "close"})
+        return Refused(413, f"body: is larger than the {self._max_body() / 2**20:.3g} MiB taken here", {"Connection": "close"})
 
     def _record(self, scope: Scope, facts: Facts) -> None:
         """One line of log, one observation; never an input, never a key."""

@@ -84,9 +84,17 @@ METRICS: dict[str, Any] = {
     "tags": ["service"],
     "responses": {200: {"description": "Prometheus text", "content": {"text/plain": {}}}, **_errors(401)},
 }
+_CHOICE = [
+    {"name": name, "in": "header", "required": False, "description": words, "schema": _TEXT}
+    for name, words in (
+        ("X-Model-Version", "The version that answers, where the path names none"),
+        ("X-Sticky-Key", "Who is answered by the same version all along in a canary; without it, who has the key"),
+    )
+]
 PREDICT: dict[str, Any] = {
     "tags": ["plain"],
     "openapi_extra": {
+        "parameters": _CHOICE,
         "requestBody": {
             "required": True,
             "content": {
@@ -110,7 +118,7 @@ PREDICT: dict[str, Any] = {
                     "schema": _object(inputs={"type": "array", "items": {"type": "string", "format": "binary"}})
                 },
             },
-        }
+        },
     },
     "responses": _gives(
         _object(
@@ -149,6 +157,7 @@ MODEL_READY: dict[str, Any] = {
 INFER: dict[str, Any] = {
     "tags": ["v2"],
     "openapi_extra": {
+        "parameters": _CHOICE,
         "requestBody": {
             "required": True,
             "content": {
@@ -162,7 +171,7 @@ INFER: dict[str, Any] = {
                     )
                 }
             },
-        }
+        },
     },
     "responses": _gives(
         _object(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +14,12 @@ from tunesmith.errors import ModelError, UserError
 from tunesmith.recipe.serving import ServingSection
 
 APPLICATION = "tunesmith"
-"""The name of our application in Ray Serve."""
+"""The front door's name in Ray Serve. Each version of a model is an application beside it, called ``tunesmith:NAME@VERSION``,
+so that it comes and goes without the door."""
+DOOR, MODEL = "door", "model"
+"""Their deployments."""
+START_WITHIN = 300.0
+"""Seconds in which a service, or a new version, must be ready (20 s on two idle cores)."""
 _RUN = re.compile(r"^(?:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:@(?P<version>[A-Za-z0-9._-]+))?=)?(?P<run>.+)$")
 _OVERRIDE = "serving."
 
@@ -28,6 +35,20 @@ class Planned:
     run: str
     task: str
     settings: ServingSection
+
+
+def application(name: str, version: str) -> str:
+    """The name of a version's application in Ray Serve.
+
+    >>> application("digits", "2")
+    'tunesmith:digits@2'
+    """
+    return f"{APPLICATION}:{name}@{version}"
+
+
+def is_ours(name: str) -> bool:
+    """Whether an application of Ray Serve is one of a service of ours."""
+    return name == APPLICATION or name.startswith(f"{APPLICATION}:")
 
 
 def planned(arguments: Sequence[str], output_dir: str = "runs") -> list[Planned]:
@@ -70,39 +91,48 @@ def _planned(text: str, overrides: Sequence[str], output_dir: str) -> Planned:
     return Planned(name, parts["version"] or "1", str(folder.absolute()), run.path, artefact.task, recipe.serving)
 
 
-def configuration(models: Sequence[Planned], keys: str, log: str | None = None, cpus: int | None = None) -> dict[str, Any]:
-    """The arguments of :func:`tunesmith_serving.deployments.build`: plain data, for a call and for ``serve.yaml`` alike.
+def listed(models: Sequence[Planned], cpus: int | None = None) -> dict[str, Any]:
+    """What the door is given: its models in order, and the rollouts. Plain data, for a call and for ``serve.yaml`` alike.
 
-    ``cpus`` of the machine are shared out as threads among the copies of the models.
+    It is the ``user_config`` of the door, and changes without starting it anew. The first version of a model is the one that
+    is meant where none is named. ``cpus`` of the machine are shared out as threads among the copies of the models.
     """
     copies = sum(one.settings.num_replicas for one in models)
     return {
-        "models": [
-            {"name": one.name, "version": one.version, "folder": one.folder, "settings": one.settings.model_dump()}
-            for one in models
-        ],
-        "keys": keys,
-        "log": log,
-        "threads": max(1, cpus // copies) if cpus else None,
+        "id": secrets.token_hex(4),
+        "models": [entry(one, max(1, cpus // copies) if cpus else None) for one in models],
+        "rollouts": {},
     }
 
 
-def check_room(models: Sequence[Planned], cpus: float, gpus: float | None = None) -> None:
-    """Raises :class:`UserError` where the copies ask for more than there is: Serve would wait for it for ever.
+def entry(one: Planned, threads: int | None = None) -> dict[str, Any]:
+    """A version in the door's list; the same is what its own application is built of."""
+    settings = one.settings.model_dump()
+    return {"name": one.name, "version": one.version, "folder": one.folder, "settings": settings, "threads": threads}
 
-    ``gpus`` is None where nobody knows yet.
+
+def places(models: Sequence[Planned]) -> int:
+    """Requests that the door takes at a time: those of all queues, and as many again for versions that come later."""
+    return 2 * sum(one.settings.max_queue for one in models)
+
+
+def check_room(models: Sequence[Planned], cpus: float, gpus: float | None = None, *, free: bool = False) -> None:
+    """Raises :class:`UserError` where the copies ask for more than there is: Serve would wait for it without a word.
+
+    ``gpus`` is None where nobody knows yet; ``free`` says that others hold what is not counted.
     """
     asked = sum(one.settings.num_cpus * one.settings.num_replicas for one in models)
     if asked > cpus:
         fair = int(100 * cpus / sum(one.settings.num_replicas for one in models)) / 100
+        there = f"{cpus:g} are free" if free else f"there are {cpus:g}"
         raise UserError(
-            f"the models ask for {asked:g} CPUs and there are {cpus:g}.\n"
+            f"the models ask for {asked:g} CPUs and {there}.\n"
             f"    → Serve fewer copies, or let them share: serving.num_cpus={fair:g}"
         )
     wanted = sum(one.settings.num_gpus * one.settings.num_replicas for one in models)
     if gpus is not None and wanted > gpus:
         raise UserError(
-            f"the models ask for {wanted:g} GPUs and Ray finds {gpus:g}.\n"
+            f"the models ask for {wanted:g} GPUs and {f'{gpus:g} are free' if free else f'Ray finds {gpus:g}'}.\n"
             f"    → Serve fewer copies, let them share (serving.num_gpus=0.5), or answer on CPUs: serving.num_gpus=0"
         )
 
@@ -111,16 +141,28 @@ def serve_yaml(models: Sequence[Planned], keys: str, port: int) -> str:
     """What ``serve deploy`` takes, and a RayService of KubeRay as ``serveConfigV2``."""
     import yaml
 
+    plan = listed(models)
+    apart = copy.deepcopy(plan["models"])  # or YAML writes the second mention of each as a reference
     config = {
         "proxy_location": "HeadOnly",
         "http_options": {"host": "127.0.0.1", "port": port},
         "applications": [
+            *(
+                {
+                    "name": application(one["name"], one["version"]),
+                    "route_prefix": None,
+                    "import_path": "tunesmith_serving.deployments:model",
+                    "args": one,
+                }
+                for one in apart
+            ),
             {
                 "name": APPLICATION,
                 "route_prefix": "/",
-                "import_path": "tunesmith_serving.deployments:build",
-                "args": configuration(models, keys),
-            }
+                "import_path": "tunesmith_serving.deployments:door",
+                "args": {"keys": keys, "places": places(models), "drain_s": max(one.settings.drain_s for one in models)},
+                "deployments": [{"name": DOOR, "user_config": plan}],
+            },
         ],
     }
     return (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -14,85 +13,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.errors import ClusterError, ModelError, TunesmithError, UserError
+from tunesmith.errors import ClusterError, TunesmithError, UserError
+from tunesmith_serving import apps
 from tunesmith_serving.front import LOOPBACK
-from tunesmith_serving.plan import APPLICATION, Planned, check_room, configuration, cpus_here
+from tunesmith_serving.plan import START_WITHIN, Planned, check_room, cpus_here
+from tunesmith_serving.record import Record, born, names, records, state_folder, write
 
-START_WITHIN = 300.0
-"""Seconds in which a detached service must be ready (20 s on two idle cores)."""
 LOOK_EVERY = 2.0
-
-
-@dataclass(frozen=True)
-class Record:
-    """A running service, as it is found again."""
-
-    url: str
-    pid: int
-    """Its process; 0 for one that a cluster runs."""
-    on: str | None
-    models: tuple[str, ...]
-    log: str
-    started: float
-    born: int = 0
-    """When the process began, as :func:`_born` has it: another one may have its number after a crash; 0 is not known."""
-
-    @property
-    def port(self) -> int:
-        """Its port."""
-        return int(self.url.rsplit(":", 1)[1])
-
-    def alive(self) -> bool:
-        """Whether its process is there, and is that process still."""
-        if not self.pid:
-            return True
-        if self.born and _born(self.pid) not in (0, self.born):
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
-
-    def ready(self) -> bool:
-        """Whether it would answer."""
-        try:
-            with urllib.request.urlopen(f"{self.url}/v2/health/ready", timeout=5) as answer:  # noqa: S310
-                return bool(answer.status == 200)
-        except (OSError, urllib.error.URLError):
-            return False
-
-    @property
-    def file(self) -> Path:
-        """Where it is written down."""
-        return state_folder() / f"{self.port}.json"
-
-
-def state_folder() -> Path:
-    """``$XDG_STATE_HOME/tunesmith/serve``, by default in ``~/.local/state``."""
-    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "tunesmith" / "serve"
-
-
-def records() -> list[Record]:
-    """The services that run, the oldest first; what is left of dead ones is removed."""
-    found = []
-    for file in sorted(state_folder().glob("*.json")):
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-            record = Record(**{**values, "models": tuple(values["models"])})
-        except (OSError, ValueError, TypeError, KeyError):
-            continue
-        if record.alive():
-            found.append(record)
-        else:
-            file.unlink(missing_ok=True)
-    return sorted(found, key=lambda one: one.started)
 
 
 def choose_port(port: int | None) -> int:
@@ -123,19 +53,20 @@ def run(models: Sequence[Planned], *, keys: str, port: int, log_folder: Path, to
     log = str(log_folder / f"{port}.jsonl")
     log_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     check_room(models, cpus_here())
-    with _until_told() as end, front.fast_path(drain):
+    with _until_told() as end, front.fast_path(drain) as folder:
         import ray.serve  # noqa: F401  (after the environment is set, which it reads as it is imported)
 
-        with connect("local", log_file=str(log_folder / f"{port}.ray.log")) as here, _record(url, None, models, log):
+        with connect("local", log_file=str(log_folder / f"{port}.ray.log")) as here:
             check_room(models, cpus_here(), here.gpus)
-            try:
-                _deploy(configuration(models, keys, log, cpus_here()), port)
-                end.watch()
-                told(url)
-                _watch(url, end)
-            finally:
-                with _quiet_end():
-                    _end_serve()
+            with _record(url, here.address, models, log):
+                try:
+                    apps.deploy(models, keys, port, log, cpus_here())
+                    end.watch()
+                    told(url)
+                    _watch(url, end)
+                finally:
+                    with apps.quiet():
+                        apps.end(folder, drain)
 
 
 def deploy(models: Sequence[Planned], *, keys: str, port: int, on: str) -> Record:
@@ -143,20 +74,24 @@ def deploy(models: Sequence[Planned], *, keys: str, port: int, on: str) -> Recor
 
     Raises:
         ClusterError: the cluster cannot be reached, or its Ray Serve runs something that is not ours.
+        UserError: it has not enough that is free.
     """
     from tunesmith.cluster.connect import connect
 
     with connect(on, log_file=str(state_folder() / f"{port}.ray.log")) as cluster:
-        others = _others()
+        others, ours = apps.running()
         if others:
             raise ClusterError(
                 f"Ray Serve at {on} runs {', '.join(others)} already; it is left as it is.\n"
                 "    → Serve on another cluster, or leave --on away to serve on this machine."
             )
-        check_room(models, sum(node.total.get("CPU", 0) for node in cluster.nodes()), cluster.gpus)
-        _deploy(configuration(models, keys), port)
-        record = Record(f"http://{LOOPBACK}:{port}", 0, on, _names(models), "", time.time())
-        _write(record)
+        nodes = cluster.nodes()
+        check_room(models, sum(node.total.get("CPU", 0) for node in nodes), cluster.gpus)
+        if not ours:  # one that is there gives its own up
+            check_room(models, *apps.free(nodes), free=True)
+        apps.deploy(models, keys, port)
+        record = Record(f"http://{LOOPBACK}:{port}", 0, on, names(models), "", time.time())
+        write(record)
     return record
 
 
@@ -168,9 +103,11 @@ def stop(record: Record, within: float = 90.0) -> None:
         with connect(record.on):
             from ray import serve
 
-            serve.delete(APPLICATION)
-            if not _others():
-                _end_serve()
+            others, ours = apps.running()
+            for name in sorted(ours):  # the door first: its requests need the models
+                serve.delete(name)
+            if not others:
+                apps.end_serve()
         record.file.unlink(missing_ok=True)
         return
     with contextlib.suppress(ProcessLookupError):
@@ -196,11 +133,15 @@ def detach(arguments: Sequence[str], port: int) -> Record:
     with said.open("wb") as output:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
     deadline = time.monotonic() + START_WITHIN
-    while time.monotonic() < deadline and child.poll() is None:
-        record = next((one for one in records() if one.port == port and one.pid == child.pid), None)
-        if record is not None and record.ready():
-            return record
-        time.sleep(0.2)
+    try:
+        while time.monotonic() < deadline and child.poll() is None:
+            record = next((one for one in records() if one.port == port and one.pid == child.pid), None)
+            if record is not None and record.ready():
+                return record
+            time.sleep(0.2)
+    except KeyboardInterrupt:  # of nobody's use any more
+        _stop_child(child)
+        raise
     text = said.read_text(encoding="utf-8", errors="replace").strip()
     if child.poll() is None:
         child.terminate()
@@ -208,40 +149,14 @@ def detach(arguments: Sequence[str], port: int) -> Record:
     raise (UserError if child.returncode == 2 else TunesmithError)(text.removeprefix("error: ") or f"it ended: see {said}")
 
 
-def _deploy(config: dict[str, Any], port: int) -> None:
-    """Start Serve and the application. Raises :class:`ModelError` where a model cannot be loaded."""
-    from ray import serve
-    from ray.serve.config import HTTPOptions, ProxyLocation
-
-    from tunesmith_serving.deployments import build
-
-    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=LOOPBACK, port=port))
+def _stop_child(child: subprocess.Popen[bytes]) -> None:
+    """End a service that is coming up, with its Ray."""
+    child.terminate()
     try:
-        serve.run(build(config), name=APPLICATION, route_prefix="/")
-    except RuntimeError as error:
-        raise ModelError(f"the service did not start: {_why(error)}") from error
-
-
-def _why(error: RuntimeError) -> str:
-    """The last line of what a replica's constructor said, which names the mistake."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if "Error" in line and not line.startswith("File")]
-    return (told or lines or ["no reason given"])[-1]
-
-
-def _end_serve() -> None:
-    """End Ray Serve and all its processes, which drain first."""
-    from ray import serve
-
-    shutdown: Callable[[], None] = serve.shutdown
-    shutdown()
-
-
-def _others() -> list[str]:
-    """Applications of the cluster's Serve that are not ours."""
-    from ray import serve
-
-    return sorted(name for name in serve.status().applications if name != APPLICATION)
+        child.wait(30)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        child.kill()
+        child.wait(10)
 
 
 def _watch(url: str, end: threading.Event) -> None:
@@ -296,30 +211,13 @@ def _until_told() -> Iterator[_End]:
 
 
 @contextlib.contextmanager
-def _record(url: str, on: str | None, models: Sequence[Planned], log: str) -> Iterator[None]:
-    record = Record(url, os.getpid(), on, _names(models), log, time.time(), _born(os.getpid()))
-    _write(record)
+def _record(url: str, ray: str, models: Sequence[Planned], log: str) -> Iterator[None]:
+    record = Record(url, os.getpid(), None, names(models), log, time.time(), born(os.getpid()), ray)
+    write(record)
     try:
         yield
     finally:
         record.file.unlink(missing_ok=True)
-
-
-def _write(record: Record) -> None:
-    record.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    record.file.write_text(json.dumps(asdict(record)), encoding="utf-8")
-
-
-def _names(models: Sequence[Planned]) -> tuple[str, ...]:
-    return tuple(f"{one.name}@{one.version}" for one in models)
-
-
-def _born(pid: int) -> int:
-    """Clock ticks from the machine's start to the process's (proc(5)); 0 where there is no ``/proc``, or no such process."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except OSError:
-        return 0
 
 
 def _runs(pid: int) -> bool:
@@ -333,10 +231,3 @@ def _runs(pid: int) -> bool:
         if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
             return False
     return True
-
-
-@contextlib.contextmanager
-def _quiet_end() -> Iterator[None]:
-    """What fails while a service ends is of no use to anybody."""
-    with contextlib.suppress(Exception):
-        yield

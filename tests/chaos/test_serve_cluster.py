@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from support.runs import finished_run
 from tunesmith.cluster.connect import connect
 from tunesmith.errors import ClusterError
+from tunesmith_serving import record as written
 from tunesmith_serving import service
 from tunesmith_serving.keys import KeyFile
-from tunesmith_serving.plan import planned
+from tunesmith_serving.plan import planned, serve_yaml
+from tunesmith_serving.rollout import Rollout
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
@@ -50,9 +54,59 @@ def test_a_serve_that_runs_something_else_is_left_untouched(
     try:
         answer = httpx.post(f"{record.url}/predict/made", json={"inputs": ["word1"]}, headers={"X-API-Key": key}, timeout=60)
         assert answer.status_code == 200, answer.text
-        assert service.records() == [record]
+        assert written.records() == [record]
     finally:
         service.stop(record)
-    assert service.records() == []
+    assert written.records() == []
     with pytest.raises(httpx.ConnectError):
         httpx.get(record.url, timeout=5)
+
+
+def test_what_is_written_for_serve_deploy_comes_up_and_is_changed_in_place(
+    ray_head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The declarative path: the same applications, and a changed ``user_config`` reaches the door that runs."""
+    for name, value in ray_head.environment.items():
+        monkeypatch.setenv(name, value)
+    keys = KeyFile(tmp_path / "keys.json")
+    headers = {"X-API-Key": keys.add("tester")}
+    run = finished_run(tmp_path, "text-classification", steps=1).path
+    port = service.choose_port(None)
+    config = yaml.safe_load(serve_yaml(planned([f"made={run}", f"made@2={run}", "serving.num_cpus=0.5"]), str(keys.path), port))
+
+    from ray import serve
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    def version() -> str | None:
+        answer = httpx.post(f"http://127.0.0.1:{port}/predict/made", json={"inputs": ["word1"]}, headers=headers, timeout=60)
+        return str(answer.json()["version"]) if answer.status_code == 200 else None
+
+    def deployed() -> int:
+        """The door's process, once all is up and as the file says."""
+        client: Any = _get_global_client()
+        client.deploy_apps(ServeDeploySchema.model_validate(config))
+        deadline = time.monotonic() + 150
+        while True:
+            found = serve.status().applications
+            if len(found) == 3 and all(one.status == "RUNNING" for one in found.values()):
+                break
+            assert time.monotonic() < deadline, found
+            time.sleep(0.2)
+        (door,) = client.get_serve_details()["applications"]["tunesmith"]["deployments"]["door"]["replicas"]
+        return int(door["pid"])
+
+    with connect(ray_head.address):
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        try:
+            before = deployed()
+            assert version() == "1"
+            plan = config["applications"][-1]["deployments"][0]["user_config"]
+            plan["rollouts"] = {"made": Rollout("2", "all").plain()}
+            assert deployed() == before
+            deadline = time.monotonic() + 60
+            while version() != "2":
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        finally:
+            serve.shutdown()

@@ -19,8 +19,10 @@ from tunesmith_serving.describe import Description
 from tunesmith_serving.door import build
 from tunesmith_serving.guard import log_to
 from tunesmith_serving.keys import KeyFile
+from tunesmith_serving.metrics import Metrics
+from tunesmith_serving.mirror import Mirror
 from tunesmith_serving.reply import Answered, Backend
-from tunesmith_serving.shelf import Served
+from tunesmith_serving.shelf import Served, Shelf
 
 
 class Scripted:
@@ -44,8 +46,11 @@ class Service:
         self.key = self.keys.add("tester")
         self.log = folder / "log.jsonl"
         self.served = [Served(one, ServingSection(**settings)) for one in backends]
+        self.pairs = folder / "pairs.jsonl"
         log_to(str(self.log))
-        self.app = build(self.served, self.keys)
+        metrics = Metrics()
+        self.shelf = Shelf(self.served, metrics, Mirror(metrics, str(self.pairs), within=1.0))
+        self.app = build(self.shelf, self.keys)
 
     def client(self, key: str | None = "") -> httpx.AsyncClient:
         """A client with the service's key, another one, or (None) none."""

@@ -18,7 +18,7 @@ from support.runs import finished_run
 from tunesmith import cli, storage
 from tunesmith.errors import UserError
 from tunesmith.runs import Run
-from tunesmith_serving import service
+from tunesmith_serving import record, service
 from tunesmith_serving.keys import KeyFile, default_place
 from tunesmith_serving.plan import check_room, planned
 
@@ -70,6 +70,12 @@ def test_help_names_the_subcommands(invoke: Invoke) -> None:
         (["serving.max_queue=3"], "name at least one run"),
         (["stop"], "no service of yours runs here"),
         (["stop", "7"], "at port 7"),
+        (["update", "m={run}"], "no service of yours runs here"),
+        (["promote", "m", "7"], "at port 7"),
+        (["rollback", "m"], "no service of yours runs here"),
+        (["update", "m={run}", "x"], "x: not a port"),
+        (["update", "m={run}", "--canary", "5", "--shadow", "5"], "exclude each other"),
+        (["update", "m={run}", "--canary", "101"], "0<=x<=100"),
         (["keys", "revoke", "nobody"], "there is no key 'nobody'"),
         (["keys", "add", "a b"], "no name for a key"),
         (["keys", "add", "a", "--models", ","], "--models names none"),
@@ -112,11 +118,45 @@ def test_names_and_versions_and_settings(run: Run) -> None:
 def test_a_record_whose_process_ended_names_no_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a crash another process may have the number, and `stop` must not end that."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    born = service._born(os.getpid())
-    mine = service.Record("http://127.0.0.1:7001", os.getpid(), None, ("m@1",), "", 1.0, born)
-    service._write(mine)
-    service._write(replace(mine, url="http://127.0.0.1:7002", born=born - 1))
-    assert service.records() == [mine]
+    born = record.born(os.getpid())
+    mine = record.Record("http://127.0.0.1:7001", os.getpid(), None, ("m@1",), "", 1.0, born)
+    record.write(mine)
+    record.write(replace(mine, url="http://127.0.0.1:7002", born=born - 1))
+    assert record.records() == [mine]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["update", "modl={run}"], "Did you mean model?"),
+        (["promote", "other"], "It serves model."),
+        (["update", "a b={run}"], "names no model"),
+        (["update", "model=nothing"], "there is no run 'nothing'"),
+        (["update", "model={run}", "serving.max_queu=3"], "did you mean serving.max_queue?"),
+        (["rollback", "model"], "older Tunesmith"),
+    ],
+)
+def test_a_mistake_about_a_running_service_is_said_before_it_is_joined(
+    invoke: Invoke, run: Run, arguments: list[str], says: str
+) -> None:
+    record.write(record.Record("http://127.0.0.1:7001", os.getpid(), None, ("model@1",), "", 1.0, record.born(os.getpid())))
+    answer = invoke(*(text.format(run=run.path) for text in arguments))
+    assert answer.exit_code == 2, answer.output
+    assert says in answer.output
+    assert "Traceback" not in answer.output
+
+
+def test_with_several_services_a_port_is_asked_for(invoke: Invoke, run: Run) -> None:
+    for port in (7001, 7002):
+        record.write(record.Record(f"http://127.0.0.1:{port}", os.getpid(), None, ("m@1",), "", 1.0))
+    answer = invoke("update", f"m={run.path}")
+    assert answer.exit_code == 2
+    assert "Name a port: 7001, 7002" in answer.output
+
+
+def test_what_others_hold_is_not_counted_as_room(run: Run) -> None:
+    with pytest.raises(UserError, match=r"ask for 1 CPUs and 0.5 are free(.|\n)*serving.num_cpus=0.5"):
+        check_room(planned([run.path]), 0.5, 0, free=True)
 
 
 def test_what_is_written_is_what_serve_deploy_takes(invoke: Invoke, run: Run, tmp_path: Path) -> None:
@@ -126,10 +166,13 @@ def test_what_is_written_is_what_serve_deploy_takes(invoke: Invoke, run: Run, tm
     assert answer.exit_code == 0, answer.output
     config = ServeDeploySchema.model_validate(yaml.safe_load((tmp_path / "serve.yaml").read_text()))
     assert (config.http_options.host, config.http_options.port) == ("127.0.0.1", 8123)
-    assert config.applications[0].import_path == "tunesmith_serving.deployments:build"
-    from tunesmith_serving.deployments import build
+    made, front = config.applications
+    assert (made.name, made.route_prefix, front.name, front.route_prefix) == ("tunesmith:made@1", None, "tunesmith", "/")
+    assert front.deployments[0].user_config["models"] == [made.args]
+    from tunesmith_serving import deployments
 
-    assert build(config.applications[0].args) is not None
+    assert front.import_path == "tunesmith_serving.deployments:door"
+    assert None not in (deployments.model(made.args), deployments.door(front.args))
 
 
 def test_a_first_key_is_made_and_shown_once(invoke: Invoke, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

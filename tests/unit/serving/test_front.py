@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,40 @@ def test_haproxy_takes_what_is_left(tmp_path: Path) -> None:
     wrapper = front.environment(tmp_path, program, 5)["RAY_SERVE_HAPROXY_BINARY_PATH"]
     said = subprocess.run([wrapper, "-c", "-f", str(tmp_path / "haproxy.cfg")], capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="HAProxy comes for Linux")
+def test_closing_waits_for_haproxy_to_end_and_lets_no_other_begin(tmp_path: Path) -> None:
+    import socket
+    import time
+
+    program = front.haproxy()
+    assert program is not None
+    port = front.free_port()
+    wrapper = front.environment(tmp_path, program, 5)["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    node = tmp_path / "node"
+    node.mkdir()
+    (node / "haproxy.cfg").write_text(
+        f"defaults\n  mode http\n  timeout client 9s\n  timeout connect 9s\n  timeout server 9s\n"
+        f"frontend here\n  bind 127.0.0.1:{port}\n  http-request return status 200\n"
+    )
+    running = subprocess.Popen([wrapper, "-db", "-f", str(node / "haproxy.cfg")], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            with socket.socket() as one:
+                if one.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        ended = threading.Thread(target=running.wait)
+        ended.start()  # as Ray does: who is not waited for stays on the list
+        assert front.close(tmp_path, 10)
+        ended.join(10)
+    finally:
+        running.kill()
+    again = subprocess.run([wrapper, "-db", "-f", str(node / "haproxy.cfg")], capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stderr.strip()) == (1, "the service closes")
 
 
 def test_everything_of_a_service_is_in_a_folder_of_its_own(tmp_path: Path) -> None:
