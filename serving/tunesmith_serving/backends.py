@@ -7,8 +7,8 @@ from its logits. It serves only after it has been held against PyTorch on made-u
 from __future__ import annotations
 
 import copy
-import importlib.util
 import logging
+import sys
 import warnings
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -16,27 +16,21 @@ from typing import Any
 
 import torch
 
-from tunesmith.errors import ModelError, UserError
+from tunesmith.errors import ModelError
 from tunesmith.evaluation.predictor import Predictor, to_device
 from tunesmith.recipe.serving import ServingSection
 from tunesmith_serving import warmup
+from tunesmith_serving.plan import check_backend
 
 TOLERANCE = 1e-4
 """Most that a logit may differ from PyTorch's (of its size, where that is above 1). Both compute in float32."""
-BATCHES = ((0,), (1,), (0, 1), (1, 0, 1, 0, 1), (0,) * 9)
-"""The made-up examples, short 0 and long 1, that are tried together: several sizes and lengths, with padding and without."""
+LENGTHS = (*warmup.LENGTHS, 200)
+"""Words of the made-up examples; the last is cut at what the model takes. A trace that froze a length shows there."""
+BATCHES = ((0,), (1,), (2,), (0, 1), (0, 2), (1, 0, 1, 0, 1), (0,) * 9)
+"""Which of them are tried together: several sizes and lengths, with padding and without."""
 INSTEAD = "Leave it to PyTorch: serving.backend=torch"
 
 _LOG = logging.getLogger("tunesmith.serving")
-
-
-def check_installed(settings: ServingSection) -> None:
-    """Raises :class:`UserError` where the backend's package is not there; asked before anything starts."""
-    if settings.backend == "openvino" and importlib.util.find_spec("openvino") is None:
-        raise UserError(
-            "serving.backend is openvino, and the package openvino is not installed.\n"
-            "    → pip install 'tunesmith[openvino]', or leave it to PyTorch: serving.backend=torch"
-        )
 
 
 def with_backend(predictor: Predictor, settings: ServingSection) -> Predictor:
@@ -48,7 +42,7 @@ def with_backend(predictor: Predictor, settings: ServingSection) -> Predictor:
     """
     if settings.backend == "torch":
         return predictor
-    check_installed(settings)
+    check_backend(settings)
     if predictor.device.type != "cpu":
         raise ModelError(f"serving.backend: openvino computes on CPUs, and the model is on {predictor.device}. {INSTEAD}")
     encoded = _encoded(predictor)
@@ -70,14 +64,13 @@ class OpenVino(torch.nn.Module):
             ModelError: it cannot be translated.
         """
         super().__init__()
-        import openvino
-
+        openvino = _package()
         self.names = list(inputs)
         free = 2 if ragged else 1
         try:
             with warnings.catch_warnings(), torch.no_grad():
                 warnings.simplefilter("ignore")  # of constants in the trace, which `verified` finds where they matter
-                translated = openvino.convert_model(_Logits(model, self.names).eval(), example_input=tuple(inputs.values()))
+                translated = _translated(_Logits(model, self.names).eval(), tuple(inputs.values()))
             shapes = [openvino.PartialShape([-1] * free + list(inputs[name].shape[free:])) for name in self.names]
             translated.reshape(dict(zip(translated.inputs, shapes, strict=True)))
             compiled = openvino.compile_model(
@@ -98,6 +91,24 @@ class OpenVino(torch.nn.Module):
         given = [inputs[name].contiguous().numpy() for name in self.names]
         found = self._request.infer(given, share_inputs=True)
         return SimpleNamespace(logits=torch.from_numpy(found[0].copy()))
+
+
+def _package() -> Any:
+    """OpenVINO, which tells Google Analytics of its import and of translations, unless its package for that is missing."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: cannot be imported
+    import openvino
+
+    return openvino
+
+
+def _translated(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
+    """OpenVINO's own form of a module, by the front end under ``openvino.convert_model``."""
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    manager = FrontEndManager()  # must live as long as its front end
+    front_end, decoder = manager.load_by_framework("pytorch"), TorchScriptPythonDecoder(model, example_input=inputs)
+    return front_end.convert(front_end.load(decoder))
 
 
 class _Logits(torch.nn.Module):
@@ -153,8 +164,10 @@ def verified(ours: Predictor, theirs: Predictor, encoded: list[Any]) -> float:
         want = _logits(ours, batch)
         try:
             got = _logits(theirs, batch)
-        except ModelError:
-            raise
+        except AttributeError as error:
+            raise ModelError(
+                f"serving.backend: openvino gives the model's logits, and {ours.task.name} reads more of it ({error}). {INSTEAD}"
+            ) from error
         except Exception as error:
             raise ModelError(
                 f"serving.backend: openvino fails on {len(batch)} examples together ({_first_line(error)}). {INSTEAD}"
@@ -191,8 +204,8 @@ def _logits(predictor: Predictor, batch: list[Any]) -> torch.Tensor:
 
 
 def _encoded(predictor: Predictor) -> list[Any]:
-    """A short and a long example. Raises :class:`ModelError` where they cannot be made up."""
-    made = warmup.samples(predictor)
+    """A short, a longer and a long example. Raises :class:`ModelError` where they cannot be made up."""
+    made = warmup.samples(predictor, LENGTHS)
     if not made:
         raise ModelError(
             f"serving.backend: no example of {predictor.task.name} can be made up to hold the backend against PyTorch. {INSTEAD}"

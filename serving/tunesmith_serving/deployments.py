@@ -20,7 +20,7 @@ from tunesmith.recipe.serving import ServingSection
 from tunesmith.tasks.base import Example
 from tunesmith_serving import door, front
 from tunesmith_serving.describe import Description
-from tunesmith_serving.guard import log_to
+from tunesmith_serving.guard import log_model, log_to
 from tunesmith_serving.keys import KeyFile
 from tunesmith_serving.problems import busy
 from tunesmith_serving.reply import Answered
@@ -106,6 +106,8 @@ class Door:
         front.stay_on_loopback()
         log_to(log)
         about = await asyncio.gather(*(handle.describe.remote() for handle in handles))
+        for one in about:
+            log_model(one)
         served = [
             Served(HandleBackend(handle, description), ServingSection(**values))
             for handle, description, values in zip(handles, about, settings, strict=True)

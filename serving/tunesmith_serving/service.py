@@ -311,7 +311,10 @@ def _write(record: Record) -> None:
 
 
 def _names(models: Sequence[Planned]) -> tuple[str, ...]:
-    return tuple(f"{one.name}@{one.version}" for one in models)
+    """Each model with its version, and what computes it where that is not PyTorch."""
+    return tuple(
+        f"{one.name}@{one.version}" + (f" ({one.settings.backend})" if one.settings.backend != "torch" else "") for one in models
+    )
 
 
 def _born(pid: int) -> int:
