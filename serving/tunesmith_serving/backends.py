@@ -1,7 +1,7 @@
 """Who computes a served model's passes: PyTorch, or OpenVINO, which the model is translated for when it starts.
 
-A backend takes the place of the predictor's model and of nothing else: the same preprocessing, the same batches, the same answers
-from its logits. It serves only after it has been held against PyTorch on made-up examples (:func:`verified`).
+A backend takes the place of the predictor's model and of nothing else: the preprocessing, the batches and how answers are made of
+logits stay the same. It serves only after it has been held against PyTorch on made-up examples (:func:`verified`).
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class OpenVino(torch.nn.Module):
                 },
             )
         except Exception as error:  # whatever a foreign compiler raises
-            raise ModelError(f"serving.backend: openvino cannot translate this model ({_first_line(error)}). {INSTEAD}") from error
+            raise ModelError(
+                f"serving.backend: openvino cannot translate this model ({_first_line(error)}). {INSTEAD}"
+            ) from error
         self._request = compiled.create_infer_request()
 
     def forward(self, **inputs: torch.Tensor) -> SimpleNamespace:
@@ -166,16 +168,14 @@ def verified(ours: Predictor, theirs: Predictor, encoded: list[Any]) -> float:
             got = _logits(theirs, batch)
         except AttributeError as error:
             raise ModelError(
-                f"serving.backend: openvino gives the model's logits, and {ours.task.name} reads more of it ({error}). {INSTEAD}"
+                f"serving.backend: openvino gives logits alone, and {ours.task.name} reads more of the model ({error}). {INSTEAD}"
             ) from error
         except Exception as error:
             raise ModelError(
                 f"serving.backend: openvino fails on {len(batch)} examples together ({_first_line(error)}). {INSTEAD}"
             ) from error
         if got.shape != want.shape:
-            raise ModelError(
-                f"serving.backend: openvino gives logits {list(got.shape)}, PyTorch {list(want.shape)}. {INSTEAD}"
-            )
+            raise ModelError(f"serving.backend: openvino gives logits {list(got.shape)}, PyTorch {list(want.shape)}. {INSTEAD}")
         difference = float(((got - want).abs() / want.abs().clamp(min=1)).max())
         if not difference <= TOLERANCE:
             raise ModelError(
@@ -208,7 +208,7 @@ def _encoded(predictor: Predictor) -> list[Any]:
     made = warmup.samples(predictor, LENGTHS)
     if not made:
         raise ModelError(
-            f"serving.backend: no example of {predictor.task.name} can be made up to hold the backend against PyTorch. {INSTEAD}"
+            f"serving.backend: no example of {predictor.task.name} can be made up to try the backend on. {INSTEAD}"
         )
     return list(predictor.task.encode(made, predictor.preprocessing))
 

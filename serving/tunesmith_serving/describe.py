@@ -46,7 +46,9 @@ class Description:
         return "text-pair" if kinds[:2] == ["text", "text"] else kinds[0]
 
 
-def describe(task: Task, state: State, name: str, version: str, *, padding_is_harmless: bool = True, backend: str = "torch") -> Description:
+def describe(
+    task: Task, state: State, name: str, version: str, *, padding_is_harmless: bool = True, backend: str = "torch"
+) -> Description:
     """What this task says of a model with that state."""
     signature = task.signature(state)
     named = {spec.name for spec in signature.inputs}

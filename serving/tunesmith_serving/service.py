@@ -313,7 +313,8 @@ def _write(record: Record) -> None:
 def _names(models: Sequence[Planned]) -> tuple[str, ...]:
     """Each model with its version, and what computes it where that is not PyTorch."""
     return tuple(
-        f"{one.name}@{one.version}" + (f" ({one.settings.backend})" if one.settings.backend != "torch" else "") for one in models
+        f"{one.name}@{one.version}" + (f" ({one.settings.backend})" if one.settings.backend != "torch" else "")
+        for one in models
     )
 
 

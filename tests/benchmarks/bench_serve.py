@@ -1,8 +1,8 @@
 """Requests per second of `tunesmith serve` beside other ways to serve the same model, client included, on the same machine.
 
-A 6-layer, 384-wide BERT classifier and texts of log-normal length (mean 39, 95th percentile 105, at most 256 tokens); a ViT of 6
-layers and 1 MB PNGs. A closed loop of 32 clients, then of one. Each server has a process of its own, one after the other, all in
-turn and again; the load (``serve_load.py``) has one too and shares their cores, and so has the pass in process, over the
+A 6-layer, 384-wide BERT classifier and texts of log-normal length (mean 39, 95th percentile 105, at most 256 tokens); a ViT of
+6 layers and 1 MB PNGs. A closed loop of 32 clients, then of one. Each server has a process of its own, one after the other, all
+in turn and again; the load (``serve_load.py``) has one too and shares their cores, and so has the pass in process, over the
 same texts, which no server can beat. Torch has the same number of threads everywhere. The table says who used the cores.
 
 LitServe is installed for this alone (``pip install litserve``, Apache-2.0); without it, it is left out. py-spy shows the rest:
@@ -52,6 +52,7 @@ def prepare(kind: str, folder: Path, count: int) -> tuple[str, list[Any]]:
     """A finished run with a model of that kind, and what it is asked."""
     from bench_images import vit
     from bench_text import bert, mixed_texts
+
     from support.runs import finished_run
 
     base = (bert if kind == "text" else vit)(folder / "bench-base")

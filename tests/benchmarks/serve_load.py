@@ -20,7 +20,9 @@ LIMIT = 60.0
 """Seconds that an answer may take."""
 
 
-async def client(address: tuple[str, int], requests: list[bytes], first: int, step: int, end: float) -> list[tuple[float, float]]:
+async def client(
+    address: tuple[str, int], requests: list[bytes], first: int, step: int, end: float
+) -> list[tuple[float, float]]:
     """When each answer came, and the seconds it took. Raises where one is not 200."""
     told = []
     reader, writer = await asyncio.open_connection(*address)
@@ -54,7 +56,9 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return status, body
 
 
-async def measure(url: str, bodies: list[bytes], headers: dict[str, str], clients: int, warm: float, seconds: float) -> dict[str, float]:
+async def measure(
+    url: str, bodies: list[bytes], headers: dict[str, str], clients: int, warm: float, seconds: float
+) -> dict[str, float]:
     """Requests/s and the seconds of an answer after the warm-up, and what the load itself cost."""
     parts = urlsplit(url)
     address = (parts.hostname or "127.0.0.1", parts.port or 80)

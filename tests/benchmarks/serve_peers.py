@@ -6,8 +6,6 @@ KIND is ``text`` or ``image``. A text comes as ``{"text": …}``, an image as th
 threads of torch, one copy of the model, and answer with the label and its score.
 """
 
-from __future__ import annotations
-
 import io
 import sys
 from typing import Any
@@ -81,7 +79,7 @@ def fastapi(kind: str, model: str, port: int, threads: int, in_loop: bool = Fals
         from fastapi import Body
 
         @app.post("/predict")
-        def predict_image(given: bytes = Body(media_type="image/png")) -> Any:  # noqa: B008
+        def predict_image(given: bytes = Body(media_type="image/png")) -> Any:
             return model_(opened(kind, given))
 
     uvicorn.run(app, host=HOST, port=port, log_level="warning")

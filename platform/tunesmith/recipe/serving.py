@@ -11,7 +11,8 @@ from tunesmith.recipe.base import Section
 
 class ServingSection(Section):
     """The service that ``tunesmith serve`` makes of a run. Nothing here changes an answer (a backend:
-    no logit by more than 1e-4), so old runs can be served anew."""
+    no logit by more than 1e-4), so old runs can be served anew.
+    """
 
     backend: Literal["torch", "openvino"] = "torch"
     """What computes the model's passes. ``openvino`` (Intel's, also fast on AMD's CPUs; ``pip install 'tunesmith[openvino]'``)

@@ -1,4 +1,4 @@
-"""OpenVINO in place of PyTorch: the same answers for every task it takes, and a refusal with the numbers where it would differ."""
+"""OpenVINO in place of PyTorch: the same answers for every task it takes, a refusal with the numbers where they would differ."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_it_answers_as_pytorch_does(loaded: Loaded) -> None:
 
 @pytest.mark.parametrize("loaded", ["detection"], indirect=True)
 def test_a_task_that_needs_more_than_logits_is_refused(loaded: Loaded) -> None:
-    with pytest.raises(ModelError, match=r"reads more of it .*pred_boxes.*serving\.backend=torch"):
+    with pytest.raises(ModelError, match=r"reads more of the model .*pred_boxes.*serving\.backend=torch"):
         backends.with_backend(loaded.predictor, OPENVINO)
 
 
