@@ -1,7 +1,7 @@
 """Who computes a served model's passes: PyTorch, or OpenVINO, which the model is translated for when it starts.
 
-A backend takes the place of the predictor's model and of nothing else: the preprocessing, the batches and how answers are made of
-logits stay the same. It serves only after it has been held against PyTorch on made-up examples (:func:`verified`).
+A backend takes the place of the predictor's model and of nothing else: the preprocessing, the batches and how answers are made
+of logits stay the same. It serves only after it has been held against PyTorch on made-up examples (:func:`verified`).
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def verified(ours: Predictor, theirs: Predictor, encoded: list[Any]) -> float:
             got = _logits(theirs, batch)
         except AttributeError as error:
             raise ModelError(
-                f"serving.backend: openvino gives logits alone, and {ours.task.name} reads more of the model ({error}). {INSTEAD}"
+                f"serving.backend: openvino gives logits, and {ours.task.name} reads more of the model ({error}). {INSTEAD}"
             ) from error
         except Exception as error:
             raise ModelError(

@@ -1,4 +1,4 @@
-"""OpenVINO in place of PyTorch: the same answers for every task it takes, a refusal with the numbers where they would differ."""
+"""OpenVINO in place of PyTorch: the same answers for every task it takes, a refusal with numbers where they would differ."""
 
 from __future__ import annotations
 
