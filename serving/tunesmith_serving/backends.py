@@ -130,7 +130,8 @@ class _Listener(torch.nn.Module):
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
-        self.model, self.given = model, {}  # type: ignore[var-annotated]
+        self.model = model
+        self.given: dict[str, Any] = {}
 
     def forward(self, **inputs: Any) -> Any:
         self.given = inputs
