@@ -42,7 +42,7 @@ test-all: $(VENV)/.installed ## the slow ones: commands, the README, the browser
 
 .PHONY: bench
 bench: $(VENV)/.installed ## measure speed and memory and print the tables of docs/benchmarks.md
-	for one in text text_quality images augment adaptation scaling startup prepare care imbalance forgetting; do echo "== $$one"; $(BIN)/python tests/benchmarks/bench_$$one.py; done
+	for one in text text_quality images augment adaptation scaling startup serve prepare care imbalance forgetting; do echo "== $$one"; $(BIN)/python tests/benchmarks/bench_$$one.py; done
 
 .PHONY: docs
 docs: $(VENV)/.installed ## rewrite the pages that are made from the code

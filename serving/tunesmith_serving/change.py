@@ -21,7 +21,7 @@ from tunesmith.tasks.base import TensorSpec
 from tunesmith_serving import apps
 from tunesmith_serving.describe import Description
 from tunesmith_serving.plan import APPLICATION, Planned, application, check_room, entry, planned
-from tunesmith_serving.record import Record, state_folder, write
+from tunesmith_serving.record import Record, called, state_folder, write
 from tunesmith_serving.rollout import Kind, Rollout, Tally
 
 ASKED_WITHIN = 60.0
@@ -185,7 +185,7 @@ def _settle(record: Record, name: str, *, keep_candidate: bool) -> str:
 def _change(record: Record, plan: dict[str, Any]) -> None:
     """Tell the door, then write the record down anew."""
     _ask("change", plan)
-    models = tuple(f"{one['name']}@{one['version']}" for one in plan["models"])
+    models = tuple(called(one["name"], one["version"], one["settings"]["backend"]) for one in plan["models"])
     if record.file.exists():
         write(replace(record, models=models, rollouts=tuple(plan["rollouts"])))
 
@@ -238,7 +238,7 @@ def _joined(record: Record) -> Iterator[tuple[float, float]]:
 
 def _check_name(record: Record, name: str) -> None:
     """Before anything is joined. Raises :class:`UserError`."""
-    known = list(dict.fromkeys(one.rpartition("@")[0] for one in record.models))
+    known = list(dict.fromkeys(one.partition("@")[0] for one in record.models))
     if name not in known:
         raise _unknown(name, known)
 

@@ -87,7 +87,9 @@ def start(
     there = next((one for one in records() if on is not None and one.on == on), None)
     port = there.port if there is not None and port in (None, there.port) else service.choose_port(port)
     _make_first_key(file)
-    names = ", ".join(dict.fromkeys(f"{one.name} (version {one.version}, {one.task})" for one in models))
+    names = ", ".join(
+        dict.fromkeys(f"{one.name} (version {one.version}, {one.task}, {one.settings.backend})" for one in models)
+    )
     if on is not None:
         _tell(service.deploy(models, keys=str(file.path.absolute()), port=port, on=on).url, names)
     elif detach:

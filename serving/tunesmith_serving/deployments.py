@@ -23,7 +23,7 @@ from tunesmith.tasks.base import Example
 from tunesmith_serving import front
 from tunesmith_serving.describe import Description
 from tunesmith_serving.door import build as door_app
-from tunesmith_serving.guard import log_to
+from tunesmith_serving.guard import log_model, log_to
 from tunesmith_serving.keys import KeyFile
 from tunesmith_serving.metrics import Metrics
 from tunesmith_serving.mirror import Mirror
@@ -166,7 +166,9 @@ class Door:
             there.settings = settings
             return there
         handle = serve.get_deployment_handle(MODEL, app_name=name)
-        return Served(HandleBackend(handle, await described(handle)), settings)
+        description = await described(handle)
+        log_model(description)
+        return Served(HandleBackend(handle, description), settings)
 
     def _versions(self) -> list[tuple[tuple[str, str], Served]]:
         return [((n, v), one) for n, versions in self._shelf.models.items() for v, one in versions.items()]

@@ -31,6 +31,8 @@ class Description:
     outputs: tuple[TensorSpec, ...]
     padding_is_harmless: bool
     """Whether examples of different lengths may share a batch."""
+    backend: str = "torch"
+    """What computes its passes."""
 
     @property
     def first(self) -> str:
@@ -44,7 +46,9 @@ class Description:
         return "text-pair" if kinds[:2] == ["text", "text"] else kinds[0]
 
 
-def describe(task: Task, state: State, name: str, version: str, *, padding_is_harmless: bool = True) -> Description:
+def describe(
+    task: Task, state: State, name: str, version: str, *, padding_is_harmless: bool = True, backend: str = "torch"
+) -> Description:
     """What this task says of a model with that state."""
     signature = task.signature(state)
     named = {spec.name for spec in signature.inputs}
@@ -62,6 +66,7 @@ def describe(task: Task, state: State, name: str, version: str, *, padding_is_ha
         inputs=_inputs(signature.inputs, task.columns),
         outputs=_outputs(signature.outputs),
         padding_is_harmless=padding_is_harmless,
+        backend=backend,
     )
 
 
@@ -85,4 +90,5 @@ def plain(description: Description) -> dict[str, Any]:
         "input": description.input,
         "inputs": dict(description.columns),
         "labels": list(description.labels),
+        "backend": description.backend,
     }

@@ -13,6 +13,7 @@ from tunesmith.errors import DataError
 from tunesmith.evaluation.predictor import TOKENS_PER_BATCH, Predictor
 from tunesmith.recipe.serving import ServingSection
 from tunesmith.tasks.base import Example, Features
+from tunesmith_serving.backends import with_backend
 from tunesmith_serving.batcher import Batcher, Limits
 from tunesmith_serving.describe import Description, describe
 from tunesmith_serving.reply import Answered
@@ -26,11 +27,20 @@ class Engine:
     """A loaded and warmed-up model behind a batcher. Lives in one event loop."""
 
     def __init__(self, predictor: Predictor, name: str, version: str, settings: ServingSection) -> None:
-        """Warm the model up, so that the first request is as fast as the second."""
+        """Put the settings' backend in place and warm the model up, so that the first request is as fast as the second.
+
+        Raises :class:`ModelError` where the backend cannot answer in place of PyTorch.
+        """
+        predictor = with_backend(predictor, settings)
         self.predictor, self.settings = predictor, settings
         self.padding_is_harmless = warm_up(predictor)
         self.description: Description = describe(
-            predictor.task, predictor.preprocessing.state, name, version, padding_is_harmless=self.padding_is_harmless
+            predictor.task,
+            predictor.preprocessing.state,
+            name,
+            version,
+            padding_is_harmless=self.padding_is_harmless,
+            backend=settings.backend,
         )
         self._model_thread = ThreadPoolExecutor(1, "model")
         self._encoders = ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)), "encode")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.errors import UserError
+from tunesmith_serving.describe import Description
 from tunesmith_serving.keys import Key, KeyFile
 from tunesmith_serving.metrics import Metrics
 from tunesmith_serving.plain import DIGITS
@@ -186,6 +187,12 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
+
+
+def log_model(about: Description) -> None:
+    """One line for a model that is served from now on, and what computes it."""
+    fields = {"model": about.name, "version": about.version, "task": about.task, "backend": about.backend}
+    _LOG.info("model", extra={"fields": fields})
 
 
 def log_to(path: str | None) -> None:

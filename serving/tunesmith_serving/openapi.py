@@ -75,6 +75,7 @@ MODELS: dict[str, Any] = {
                     input={"type": "string", "examples": ["text", "text-pair", "image"]},
                     inputs={"type": "object", "additionalProperties": _TEXT},
                     labels=_TEXTS,
+                    backend={"type": "string", "examples": ["torch", "openvino"]},
                 ),
             }
         )

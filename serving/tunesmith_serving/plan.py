@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import os
 import re
 import secrets
@@ -87,6 +88,7 @@ def _planned(text: str, overrides: Sequence[str], output_dir: str) -> Planned:
         raise ModelError(f"{folder} has no weights.\n    → Train again, or restore the run.")
     load_task(artefact.task)
     recipe = run.recipe.override(*overrides, check_paths=False) if overrides else run.recipe
+    check_backend(recipe.serving)
     name = parts["name"] or str(run.manifest.get("name") or run.name)
     return Planned(name, parts["version"] or "1", str(folder.absolute()), run.path, artefact.task, recipe.serving)
 
@@ -109,6 +111,22 @@ def entry(one: Planned, threads: int | None = None) -> dict[str, Any]:
     """A version in the door's list; the same is what its own application is built of."""
     settings = one.settings.model_dump()
     return {"name": one.name, "version": one.version, "folder": one.folder, "settings": settings, "threads": threads}
+
+
+def check_backend(settings: ServingSection) -> None:
+    """Raises :class:`UserError` where the backend cannot be had here: its package is missing, or it is to have a GPU."""
+    if settings.backend == "torch":
+        return
+    if importlib.util.find_spec(settings.backend) is None:
+        raise UserError(
+            f"serving.backend is {settings.backend}, and its package is not installed.\n"
+            f"    → pip install 'tunesmith[{settings.backend}]', or let PyTorch compute: serving.backend=torch"
+        )
+    if settings.num_gpus:
+        raise UserError(
+            f"serving.backend is {settings.backend}, which computes on CPUs, and serving.num_gpus is {settings.num_gpus:g}.\n"
+            "    → serving.num_gpus=0, or serving.backend=torch"
+        )
 
 
 def places(models: Sequence[Planned]) -> int:

@@ -108,8 +108,13 @@ def write(record: Record) -> None:
 
 
 def names(models: Sequence[Planned]) -> tuple[str, ...]:
-    """``NAME@VERSION`` of each."""
-    return tuple(f"{one.name}@{one.version}" for one in models)
+    """Each model as a record names it."""
+    return tuple(called(one.name, one.version, one.settings.backend) for one in models)
+
+
+def called(name: str, version: str, backend: str) -> str:
+    """``NAME@VERSION``, and what computes it where that is not PyTorch."""
+    return f"{name}@{version}" + (f" ({backend})" if backend != "torch" else "")
 
 
 def born(pid: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,10 @@ LENGTHS = (3, 24)
 SAMPLING_RATE = 16_000
 
 
-def samples(predictor: Predictor) -> list[dict[str, Any]]:
-    """A short and a long example that the task can encode; empty where it takes something that cannot be made up."""
+def samples(predictor: Predictor, lengths: Sequence[int] = LENGTHS) -> list[dict[str, Any]]:
+    """Examples of these lengths that the task can encode; empty where it takes something that cannot be made up."""
     made = []
-    for length in LENGTHS:
+    for length in lengths:
         example = {}
         for role, column in predictor.task.columns.items():
             if role == predictor.task.target or not column.required:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from tunesmith.recipe.base import Section
 
 
 class ServingSection(Section):
-    """The service that ``tunesmith serve`` makes of a run. Nothing here changes an answer, so old runs can be served anew."""
+    """The service that ``tunesmith serve`` makes of a run. Nothing here changes an answer (a backend:
+    no logit by more than 1e-4), so old runs can be served anew.
+    """
+
+    backend: Literal["torch", "openvino"] = "torch"
+    """What computes the model's passes. ``openvino`` (Intel's, also fast on AMD's CPUs; ``pip install 'tunesmith[openvino]'``)
+    translates the model when the service starts, in float32, and is refused where its logits differ from PyTorch's by more than
+    1e-4. On CPUs alone, for tasks that are answered from the model's logits."""
 
     max_batch_size: int = Field(default=64, ge=1)
     """Most examples of one forward pass."""

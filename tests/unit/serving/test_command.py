@@ -192,3 +192,8 @@ def test_keys_are_listed_by_name_alone(invoke: Invoke) -> None:
     assert secret not in listed
     assert invoke("keys", "revoke", "shop").exit_code == 0
     assert invoke("keys", "list").output == ""
+
+
+def test_status_says_what_computes_where_it_is_not_pytorch(run: Run) -> None:
+    assert record.names(planned([f"a={run.path}"])) == ("a@1",)
+    assert record.names(planned([f"a={run.path}", "serving.backend=openvino"])) == ("a@1 (openvino)",)

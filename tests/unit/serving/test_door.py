@@ -86,6 +86,7 @@ def test_models_says_what_the_playground_needs(service: Service) -> None:
             "input": "text",
             "inputs": {"text": "text"},
             "labels": ["high", "low"],
+            "backend": "torch",
         }
     ]
 
