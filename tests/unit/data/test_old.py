@@ -98,6 +98,28 @@ def test_replayed_rows_in_what_is_judged_are_refused(seed: int, split: str, tmp_
         prepared_old(recipe_for(tmp_path, replay=[*texts(30, seed=3), *leaked]))
 
 
+@pytest.mark.parametrize("leakage", ["auto", "error", "off"])
+def test_replayed_rows_that_are_nearly_judged_are_told(leakage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    longest = sorted(texts(20, seed=2), key=lambda row: len(row["text"]))[-2:]
+    nearly = [{**row, "text": row["text"] + " word0"} for row in longest]
+    recipe = recipe_for(tmp_path, replay=[*texts(30, seed=3), *nearly]).override(f"data.leakage={leakage}")
+    if leakage == "error":
+        with pytest.raises(
+            DataError, match=r"training\.replay\.data: 2 of its 32 rows are nearly the same as rows of the test"
+        ):
+            prepared_old(recipe)
+        return
+    for _ in range(2):  # looked for once, and told each time
+        caplog.clear()
+        _, old = prepared_old(recipe)
+        assert old.replay is not None
+        assert old.replay.near == ({} if leakage == "off" else {"validation": 0, "test": 2})
+        assert ("nearly the same as rows of the test split" in caplog.text) == (leakage == "auto")
+    stored = OldPlaces.from_json(json.loads(json.dumps(old.to_json())))
+    assert stored.replay is not None
+    assert stored.replay.near == old.replay.near
+
+
 def test_retained_rows_in_the_training_split_are_refused_whatever_their_label(tmp_path: Path) -> None:
     turned = [{**row, "label": "low" if row["label"] == "high" else "high"} for row in texts(60)[:3]]
     with pytest.raises(DataError, match=r"(?s)evaluation\.retention\.data\.old: 3 of its 23 rows also stand in the training"):
