@@ -1,8 +1,8 @@
 """Killed in the middle with many remedies on, a training ends where it would have ended: nothing is forgotten or redone.
 
 One recipe with every remedy that goes with the others, trained on two workers in peace, and once more where a worker is killed
-in the second epoch. What does not go with them (LoRA, BitFit, the linear probe), other tasks, and a resume in a fresh process are
-covered to the bit without Ray (``tests/unit/tasks/test_conformance_remedies.py``); a killed driver in ``test_kill.py``.
+in the second epoch. What does not go with them (LoRA, BitFit, the linear probe), other tasks, and a resume in a fresh process
+are covered to the bit without Ray (``tests/unit/tasks/test_conformance_remedies.py``); a killed driver in ``test_kill.py``.
 """
 
 from __future__ import annotations
