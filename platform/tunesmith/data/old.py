@@ -148,7 +148,7 @@ def _near(recipe: Recipe, task: Task, replayed: OldPlace, prepared: PreparedData
     for name, one in found.items():
         if not one["rows"]:
             continue
-        what = f"{one['rows']:,} of its {replayed.rows:,} rows are nearly the same as rows of the {name} split ({one['ids']})"
+        what = f"{one['rows']:,} of its {replayed.rows:,} rows are nearly the same as rows of the {name} split ({one['shown']})"
         if recipe.data.leakage == "error":
             raise DataError(
                 f"training.replay.data: {what}\n    → Take them out of it, or set data.leakage: report (the record says so)"
@@ -158,7 +158,7 @@ def _near(recipe: Recipe, task: Task, replayed: OldPlace, prepared: PreparedData
 
 
 def _count_near(recipe: Recipe, task: Task, mine: Split, prepared: PreparedData) -> dict[str, dict[str, Any]]:
-    """For each split that is judged, the number of rows of ``mine`` that are nearly in it, and the ids of the first."""
+    """For each split that is judged, the number of rows of ``mine`` that are nearly in it, and where the first stand."""
     judged = {name: prepared.splits[name] for name in ("validation", "test") if len(prepared.splits.get(name, ()))}
     if not judged or not len(mine):
         return {}
@@ -168,13 +168,13 @@ def _count_near(recipe: Recipe, task: Task, mine: Split, prepared: PreparedData)
     found = {}
     for name in judged:
         gone = leaks(places[name], places["replay"], near).gone - inputs.starts["replay"]
-        found[name] = {"rows": len(gone), "ids": _shown(mine, gone)}
+        found[name] = {"rows": len(gone), "shown": _shown(mine, gone)}
     return found
 
 
 def _shown(split: Split, indices: np.ndarray) -> str:
-    """The ids of the first of some rows, for messages."""
-    return f"ids {', '.join(str(split.ids[int(index)].as_py()) for index in indices[:3])}{' …' if len(indices) > 3 else ''}"
+    """Where the first of some rows stand, for messages."""
+    return "; ".join(split.place(int(index)) for index in indices[:3]) + (" …" if len(indices) > 3 else "")
 
 
 def input_hashes(split: Split, task: Task) -> np.ndarray:
@@ -204,9 +204,9 @@ def _frozen(
             progress=progress,
         )
     except DataError as error:
-        raise DataError(
-            f"{key}: {error}\n    → Its rows must be as those of data.train, with classes that are there too"
-        ) from error
+        said = str(error).replace(" (test): ", ": ")  # it is prepared as rows to judge, which is no matter of the user's
+        fix = "Its rows must be as those of data.train, with classes that are there too"
+        raise DataError(f"{key}: {said}\n    → {fix}") from error
     return _place(prepared, "test", "score")
 
 

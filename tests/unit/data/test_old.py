@@ -94,7 +94,8 @@ def test_replay_with_another_label_set_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("seed", "split"), [(1, "validation"), (2, "test")])
 def test_replayed_rows_in_what_is_judged_are_refused(seed: int, split: str, tmp_path: Path) -> None:
     leaked = [{**row, "label": "low"} for row in texts(20, seed=seed)[:4]]
-    with pytest.raises(DataError, match=f"4 of its 34 rows also stand in the {split} split"):
+    shown = rf"4 of its 34 rows also stand in the {split} split \(\S+replay\.jsonl, row 31; \S+, row 32; \S+, row 33 …\)"
+    with pytest.raises(DataError, match=shown):
         prepared_old(recipe_for(tmp_path, replay=[*texts(30, seed=3), *leaked]))
 
 
@@ -148,7 +149,7 @@ def test_images_are_compared_by_their_contents_not_their_names(tmp_path: Path) -
         "training": {"output_dir": str(tmp_path / "runs"), "eval_strategy": "no"},
         "evaluation": {"retention": {"data": str(tmp_path / "old")}},
     }
-    with pytest.raises(DataError, match=r"evaluation\.retention\.data: 1 of its 25 rows"):
+    with pytest.raises(DataError, match=r"evaluation\.retention\.data: 1 of its 25 rows .*renamed\.png\)"):
         prepared_old(Recipe.from_dict(values))
 
 
