@@ -166,7 +166,9 @@ def _beyond_the_cut(by: str, recipe: Recipe, task: Task, data: Ingested, labelle
         log.warning("data.unlabelled has no column %r: rows %s cannot be told and left out", column, what)
         return {}
     stored = {name: labelled.splits[name].rows() for name in cut}
-    judged = {name: table[column if column in table.column_names else kept] for name, table in stored.items()}
+    judged: dict[str, pa.ChunkedArray] = {
+        name: table[column if column in table.column_names else kept] for name, table in stored.items()
+    }
     return (_of_groups if by == "group" else _as_late)(data.column(own), judged)
 
 
@@ -181,7 +183,7 @@ def _as_late(mine: pa.ChunkedArray, judged: Mapping[str, pa.ChunkedArray]) -> di
     """Which rows are not earlier than the first of each split, or have no time that can be read; raises :class:`DataError`."""
     moments, bad = moments_of(mine)
     found: dict[str, np.ndarray] = {}
-    for name, column in reversed(judged.items()):  # the latest first: a row counts for the last split that it reaches
+    for name, column in reversed(list(judged.items())):  # the latest first: a row counts for the last split that it reaches
         if is_number(mine) != is_number(column):
             raise DataError(
                 "data.unlabelled: the column of data.split.time holds numbers here and dates in data.train, or the other way "

@@ -97,7 +97,8 @@ def make_sampler(spec: FitSpec, train: Examples, domains: Domains | None = None)
         return EveryExample(len(train), float(train.counts.sum()))
     check_sampling(spec.recipe, spec.task, train, spec.preprocessing.state, domains)
     groups = _members(spec, train) if even else [np.arange(len(train), dtype=np.int64)]
-    members, draws = (tuple(groups),), (len(train),)
+    members: tuple[tuple[Indices, ...], ...] = (tuple(groups),)
+    draws: tuple[int, ...] = (len(train),)
     if weights is not None:
         assert domains is not None
         members, draws = _by_domain(groups, domains), tuple(domain_quotas(len(train), weights).values())

@@ -118,6 +118,7 @@ def test_replayed_rows_that_are_nearly_judged_are_told(leakage: str, tmp_path: P
         assert ("nearly the same as rows of the test split" in caplog.text) == (leakage == "auto")
     stored = OldPlaces.from_json(json.loads(json.dumps(old.to_json())))
     assert stored.replay is not None
+    assert old.replay is not None
     assert stored.replay.near == old.replay.near
 
 

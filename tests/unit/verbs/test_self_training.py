@@ -131,7 +131,8 @@ def test_a_crash_before_the_teacher_is_a_run_blocks_nothing(done: Run, tmp_path:
     """A run's manifest is its last first file: here it is the teacher's that is never written."""
     from tunesmith.runs import manifest
 
-    true, killed = manifest.collect, []
+    true = manifest.collect
+    killed: list[Recipe] = []
 
     def collect(recipe: Recipe, *arguments: Any) -> Any:
         if recipe.data.unlabelled.data is None and not killed:
