@@ -23,8 +23,8 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 PER_EPOCH = 30
 """Updates of an epoch: 480 training examples, 16 an update over both workers."""
 STEPS = 4 * PER_EPOCH
-EPOCH_2, EPOCH_3, EPOCH_4 = 40, 70, 100
-"""The steps of the checkpoints after which things are killed, each in the middle of an epoch."""
+EPOCH_2, EPOCH_3, END_OF_3, EPOCH_4 = 40, 70, 90, 100
+"""The steps of the checkpoints after which a worker is killed, Ctrl-C comes, SIGTERM comes, and all is killed."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def uninterrupted(project: Path) -> Run:
 
 @dataclass(frozen=True)
 class Story:
-    """What befell one training: its worker was killed, Ctrl-C ended it, all of it was killed, and then it was left in peace."""
+    """What befell one training: its worker was killed, Ctrl-C ended it, SIGTERM, all of it was killed, and it ended in peace."""
 
     place: Path
     """Its run."""
@@ -80,15 +80,17 @@ class Story:
     meanwhile: Ended
     """Another command on the same run, while the first one was training."""
     second: Ended
+    """SIGTERM came at the end of epoch 3."""
+    third: Ended
     """The driver and all of Ray were killed in epoch 4."""
     last: Ended
-    statuses: tuple[str, str]
-    """The run's, after the first and after the second command."""
+    statuses: tuple[str, str, str]
+    """The run's, after each of the first three commands."""
 
 
 @pytest.fixture(scope="module")
 def story(project: Path) -> Story:
-    """The same command three times, without ``--run``."""
+    """The same command four times, without ``--run``."""
     arguments = ["train", "recipe.yaml", "training.output_dir=killed"]
     with Command(*arguments, folder=project) as command:
         command.wait_until(lambda: list(project.glob("killed/reviews-*/train.log")), "the run's folder")
@@ -107,13 +109,18 @@ def story(project: Path) -> Story:
         begun = time.monotonic()
         command.interrupt()
         first = Ended(command.finish(60), command.output, time.monotonic() - begun)
-    status = Run.open(place).status
+    after_first = Run.open(place).status
+    with Command(*arguments, folder=project) as command:
+        command.wait_until(lambda: taken(place / "checkpoints", END_OF_3), "the last checkpoint of epoch 3")
+        command.terminate()
+        second = Ended(command.finish(60), command.output)
+    after_second = Run.open(place).status
     with Command(*arguments, folder=project) as command:
         command.wait_until(lambda: taken(place / "checkpoints", EPOCH_4), "a checkpoint of epoch 4")
         command.kill()
-        second = Ended(None, command.output)
-    statuses = status, Run.open(place).status
-    return Story(place, first, meanwhile, second, Ended(*tunesmith(*arguments, folder=project)), statuses)
+        third = Ended(None, command.output)
+    statuses = after_first, after_second, Run.open(place).status
+    return Story(place, first, meanwhile, second, third, Ended(*tunesmith(*arguments, folder=project)), statuses)
 
 
 def test_a_killed_worker_costs_one_line_and_training_goes_on(story: Story) -> None:
@@ -133,8 +140,15 @@ def test_ctrl_c_leaves_a_run_to_go_on_with(story: Story) -> None:
     assert story.first.code == 130, story.first.output
     assert story.first.seconds < 30
     assert story.first.output.endswith(f"interrupted\nThe same command goes on with {story.place}\n")
-    assert story.statuses == ("interrupted", "interrupted")
-    assert EPOCH_3 <= resumed_after(story.second.output)[-1] < EPOCH_4
+    assert story.statuses == ("interrupted",) * 3
+    assert EPOCH_3 <= resumed_after(story.second.output)[-1] < END_OF_3
+
+
+def test_sigterm_ends_it_in_order_too(story: Story) -> None:
+    assert story.second.code == 143, story.second.output
+    assert story.second.output.endswith(f"terminated\nThe same command goes on with {story.place}\n")
+    assert "SIGTERM" not in story.second.output, "Ray's stack is on the screen"
+    assert END_OF_3 <= resumed_after(story.third.output)[-1] < EPOCH_4
 
 
 def test_whatever_was_killed_it_ends_as_if_nothing_had_been(project: Path, story: Story, uninterrupted: Run) -> None:

@@ -1,20 +1,27 @@
 """Old data beside the new: what is replayed, and what is judged for retention; prepared once, and kept apart from each other.
 
-Rows are compared by their inputs alone (the same image with another label is still the same image), byte by byte: a picture
-that was compressed again is another one.
+Rows are compared by their inputs alone (the same image with another label is still the same image). The same ones, byte by
+byte, are refused. Of what is replayed, those that are nearly the same as a judged row are found too, as ``data.leakage`` says
+it of ``data.train``: refused where that is ``error``, told in a warning and the record otherwise.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from tunesmith import storage
+from tunesmith.data import key as keys
 from tunesmith.data import rows
+from tunesmith.data.care import groups
+from tunesmith.data.care.inputs import Inputs, of_split
+from tunesmith.data.care.leaks import leaks
+from tunesmith.data.care.treat import near_codes
 from tunesmith.data.ingest import Progress
 from tunesmith.data.prepare import prepare, prepare_frozen
 from tunesmith.data.prepared import PreparedData, Split
@@ -26,6 +33,8 @@ from tunesmith.tasks.base import Preprocessing, Task
 if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
     from tunesmith.recipe.data import Source
+
+log = logging.getLogger(__name__)
 
 UNNAMED = "old"
 """The name of a retention set that has none in the recipe, and whose place gives none."""
@@ -45,6 +54,8 @@ class OldPlace:
     """Whether the base's own head answers with its classes, or only representations can be compared."""
     rows: int = 0
     source: tuple[str, ...] = ()
+    near: Mapping[str, int] = field(default_factory=dict)
+    """Of what is replayed, the rows that are nearly the same as one of a split that is judged, by split."""
 
     def open(self) -> Split:
         """The split."""
@@ -87,6 +98,8 @@ def prepare_old(recipe: Recipe, task: Task, prepared: PreparedData, progress: Pr
             if name in prepared.splits:
                 why = "what is judged must not have been trained on"
                 refuse_shared(task, "training.replay.data", found.open(), f"the {name} split", prepared.splits[name], why)
+        if recipe.data.leakage != "off":
+            found = replace(found, near=_near(recipe, task, found, prepared))
     retention = {}
     for name, source in sets.items():
         key = "evaluation.retention.data" + (f".{name}" if isinstance(recipe.evaluation.retention.data, dict) else "")
@@ -115,12 +128,53 @@ def refuse_shared(task: Task, key: str, one: Split, what: str, other: Split, why
     mine, theirs = input_hashes(one, task), input_hashes(other, task)
     shared = np.flatnonzero(np.isin(mine, theirs))
     if len(shared):
-        shown = ", ".join(one.ids[int(index)].as_py() for index in shared[:3])
-        more = " …" if len(shared) > 3 else ""
         raise DataError(
-            f"{key}: {len(shared):,} of its {len(mine):,} rows also stand in {what} (ids {shown}{more})"
+            f"{key}: {len(shared):,} of its {len(mine):,} rows also stand in {what} ({_shown(one, shared)})"
             f"\n    → Take them out of one of the two: {why}"
         )
+
+
+def _near(recipe: Recipe, task: Task, replayed: OldPlace, prepared: PreparedData) -> dict[str, int]:
+    """How many of the replayed rows are nearly the same as a row of each split that is judged.
+
+    Looked for once: the answer is kept beside the prepared data. Raises :class:`DataError` where ``data.leakage`` is ``error``.
+    """
+    asked = {"near": [storage.name(place) for place in (replayed.path, prepared.path)], "clean": recipe.data.clean.model_dump()}
+    cache = recipe.data.cache_dir or storage.join(recipe.training.output_dir, ".cache")
+    place = storage.join(cache, f"near-{keys.digest(asked)}.json")
+    if not storage.exists(place):
+        storage.write_json(place, _count_near(recipe, task, replayed.open(), prepared))
+    found: dict[str, dict[str, Any]] = storage.read_json(place)
+    for name, one in found.items():
+        if not one["rows"]:
+            continue
+        what = f"{one['rows']:,} of its {replayed.rows:,} rows are nearly the same as rows of the {name} split ({one['shown']})"
+        if recipe.data.leakage == "error":
+            raise DataError(
+                f"training.replay.data: {what}\n    → Take them out of it, or set data.leakage: report (the record says so)"
+            )
+        log.warning("training.replay.data: %s", what)
+    return {name: one["rows"] for name, one in found.items()}
+
+
+def _count_near(recipe: Recipe, task: Task, mine: Split, prepared: PreparedData) -> dict[str, dict[str, Any]]:
+    """For each split that is judged, the number of rows of ``mine`` that are nearly in it, and where the first stand."""
+    judged = {name: prepared.splits[name] for name in ("validation", "test") if len(prepared.splits.get(name, ()))}
+    if not judged or not len(mine):
+        return {}
+    inputs = Inputs(task, {name: of_split(split, task) for name, split in {**judged, "replay": mine}.items()})
+    near, _ = near_codes(inputs, groups.codes_of(inputs.keys), recipe.data.clean)
+    places = {name: np.arange(inputs.span(name).start, inputs.span(name).stop) for name in inputs.given}
+    found = {}
+    for name in judged:
+        gone = leaks(places[name], places["replay"], near).gone - inputs.starts["replay"]
+        found[name] = {"rows": len(gone), "shown": _shown(mine, gone)}
+    return found
+
+
+def _shown(split: Split, indices: np.ndarray) -> str:
+    """Where the first of some rows stand, for messages."""
+    return "; ".join(split.place(int(index)) for index in indices[:3]) + (" …" if len(indices) > 3 else "")
 
 
 def input_hashes(split: Split, task: Task) -> np.ndarray:
@@ -150,9 +204,9 @@ def _frozen(
             progress=progress,
         )
     except DataError as error:
-        raise DataError(
-            f"{key}: {error}\n    → Its rows must be as those of data.train, with classes that are there too"
-        ) from error
+        said = str(error).replace(" (test): ", ": ")  # it is prepared as rows to judge, which is no matter of the user's
+        fix = "Its rows must be as those of data.train, with classes that are there too"
+        raise DataError(f"{key}: {said}\n    → {fix}") from error
     return _place(prepared, "test", "score")
 
 

@@ -148,14 +148,7 @@ def _times(data: DataSection, train: Ingested) -> np.ndarray:
     column = _column(train, data.split.time, "time")
     if column.null_count:
         raise _no_value(train, column, "time", str(data.split.time))
-    if types.is_temporal(column.type):
-        return np.asarray(column.cast(pa.timestamp("us") if not types.is_time(column.type) else column.type).cast(pa.int64()))
-    if types.is_integer(column.type) or types.is_floating(column.type):
-        numbers = np.asarray(column)
-        bad = np.flatnonzero(~np.isfinite(numbers.astype(np.float64)))
-    else:
-        texts = column.to_pylist()
-        numbers, bad = _parsed(texts)
+    numbers, bad = moments_of(column)
     if len(bad):
         shown = "; ".join(f"{_where(train, int(i))}: {column[int(i)].as_py()!r}" for i in bad[:10])
         raise DataError(
@@ -163,6 +156,32 @@ def _times(data: DataSection, train: Ingested) -> np.ndarray:
             "\n    → Write them as ISO 8601 (2026-01-31 or 2026-01-31T12:00:00), or as numbers."
         )
     return numbers
+
+
+def moments_of(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Times as numbers that order them ``[n]``, and the indices of those that are none."""
+    kind, empty = column.type, np.flatnonzero(np.asarray(column.is_null()))
+    if types.is_temporal(kind):
+        whole = column.cast(pa.timestamp("us") if not types.is_time(kind) else kind).cast(pa.int64())
+        return np.asarray(whole.fill_null(0)), empty
+    if types.is_integer(kind) or types.is_floating(kind):
+        numbers = np.asarray(column.fill_null(0))
+        return numbers, np.union1d(empty, np.flatnonzero(~np.isfinite(numbers.astype(np.float64))))
+    filled = np.flatnonzero(~np.asarray(column.is_null()))
+    numbers, bad = _parsed(column.take(pa.array(filled)).to_pylist())
+    whole = np.zeros(len(column), numbers.dtype)
+    whole[filled] = numbers
+    return whole, np.union1d(empty, filled[bad])
+
+
+def is_number(column: pa.ChunkedArray) -> bool:
+    """Whether times are written as numbers, of whatever unit, rather than as moments."""
+    if types.is_temporal(column.type):
+        return False
+    try:
+        return all(value is None or np.isfinite(float(value)) for value in column.to_pylist())
+    except (TypeError, ValueError):
+        return False
 
 
 def _parsed(texts: list[Any]) -> tuple[np.ndarray, np.ndarray]:

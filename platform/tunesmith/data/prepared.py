@@ -51,6 +51,7 @@ class Split:
         """BLAKE2b-128 over the contents of its rows, in order."""
         self.source: list[str] = entry["source"]
         """The specs that it was made from."""
+        self._files: list[str] = list(entry.get("files") or ())
         self._domains: tuple[str, ...] = tuple(entry.get("domains") or ())
         self.folder = folder
         """Where its files are on this machine."""
@@ -98,6 +99,17 @@ class Split:
             if name not in table.column_names and role in table.column_names:
                 table = table.append_column(name, table[role])
         return table if indices is None else table.take(pa.array(np.asarray(indices, np.int64)))
+
+    def place(self, index: int) -> str:
+        """Where an example came from, for messages: the file that it is, or the file and row that it stands in."""
+        table = self._table.slice(index, 1)
+        for role, column in self._roles.items():
+            if column.kind in ("image", "audio") and role in table.column_names and isinstance(table[role][0].as_py(), str):
+                return str(table[role][0].as_py())
+        file = table[rows.FILE][0].as_py() if rows.FILE in table.column_names else None
+        if file is None or file >= len(self._files):
+            return f"id {self.ids[index].as_py()}"
+        return f"{self._files[file]}, row {table[rows.ROW][0].as_py()}"
 
     def example(self, index: int) -> dict[str, Any]:
         """One example by role."""

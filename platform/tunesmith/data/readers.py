@@ -64,9 +64,9 @@ def read_csv(file: str) -> Iterator[Chunk]:
     A row with another number of cells than the header, a broken quote or bytes that are not UTF-8 is a :class:`BadRow`.
     Raises :class:`DataError` for an empty file and a header that cannot be one.
     """
-    delimiter = _delimiter(file)
+    delimiter = delimiter_of(file)
     csv.field_size_limit(CHARACTERS)
-    with _open(file) as stream:
+    with open_file(file) as stream:
         reader = csv.reader(
             io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline=""), delimiter=delimiter, strict=True
         )
@@ -98,11 +98,8 @@ def read_csv(file: str) -> Iterator[Chunk]:
 
 def read_json(file: str) -> Iterator[Chunk]:
     """Objects of a JSON Lines file, or of one JSON array. A line that is no JSON object is a :class:`BadRow`."""
-    with _open(file) as stream:
-        start = stream.peek(64).removeprefix(b"\xef\xbb\xbf").lstrip()
-        if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise _utf16(file)
-        items = _array_items(file, stream) if start.startswith(b"[") else _lines(stream)
+    with open_file(file) as stream:
+        items = json_items(file, stream)
         names: dict[str, None] = {}
         numbers: list[int] = []
         rows: list[dict[str, Any]] = []
@@ -151,15 +148,15 @@ def read_arrow(file: str) -> Iterator[Chunk]:
 READERS = {"csv": read_csv, "json": read_json, "parquet": read_parquet, "arrow": read_arrow}
 
 
-def _open(file: str) -> io.BufferedReader:
+def open_file(file: str) -> io.BufferedReader:
     """The file's bytes as a stream; ``.gz``, ``.bz2`` and ``.zst`` are decompressed."""
     found, path = storage.filesystem(file)
     return io.BufferedReader(found.open_input_stream(path), _READ)
 
 
-def _delimiter(file: str) -> str:
+def delimiter_of(file: str) -> str:
     """Tab for ``.tsv``; else the one of ``, ; tab |`` that the header has most of, outside quotes."""
-    with _open(file) as stream:
+    with open_file(file) as stream:
         head = stream.peek(4096)
     if not head.strip():
         raise DataError(f"{file} is empty\n    → Give a CSV file whose first line holds the column names.")
@@ -205,6 +202,14 @@ def _csv_chunk(file: str, header: list[str], lines: list[int], cells: list[list[
         return _csv_chunk(file, header, [line for line, _ in good], [row for _, row in good], bad)
     arrays = [pc.if_else(pc.equal(a, ""), pa.scalar(None, pa.string()), a) for a in arrays]
     return Chunk(file, np.asarray(lines, np.int64), pa.table(arrays, names=header), bad)
+
+
+def json_items(file: str, stream: io.BufferedReader) -> Iterator[tuple[int, Any]]:
+    """The items of a JSON array or the values of JSON Lines, with their numbers; a line that is none is a :class:`BadRow`."""
+    start = stream.peek(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise _utf16(file)
+    return _array_items(file, stream) if start.startswith(b"[") else _lines(stream)
 
 
 def _lines(stream: IO[bytes]) -> Iterator[tuple[int, Any]]:

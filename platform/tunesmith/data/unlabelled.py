@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,12 @@ from tunesmith import storage
 from tunesmith.data import key, rows, tables
 from tunesmith.data.cache import Cache
 from tunesmith.data.care import groups
-from tunesmith.data.care.inputs import Inputs
+from tunesmith.data.care.inputs import Inputs, of_split
 from tunesmith.data.care.leaks import leaks
 from tunesmith.data.care.treat import near_codes
 from tunesmith.data.encode import Encoder, batch_size
 from tunesmith.data.ingest import Ingested, Progress, ingest
+from tunesmith.data.partition import is_number, moments_of
 from tunesmith.data.prepare import Part, engine_for, rows_hash, silent, write_split
 from tunesmith.data.prepared import FEATURES, MANIFEST, QUARANTINE, ROWS, PreparedData, Split
 from tunesmith.data.problems import Problems
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SPLIT = "unlabelled"
-_BLOCK = 4096
+_APART = 2
+"""Version of what is left out: rows that an earlier one kept are looked through anew."""
 
 
 def prepare_unlabelled(
@@ -45,8 +47,8 @@ def prepare_unlabelled(
     """The rows of ``data.unlabelled``, encoded, as the one split ``unlabelled``; None where the recipe has none.
 
     Left out are copies of each other, copies of training rows, rows that stand in the validation or test split, exactly or
-    nearly, and rows of a group that ``data.split.group`` keeps there. The manifest has ``left_out`` with their numbers, and
-    ``truth``: the column of labels that was there all the same.
+    nearly, and rows of a group that ``data.split.group`` keeps there, or as late as ``data.split.time`` puts there. The
+    manifest has ``left_out`` with their numbers, and ``truth``: the column of labels that was there all the same.
 
     Raises:
         DataError: what is wrong with the rows, none that is left, or a task whose examples have not one class each.
@@ -63,7 +65,9 @@ def prepare_unlabelled(
     cache = Cache(recipe.data.cache_dir or storage.join(recipe.training.output_dir, ".cache"))
     hashes = key.data_hashes(sources, cache.local)
     places = [source.files[0].uri for source in sources[SPLIT]]
-    name = key.digest({"labelled": storage.name(labelled.path), "data": hashes, "places": places, "format": key.FORMAT})
+    name = key.digest(
+        {"labelled": storage.name(labelled.path), "data": hashes, "places": places, "apart": _APART, "format": key.FORMAT}
+    )
 
     def build(folder: Path) -> None:
         _build(recipe, task, labelled, sources[SPLIT], hashes[SPLIT], folder, progress or silent)
@@ -118,7 +122,7 @@ def _build(
 def _apart(recipe: Recipe, task: Task, data: Ingested, labelled: PreparedData) -> tuple[np.ndarray, dict[str, Any]]:
     """The rows that stay, sorted, and how many were left out for what."""
     order = [name for name in ("validation", "test", "train") if name in labelled.splits]
-    given: dict[str, Ingested] = {name: _as_given(labelled.splits[name], task) for name in order}
+    given: dict[str, Ingested] = {name: of_split(labelled.splits[name], task) for name in order}
     inputs = Inputs(task, {**given, SPLIT: data})
     exact = groups.codes_of(inputs.keys)
     near, looked = near_codes(inputs, exact, recipe.data.clean)
@@ -136,60 +140,59 @@ def _apart(recipe: Recipe, task: Task, data: Ingested, labelled: PreparedData) -
         kept = np.setdiff1d(kept, close)
         found[name] = {"exact": len(same), "near": len(close)}
     chosen = kept - span.start
-    for cut, mine in _judged_groups(recipe, task, data, labelled).items():
+    by = labelled.manifest["split"]["by"]
+    for cut, mine in _beyond_the_cut(by, recipe, task, data, labelled).items():
         together = chosen[mine[chosen]]
         chosen = np.setdiff1d(chosen, together)
-        found[cut]["group"] = len(together)
+        found[cut][by] = len(together)
     return chosen, found
 
 
-def _judged_groups(recipe: Recipe, task: Task, data: Ingested, labelled: PreparedData) -> dict[str, np.ndarray]:
-    """For each split that was cut off by group, which rows are of its groups: they are on the other side of the cut."""
-    made = labelled.manifest["split"]
+def _beyond_the_cut(by: str, recipe: Recipe, task: Task, data: Ingested, labelled: PreparedData) -> dict[str, np.ndarray]:
+    """For each split that was cut off by group or time, which rows are on its side of the cut.
+
+    Those are the rows of its groups, or those as late as its first one: what the model is judged by must still be ahead of it.
+    """
     cut = [
         name for name in ("validation", "test") if name in labelled.splits and not labelled.manifest["splits"][name]["given"]
     ]
-    if made["by"] != "group" or not cut:
+    if by not in ("group", "time") or not cut:
         return {}
-    column = recipe.data.split.group or ""
+    column = (recipe.data.split.group if by == "group" else recipe.data.split.time) or ""
     kept = rows.kept_name(column, task.columns)
     own = next((role for role, name in data.mapping.items() if name == column and role != task.target), kept)
     if own not in data.schema.names:
-        log.warning("data.unlabelled has no column %r: rows of the groups that are judged cannot be told and left out", column)
+        what = "of the groups that are judged" if by == "group" else "as late as those that are judged"
+        log.warning("data.unlabelled has no column %r: rows %s cannot be told and left out", column, what)
         return {}
-    mine = [tables.as_text(value) for value in data.column(own).to_pylist()]
+    stored = {name: labelled.splits[name].rows() for name in cut}
+    judged: dict[str, pa.ChunkedArray] = {
+        name: table[column if column in table.column_names else kept] for name, table in stored.items()
+    }
+    return (_of_groups if by == "group" else _as_late)(data.column(own), judged)
+
+
+def _of_groups(mine: pa.ChunkedArray, judged: Mapping[str, pa.ChunkedArray]) -> dict[str, np.ndarray]:
+    """Which rows have a group of each split, by the values of the column of groups."""
+    texts = [tables.as_text(value) for value in mine.to_pylist()]
+    groups = {name: {tables.as_text(value) for value in column.to_pylist()} for name, column in judged.items()}
+    return {name: np.array([text is not None and text in some for text in texts], bool) for name, some in groups.items()}
+
+
+def _as_late(mine: pa.ChunkedArray, judged: Mapping[str, pa.ChunkedArray]) -> dict[str, np.ndarray]:
+    """Which rows are not earlier than the first of each split, or have no time that can be read; raises :class:`DataError`."""
+    moments, bad = moments_of(mine)
     found: dict[str, np.ndarray] = {}
-    for name in cut:
-        table = labelled.splits[name].rows()
-        judged = table[column if column in table.column_names else kept].to_pylist()
-        groups = {tables.as_text(value) for value in judged}
-        found[name] = np.array([value is not None and value in groups for value in mine], dtype=bool)
+    for name, column in reversed(list(judged.items())):  # the latest first: a row counts for the last split that it reaches
+        if is_number(mine) != is_number(column):
+            raise DataError(
+                "data.unlabelled: the column of data.split.time holds numbers here and dates in data.train, or the other way "
+                "round: rows later than those that are judged cannot be told\n    → Write both alike."
+            )
+        late = moments >= moments_of(column)[0].min()
+        late[bad] = True
+        found[name] = late
     return found
-
-
-def _as_given(split: Split, task: Task) -> Ingested:
-    """A prepared split as rows whose inputs can be compared."""
-    blocks = (split.examples(np.arange(start, min(start + _BLOCK, len(split)))) for start in range(0, len(split), _BLOCK))
-    hashed = [rows.hashes(example, task.columns, task.target).inputs for block in blocks for example in block]
-    file, nothing = split.folder / ROWS, np.zeros(len(split), np.uint64)
-    with pa.memory_map(str(file)) as stream:
-        schema = pa.ipc.open_file(stream).schema
-    return Ingested(
-        split.name,
-        [],
-        {},
-        schema,
-        len(split),
-        nothing,
-        np.array(hashed, np.uint64),
-        nothing,
-        0,
-        None,
-        [],
-        len(split),
-        None,
-        [file],
-    )
 
 
 def truth_of(unlabelled: PreparedData) -> list[Any] | None:

@@ -13,7 +13,8 @@ class ReplaySection(Section):
 
     data: Source | None = None
     """Labelled rows with the classes of ``data.train``: a file, folder, glob, URI or Hub id, or a list of them. None replays
-    nothing. Rows that also stand in the validation or test split are refused."""
+    nothing. Rows that also stand in the validation or test split are refused; nearly the same ones are told, or refused too
+    where ``data.leakage`` is ``error``."""
 
     share: float = Field(default=0.2, gt=0, lt=1)
     """Share of an epoch's examples that are old, exact to one example. All new rows are seen in every epoch; old ones take

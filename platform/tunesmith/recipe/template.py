@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 from tunesmith.recipe import keys, yaml_tree
 from tunesmith.recipe.explain import for_people
 from tunesmith.recipe.recipe import Recipe
+from tunesmith.recipe.starting import Start, start
 from tunesmith.recipe.task_names import KNOWN, TaskFacts
 
 LIVE = (
@@ -79,24 +81,36 @@ TASK_ONLY: dict[str, tuple[str, Any]] = {"ragged": ("data.max_length", 256), "fi
 
 COMMENT_COLUMN = 44
 WIDTH = 128
+BATCH = 16
+"""Examples of an update in the recipe that is written: of the one worker in it."""
 
 
-def template(task: str, *, data: str | None = None, model: str | None = None, schema: str | None = None) -> str:
+def template(
+    task: str, *, data: str | None = None, model: str | None = None, schema: str | None = None, begin: Start | None = None
+) -> str:
     """The YAML for a task of :data:`KNOWN`. ``schema`` is the path of a JSON Schema for editors, where there is one.
+
+    ``begin`` has the values that go by model and data, with their reasons; None goes by the model's name.
 
     >>> "task: image-classification" in template("image-classification").splitlines()
     True
     """
     facts = KNOWN[task]
-    values: dict[str, Any] = {"task": task, "model.model_name_or_path": model or facts.model, "data.train": data or facts.data}
-    values |= {"training.per_device_train_batch_size": 16}
+    name = model or facts.model
+    begin = begin or start(name, None, None, BATCH)
+    values: dict[str, Any] = {"task": task, "model.model_name_or_path": name, "data.train": data or facts.data}
+    values |= {
+        "training.per_device_train_batch_size": BATCH,
+        "training.learning_rate": begin.learning_rate,
+        "training.num_train_epochs": begin.num_train_epochs,
+    }
     lines = [f"# yaml-language-server: $schema={schema}"] if schema else []
     lines += ["# A recipe of Tunesmith. Check it with `tunesmith validate`; `tunesmith schema` lists every key.", ""]
-    lines += _section(Recipe, "", values, facts)
+    lines += _section(Recipe, "", values, facts, begin.why)
     return "\n".join(lines) + "\n"
 
 
-def _section(section: type[Any], prefix: str, values: dict[str, Any], facts: TaskFacts) -> list[str]:
+def _section(section: type[Any], prefix: str, values: dict[str, Any], facts: TaskFacts, why: Mapping[str, str]) -> list[str]:
     """The lines of the keys below a dotted prefix, indented; a section without live keys is itself a comment."""
     known = dict(keys.leaves(Recipe))
     offered = (*OFFERED, TASK_ONLY["ragged" if facts.ragged else "fixed"][0])
@@ -106,14 +120,15 @@ def _section(section: type[Any], prefix: str, values: dict[str, Any], facts: Tas
         key = prefix + name
         inner = next((inner for inner in keys.sections(Recipe) if inner == key), None)
         if inner:
-            below = _section(field.annotation, f"{key}.", values, facts)
+            below = _section(field.annotation, f"{key}.", values, facts, why)
             live = any(chosen.startswith(f"{key}.") for chosen in LIVE)
             if below:
                 lines += ([""] if not prefix else []) + [f"{indent}{'' if live else '# '}{name}:", *below]
         elif key in LIVE or key in offered:
             value = values.get(key, _example(key, known[key].get_default(call_default_factory=True, validated_data={}), facts))
             head = f"{indent}{'' if key in LIVE else '# '}{name}: {inline(value)}"
-            lines += _commented(head, field.description or "", indent)
+            reason = textwrap.wrap(why.get(key, ""), WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+            lines += [*reason, *_commented(head, field.description or "", indent)]
     return lines
 
 

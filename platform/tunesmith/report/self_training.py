@@ -76,9 +76,16 @@ def _change(told: Mapping[str, Any], name: str) -> str:
 
 def _left_out(record: Mapping[str, Any]) -> str:
     """Which rows were not asked about."""
-    counts = {
-        "copies of each other": record["copies"],
-        **{f"in the {name} rows": sum(record[name].values()) for name in ("train", "validation", "test") if name in record},
+    ways = {
+        ("exact", "near"): "in the {} rows",
+        ("group",): "of the groups of the {} rows",
+        ("time",): "as late as the {} rows",
+    }
+    counts = {"copies of each other": record["copies"]} | {
+        what.format(name): sum(record[name].get(one, 0) for one in kinds)
+        for name in ("train", "validation", "test")
+        if name in record
+        for kinds, what in ways.items()
     }
     said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     whole = f"Of {record['seen']:,} unlabelled rows were left out: {said}." if said else "No unlabelled row had to be left out."

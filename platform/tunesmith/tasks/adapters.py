@@ -260,10 +260,10 @@ def _nothing(what: str, model: torch.nn.Module, names: Sequence[str] | Mapping[s
     last = list(dict.fromkeys(name.rpartition(".")[2] for name in names))
     near = nearest(wanted[0], last) if wanted else None
     there = f"it has {', '.join(last[:20])}" if last else "it has no linear layer, convolution or embedding outside its head"
-    return (
-        f"{what} matches no module of {type(model).__name__}'s trunk: {there}\n"
-        f"    → Name some of them{f', such as {near}' if near else ''} in training.lora.target_modules"
+    fix = (
+        f"Name some of them in training.lora.target_modules, such as {near or last[0]}" if last else "Choose another adaptation"
     )
+    return f"{what} matches no module of {type(model).__name__}'s trunk: {there}\n    → {fix}"
 
 
 def _check_outputs(name: str, layer: Any, weight: torch.Tensor) -> None:

@@ -24,7 +24,7 @@ from tunesmith.evaluation.predictor import EXAMPLES_PER_BATCH, TOKENS_PER_BATCH,
 from tunesmith.tasks.base import Answer, Batch, Example, Features, Preprocessing, Task
 from tunesmith.tasks.losses import Criterion
 from tunesmith.training import collective
-from tunesmith.training.feature_store import Store, Uncacheable, empty_store
+from tunesmith.training.feature_store import Store, TooLarge, Uncacheable, empty_store
 from tunesmith.training.parameters import trunk_name
 from tunesmith.training.spec import Event, Examples, FitContext, FitData, FitSpec, Trainee
 from tunesmith.training.splits import Chosen, joined
@@ -47,22 +47,27 @@ def cached(
 ) -> tuple[FitSpec, Examples, FitData]:
     """Spec, training split and data, whose batches bring the trunk's outputs where only the head is trained; else as they are.
 
-    Of ``data`` the validation split is kept too, where it is judged during training.
+    Of ``data`` the validation split is kept too, where it is judged during training and both have room.
     """
     settings = spec.recipe.training
     if settings.adaptation != "linear-probe":
         return spec, split, data
     model = trainee.accelerator.unwrap_model(trainee.model)
     validation = data.validation if settings.eval_strategy != "no" else None
-    whole = split if validation is None else joined(split, validation)
-    tell({"kind": "phase", "message": f"Computing the trunk's outputs of {len(whole):,} examples"})
     model.eval()
     try:
         if settings.torch_compile:
             raise Uncacheable("training.torch_compile is on")
         if spec.recipe.data.augment:
             raise Uncacheable("data.augment changes the examples in every epoch")
-        stores, task = _made(spec, whole, model, trainee, context)
+        try:
+            stores, task = _computed(spec, split, validation, model, trainee, context, tell)
+        except TooLarge as error:
+            if validation is None:
+                raise
+            stores, task = _computed(spec, split, None, model, trainee, context, tell)
+            validation = None
+            tell({"kind": "note", "message": f"The trunk's outputs of the validation split are not cached: with them, {error}"})
     except Uncacheable as error:
         tell({"kind": "note", "message": f"The trunk is run in every update of the probe, its outputs not cached: {error}"})
         return spec, split, data
@@ -74,6 +79,21 @@ def cached(
     if validation is not None:
         data = dataclasses.replace(data, validation=numbered(validation, len(split)))
     return FitSpec(spec.recipe, cast(Task, task), spec.preprocessing), numbered(split), data
+
+
+def _computed(
+    spec: FitSpec,
+    split: Examples,
+    validation: Examples | None,
+    model: torch.nn.Module,
+    trainee: Trainee,
+    context: FitContext,
+    tell: Callable[[Event], None],
+) -> tuple[dict[str, Store], OnCachedTrunk]:
+    """The outputs of one split or of both. Raises :class:`Uncacheable`."""
+    whole = split if validation is None else joined(split, validation)
+    tell({"kind": "phase", "message": f"Computing the trunk's outputs of {len(whole):,} examples"})
+    return _made(spec, whole, model, trainee, context)
 
 
 @dataclass(frozen=True)
@@ -163,7 +183,7 @@ def _made(
         }
         size = sum(store.bytes for store in stores.values())
         if size > MOST_BYTES:
-            raise Uncacheable(f"they take {size / 2**30:.1f} GiB, more than {MOST_BYTES >> 30}")
+            raise TooLarge(f"they take {size / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:.3g}")
         problem = ""
         budget = TOKENS_PER_BATCH.get(device.type, TOKENS_PER_BATCH["cpu"]) if spec.task.ragged else EXAMPLES_PER_BATCH
         for indices in batches_by_length(split.lengths, budget, EXAMPLES_PER_BATCH)[context.rank :: context.world_size]:

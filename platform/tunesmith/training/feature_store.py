@@ -20,6 +20,10 @@ class Uncacheable(Exception):
     """Why the outputs cannot be kept."""
 
 
+class TooLarge(Uncacheable):
+    """They are too many: fewer examples might do."""
+
+
 @dataclass
 class Store:
     """One output of the trunk for all examples: rows of one shape, or a stretch of rows for each."""

@@ -3,10 +3,11 @@
 An epoch always has as many draws as there are examples, so that its number of updates, and with it the learning-rate schedule,
 does not depend on the sampling. The draw knows nothing of workers or accumulation, and a run resumes by counting.
 
-``balanced`` draws each class equally often (to within one). Its examples take turns: a class of fewer examples than its share
-is gone through several times in an epoch, a larger one is continued where the epoch before stopped, so that nothing is left out
-for ever. Where an example shows several classes (labels, the tags of a sentence) it is drawn for each of them and brings the
-others along; examples that show none are one class more.
+``balanced`` draws each class equally often (to within one, in each epoch and over all of them together: which classes have
+one draw more, or any where there are fewer draws than classes, goes round). Its examples take turns: a class of fewer
+examples than its share is gone through several times in an epoch, a larger one is continued where the epoch before stopped,
+so that nothing is left out for ever. Where an example shows several classes (labels, the tags of a sentence) it is drawn for
+each of them and brings the others along; examples that show none are one class more.
 
 Where named data sets (domains) have weights, each is drawn by its share of them, to within one draw (largest remainders), and
 its examples take turns alike. With ``balanced`` the domain's share comes first, and within it each of its classes is drawn
@@ -62,26 +63,27 @@ class EveryExample:
 
 @dataclass(frozen=True)
 class Balanced:
-    """Each group of examples (a class, a domain, a class of a domain) as often as its quota says.
+    """So many draws of each domain (of all examples, where there are none), shared out evenly among its groups of examples.
 
-    >>> sampler = Balanced((np.array([0, 1, 2, 3]), np.array([4])), (3, 2), units=5.0, seed=0)
-    >>> sorted(sampler.draw(0).tolist() + sampler.draw(1).tolist())[6:]  # the class of one example comes twice each epoch
-    [4, 4, 4, 4]
+    >>> sampler = Balanced(((np.array([0, 1, 2, 3]), np.array([4])),), (5,), units=5.0, seed=0)
+    >>> sorted(sampler.draw(0).tolist() + sampler.draw(1).tolist())[5:]  # as often the class of one example as that of four
+    [4, 4, 4, 4, 4]
     """
 
-    members: tuple[Indices, ...]
-    """The examples of each group; groups without any are left out."""
-    quotas: tuple[int, ...]
-    """How many of each are drawn in every epoch."""
+    members: tuple[tuple[Indices, ...], ...]
+    """The examples of each group of each domain; groups without any are left out."""
+    draws: tuple[int, ...]
+    """Of each domain in every epoch."""
     units: float
     seed: int
 
     def draw(self, epoch: int) -> Indices:
-        """The quota of each group, from where the epoch before stopped."""
-        drawn = [
-            _in_turn(members, quota, epoch, (self.seed, index))
-            for index, (members, quota) in enumerate(zip(self.members, self.quotas, strict=True))
-        ]
+        """Every group from where the epoch before stopped."""
+        drawn: list[Indices] = []
+        for groups, draws in zip(self.members, self.draws, strict=True):
+            for place, group in enumerate(groups):
+                begin, end = (_turns(at * draws, len(groups), place) for at in (epoch, epoch + 1))
+                drawn.append(_in_turn(group, begin, end, (self.seed, len(drawn))))
         return np.concatenate(drawn)
 
 
@@ -95,13 +97,13 @@ def make_sampler(spec: FitSpec, train: Examples, domains: Domains | None = None)
         return EveryExample(len(train), float(train.counts.sum()))
     check_sampling(spec.recipe, spec.task, train, spec.preprocessing.state, domains)
     groups = _members(spec, train) if even else [np.arange(len(train), dtype=np.int64)]
-    if weights is None:
-        members, quotas = groups, _evenly(len(train), len(groups))
-    else:
+    members: tuple[tuple[Indices, ...], ...] = (tuple(groups),)
+    draws: tuple[int, ...] = (len(train),)
+    if weights is not None:
         assert domains is not None
-        members, quotas = _by_domain(groups, domains, domain_quotas(len(train), weights))
-    units = sum(quota * float(train.counts[one].mean()) for quota, one in zip(quotas, members, strict=True))
-    return Balanced(tuple(members), tuple(quotas), units, spec.recipe.training.seed)
+        members, draws = _by_domain(groups, domains), tuple(domain_quotas(len(train), weights).values())
+    units = sum(n * float(np.mean([train.counts[one].mean() for one in some])) for n, some in zip(draws, members, strict=True))
+    return Balanced(members, draws, units, spec.recipe.training.seed)
 
 
 def domain_quotas(draws: int, weights: Mapping[str, float]) -> dict[str, int]:
@@ -151,20 +153,19 @@ def _check_drawn(rows: Mapping[str, int], quotas: Mapping[str, int], draws: int)
             )
 
 
-def _by_domain(groups: list[Indices], domains: Domains, quotas: Mapping[str, int]) -> tuple[list[Indices], list[int]]:
-    """The examples of each group in each domain, and how often they are drawn: each group of a domain equally often."""
-    members, drawn = [], []
-    for code, name in enumerate(domains.names):
-        held = [some for group in groups if len(some := group[domains.codes[group] == code])]
-        members += held
-        drawn += _evenly(quotas[name], len(held))
-    return members, drawn
+def _by_domain(groups: list[Indices], domains: Domains) -> tuple[tuple[Indices, ...], ...]:
+    """The examples of each group, domain by domain."""
+    codes = range(len(domains.names))
+    return tuple(tuple(some for one in groups if len(some := one[domains.codes[one] == code])) for code in codes)
 
 
-def _evenly(draws: int, groups: int) -> list[int]:
-    """As many draws for each group, to within one."""
-    share, rest = divmod(draws, groups)
-    return [share + (index < rest) for index in range(groups)]
+def _turns(draws: int, groups: int, place: int) -> int:
+    """How many of the first ``draws`` draws are the group's at ``place``, where all groups take turns.
+
+    >>> [_turns(5, 3, place) for place in range(3)]
+    [2, 2, 1]
+    """
+    return (draws - place + groups - 1) // groups
 
 
 def _members(spec: FitSpec, train: Examples) -> list[Indices]:
@@ -181,15 +182,15 @@ def _members(spec: FitSpec, train: Examples) -> list[Indices]:
     return np.split(np.concatenate(examples)[order], np.flatnonzero(np.diff(columns[order])) + 1)
 
 
-def _in_turn(members: Indices, quota: int, epoch: int, seed: tuple[int, int]) -> Indices:
-    """The members from ``epoch * quota`` on, of an endless row of their permutations; whole ones are left in order."""
-    if not quota:
+def _in_turn(members: Indices, begin: int, end: int, seed: tuple[int, int]) -> Indices:
+    """The members from ``begin`` to ``end`` of an endless row of their permutations; whole ones are left in order."""
+    if begin >= end:
         return members[:0]
 
     def permuted(number: int) -> Indices:
         return np.random.default_rng((*seed, number)).permutation(members)
 
-    size, begin, end = len(members), epoch * quota, (epoch + 1) * quota
+    size = len(members)
     first, last = begin // size, (end - 1) // size
     if first == last:
         return permuted(first)[begin - first * size : end - first * size]

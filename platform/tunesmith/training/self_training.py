@@ -29,7 +29,7 @@ from tunesmith.evaluation.retention import judged
 from tunesmith.evaluation.statistics import Bootstrap, difference
 from tunesmith.recipe.unlabelled import UnlabelledSection
 from tunesmith.runs.artefact import FILE, Artefact
-from tunesmith.runs.run import TEACHER
+from tunesmith.runs.run import HISTORY, TEACHER
 from tunesmith.tasks.labels import label_name
 from tunesmith.tasks.metrics import greater_is_better
 
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 RECORD, LABELS = "unlabelled/report.json", "unlabelled/labels.parquet"
 """What a run keeps of its self-training: the numbers, and what was said of each row."""
+
+STUDENT_HISTORY = "unlabelled/student-metrics.jsonl"
+"""The learning curves of a student that was not kept."""
 
 BEYOND = "beyond_ceiling"
 """Where the manifest says that the kept model is beyond the retention ceiling."""
@@ -158,8 +161,12 @@ def _settle(run: Run, record: dict[str, Any], *, kept: bool, why: str) -> bool:
 
 
 def keep_teacher(run: Run) -> None:
-    """The teacher's model becomes the run's, with what is recorded of it; ``tunesmith.json`` last: all is there then."""
+    """The teacher's model becomes the run's, with its curves and records; ``tunesmith.json`` last: all is there then."""
     teacher = _teacher(run)
+    run.flush()
+    if storage.exists(run.file(HISTORY)) and not storage.exists(run.file(STUDENT_HISTORY)):
+        storage.write_bytes(run.file(STUDENT_HISTORY), storage.read_bytes(run.file(HISTORY)))
+    storage.write_bytes(run.file(HISTORY), storage.read_bytes(teacher.file(HISTORY)))
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder, "model")
         shutil.copytree(teacher.local_model(), local)

@@ -220,6 +220,8 @@ def _teach(recipe: Recipe, task: Task, run: Run, progress: Progress) -> None:
 
     alone, place = teacher_recipe(recipe), run.file(TEACHER)
     new = not storage.exists(storage.join(place, "manifest.json"))
+    if new and storage.exists(place):
+        storage.delete(place)  # what a crash left before the first file that makes a folder a run
     teacher = RunClass.create(alone, run.manifest.get("command") or [], place) if new else RunClass.open(place)
     if teacher.status != "done":
         progress.phase("Training the teacher")

@@ -94,8 +94,32 @@ def test_replay_with_another_label_set_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("seed", "split"), [(1, "validation"), (2, "test")])
 def test_replayed_rows_in_what_is_judged_are_refused(seed: int, split: str, tmp_path: Path) -> None:
     leaked = [{**row, "label": "low"} for row in texts(20, seed=seed)[:4]]
-    with pytest.raises(DataError, match=f"4 of its 34 rows also stand in the {split} split"):
+    shown = rf"4 of its 34 rows also stand in the {split} split \(\S+replay\.jsonl, row 31; \S+, row 32; \S+, row 33 …\)"
+    with pytest.raises(DataError, match=shown):
         prepared_old(recipe_for(tmp_path, replay=[*texts(30, seed=3), *leaked]))
+
+
+@pytest.mark.parametrize("leakage", ["auto", "error", "off"])
+def test_replayed_rows_that_are_nearly_judged_are_told(leakage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    longest = sorted(texts(20, seed=2), key=lambda row: len(row["text"]))[-2:]
+    nearly = [{**row, "text": row["text"] + " word0"} for row in longest]
+    recipe = recipe_for(tmp_path, replay=[*texts(30, seed=3), *nearly]).override(f"data.leakage={leakage}")
+    if leakage == "error":
+        with pytest.raises(
+            DataError, match=r"training\.replay\.data: 2 of its 32 rows are nearly the same as rows of the test"
+        ):
+            prepared_old(recipe)
+        return
+    for _ in range(2):  # looked for once, and told each time
+        caplog.clear()
+        _, old = prepared_old(recipe)
+        assert old.replay is not None
+        assert old.replay.near == ({} if leakage == "off" else {"validation": 0, "test": 2})
+        assert ("nearly the same as rows of the test split" in caplog.text) == (leakage == "auto")
+    stored = OldPlaces.from_json(json.loads(json.dumps(old.to_json())))
+    assert stored.replay is not None
+    assert old.replay is not None
+    assert stored.replay.near == old.replay.near
 
 
 def test_retained_rows_in_the_training_split_are_refused_whatever_their_label(tmp_path: Path) -> None:
@@ -126,7 +150,7 @@ def test_images_are_compared_by_their_contents_not_their_names(tmp_path: Path) -
         "training": {"output_dir": str(tmp_path / "runs"), "eval_strategy": "no"},
         "evaluation": {"retention": {"data": str(tmp_path / "old")}},
     }
-    with pytest.raises(DataError, match=r"evaluation\.retention\.data: 1 of its 25 rows"):
+    with pytest.raises(DataError, match=r"evaluation\.retention\.data: 1 of its 25 rows .*renamed\.png\)"):
         prepared_old(Recipe.from_dict(values))
 
 

@@ -86,6 +86,29 @@ def test_rows_of_a_group_that_is_judged_are_left_out(tmp_path: Path, caplog: pyt
     assert "has no column 'patient'" in caplog.text
 
 
+@pytest.mark.parametrize("written", ["2026-01-{:02d}", "{}"])
+def test_rows_as_late_as_those_that_are_judged_are_left_out(
+    written: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows of the days 1 to 30; the last fifth is the test split, the fifth before it validation."""
+    labelled = [{**row, "day": written.format(number + 1)} for number, row in enumerate(texts(30, seed=1))]
+    days = [1, 18, 19, 24, 25, 30, 31]
+    more = [{"text": row["text"], "day": written.format(day)} for day, row in zip(days, texts(60, seed=9)[50:57], strict=True)]
+    untold = [{"text": "word1 word2", "day": None}]
+    settings: dict[str, Any] = {"train": write(tmp_path / "days.jsonl", labelled), "test": None}
+    settings |= {"split": {"validation": 0.2, "test": 0.2, "time": "day"}}
+    _, prepared, found = made(tmp_path, [*more, *untold], **settings)
+    assert [len(prepared.splits[name]) for name in ("train", "validation", "test")] == [18, 6, 6]
+    assert found.splits[SPLIT].rows()["day"].to_pylist() == [written.format(day) for day in (1, 18)]
+    left = found.manifest["left_out"]
+    assert [left[name]["time"] for name in ("validation", "test")] == [2, 4]
+    made(tmp_path, [{"text": row["text"]} for row in more], **settings)
+    assert "has no column 'day'" in caplog.text
+    other = {"2026-01-{:02d}": "{}", "{}": "2026-01-{:02d}"}[written]
+    with pytest.raises(DataError, match="holds numbers here and dates in"):
+        made(tmp_path, [{**row, "day": other.format(1)} for row in more], **settings)
+
+
 def test_a_true_label_is_kept_for_the_account_and_reaches_no_feature(tmp_path: Path) -> None:
     rows = texts(20, seed=9)
     _, _, found = made(tmp_path, rows)

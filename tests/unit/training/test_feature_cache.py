@@ -164,6 +164,23 @@ def test_outputs_that_take_too_much_memory_are_not_kept_and_it_is_said(tmp_path:
     assert note.startswith("The trunk is run in every update of the probe, its outputs not cached: they take")
 
 
+def test_where_both_splits_take_too_much_memory_the_training_split_alone_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, rows = recipe_of("bert", tmp_path)
+    spec, data = prepare_in_memory(recipe, rows)
+    whole = fit(spec, data, FitContext())
+    monkeypatch.setattr(feature_cache, "MOST_BYTES", len(data.train) * 32 * 4)
+    alone = fit(spec, data, FitContext())
+    notes = [event["message"] for event in alone.history if event["kind"] == "note"]
+    assert [one.partition(":")[0] for one in notes] == [
+        "The trunk's outputs of the validation split are not cached",
+        "Training the head on cached outputs (pooler_output",
+    ]
+    losses = [[event["loss"] for event in one.history if event["kind"] == "eval"] for one in (whole, alone)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
 def test_a_cache_whose_loss_differs_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, rows = recipe_of("bert", tmp_path)
     put = Store.put

@@ -22,7 +22,7 @@ from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.tasks import load_task
 from tunesmith.training.precheck import check_prepared
-from tunesmith.training.self_training import LABELS, RECORD
+from tunesmith.training.self_training import LABELS, RECORD, STUDENT_HISTORY
 from tunesmith.verbs.reproduce import compare, reproduce
 from tunesmith.verbs.train import train
 
@@ -127,6 +127,30 @@ def test_a_run_killed_in_either_phase_goes_on_to_the_same_numbers(
     assert storage.read_json(again.file(RECORD)) == storage.read_json(done.file(RECORD))
 
 
+def test_a_crash_before_the_teacher_is_a_run_blocks_nothing(done: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's manifest is its last first file: here it is the teacher's that is never written."""
+    from tunesmith.runs import manifest
+
+    true = manifest.collect
+    killed: list[Recipe] = []
+
+    def collect(recipe: Recipe, *arguments: Any) -> Any:
+        if recipe.data.unlabelled.data is None and not killed:
+            killed.append(recipe)
+            raise KeyboardInterrupt
+        return true(recipe, *arguments)
+
+    recipe = done.recipe.override(f"training.output_dir={tmp_path / 'runs'}", f"data.cache_dir={tmp_path / 'cache'}")
+    without_ray(monkeypatch)
+    monkeypatch.setattr(manifest, "collect", collect)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe)
+    (place,) = [one for one in storage.list_dirs(str(tmp_path / "runs")) if not storage.name(one).startswith(".")]
+    assert storage.exists(storage.join(place, "teacher", "recipe.yaml"))
+    again = train(recipe)
+    assert (again.path, again.metrics) == (place, done.metrics)
+
+
 def test_it_can_be_reproduced(done: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_ray(monkeypatch)
     again = reproduce(done, into=str(tmp_path))
@@ -161,6 +185,8 @@ def test_a_student_that_is_no_better_is_not_kept(tmp_path: Path, monkeypatch: py
     assert storage.read_json(run.file(RECORD))["kept"] == "teacher"
     assert run.metrics == teacher.metrics
     assert run.manifest["data"]["train"]["rows"] == 24
+    assert run.history == teacher.history, "the curves are those of the model that was kept"
+    assert len(storage.read_text(run.file(STUDENT_HISTORY)).splitlines()) > len(teacher.history)
 
 
 @pytest.mark.parametrize("beyond", ["teacher", "student"])

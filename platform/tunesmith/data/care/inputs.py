@@ -10,10 +10,13 @@ import pyarrow as pa
 
 from tunesmith.data import rows
 from tunesmith.data.ingest import Ingested
+from tunesmith.data.prepared import ROWS, Split
 from tunesmith.tasks.base import Task
 
 EXCERPT = 120
 """Characters of a text that a finding shows."""
+
+_BLOCK = 4096
 
 
 class Inputs:
@@ -111,3 +114,28 @@ class Inputs:
 
 def _short(text: str) -> str:
     return text if len(text) <= EXCERPT else text[: EXCERPT - 1] + "…"
+
+
+def of_split(split: Split, task: Task) -> Ingested:
+    """A prepared split as rows whose inputs can be compared."""
+    blocks = (split.examples(np.arange(start, min(start + _BLOCK, len(split)))) for start in range(0, len(split), _BLOCK))
+    hashed = [rows.hashes(example, task.columns, task.target).inputs for block in blocks for example in block]
+    file, nothing = split.folder / ROWS, np.zeros(len(split), np.uint64)
+    with pa.memory_map(str(file)) as stream:
+        schema = pa.ipc.open_file(stream).schema
+    return Ingested(
+        split.name,
+        [],
+        {},
+        schema,
+        len(split),
+        nothing,
+        np.array(hashed, np.uint64),
+        nothing,
+        0,
+        None,
+        [],
+        len(split),
+        None,
+        [file],
+    )
