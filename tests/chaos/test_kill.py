@@ -71,7 +71,7 @@ def uninterrupted(project: Path) -> Run:
 
 @dataclass(frozen=True)
 class Story:
-    """What befell one training: its worker was killed, Ctrl-C ended it, SIGTERM, all of it was killed, and it ended in peace."""
+    """What befell one training: its worker was killed, Ctrl-C, SIGTERM, all of it was killed; then it ended in peace."""
 
     place: Path
     """Its run."""
