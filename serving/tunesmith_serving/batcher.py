@@ -26,6 +26,8 @@ class Limits:
     """Most padded tokens of a pass (the sum of lengths, each counted as the longest of its batch)."""
     most: int
     """Most examples of a pass."""
+    beside: int = 1
+    """What a pass costs beside its tokens, in tokens."""
     wait: float = 0.0
     """Seconds a request waits for company at the most, and only where the pass before had some."""
     equal_lengths: bool = False
@@ -148,7 +150,7 @@ class Batcher:
         if self._limits.equal_lengths:
             same = np.flatnonzero(lengths == lengths[oldest])[: self._size_of(int(lengths[oldest]))]
             return [self._waiting[i] for i in same]
-        for indices in batches_by_length(lengths, self._limits.budget, self._limits.most):
+        for indices in batches_by_length(lengths, self._limits.budget, self._limits.most, self._limits.beside):
             if oldest in indices:
                 return [self._waiting[i] for i in indices]
         raise AssertionError("every example is in a batch")

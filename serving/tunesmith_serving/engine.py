@@ -85,6 +85,7 @@ class Engine:
         return Limits(
             budget=tokens if task.ragged else settings.max_batch_size,
             most=settings.max_batch_size,
+            beside=self.predictor.beside,
             wait=settings.batch_wait_ms / 1000,
             equal_lengths=task.ragged and not self.padding_is_harmless,
         )

@@ -19,8 +19,8 @@ class Rollout:
     """A new version of a model beside the one that answers where none is named.
 
     >>> canary = Rollout("2", "canary", 50.0, id="r")
-    >>> {canary.answers("1", who) for who in ("shop", "shop", "till")}
-    {'2'}
+    >>> [canary.answers("1", who) for who in ("shop", "inn", "shop", "inn")]
+    ['1', '2', '1', '2']
     >>> Rollout("2", "shadow", 100.0).answers("1", "shop"), Rollout("2", "all").answers("1", "shop")
     ('1', '2')
     """

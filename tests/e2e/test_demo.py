@@ -135,6 +135,18 @@ def test_remedies_help_and_rehearsal_keeps_the_clean_digits(demo: Demo) -> None:
     assert f"{demo.comparison.name}/comparison.html" in demo.output.replace("\n", "")
 
 
+def test_the_same_comparison_again_trains_nothing(demo: Demo, shell: Callable[..., str]) -> None:
+    verdicts = sorted(demo.comparison.glob("*/metrics.json"))
+    before = [path.stat().st_mtime_ns for path in verdicts]
+    names = ("messy", "messy-cleaned", "messy-protected")
+    recipes = " ".join(f"examples/digits/{name}.yaml" for name in names)
+
+    shell(demo.folder, f"tunesmith compare-recipes {recipes} --out {demo.comparison}")
+
+    assert len(verdicts) == len(names)
+    assert [path.stat().st_mtime_ns for path in verdicts] == before
+
+
 def test_plain_transformers_loads_the_model_and_agrees_with_the_predictions(demo: Demo) -> None:
     from transformers import pipeline
 

@@ -23,6 +23,9 @@ TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384}
 """Padded tokens of one forward pass. On a CPU larger batches leave the caches and are slower per token
 (``tests/benchmarks``); a GPU needs more to be busy."""
 
+TOKENS_BESIDE = {"cpu": 16, "cuda": 1024}
+"""What a forward pass costs beside its tokens, in tokens: whether a batch is cut where lengths differ."""
+
 EXAMPLES_PER_BATCH = 64
 """Most examples of one forward pass; the size of a batch where all examples cost the same."""
 
@@ -117,7 +120,12 @@ class Predictor:
     def batches(self, lengths: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int64]]:
         """The batches that these lengths make."""
         budget = TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH["cpu"])
-        return batches_by_length(lengths, budget if self.task.ragged else self.batch_size, self.batch_size)
+        return batches_by_length(lengths, budget if self.task.ragged else self.batch_size, self.batch_size, self.beside)
+
+    @property
+    def beside(self) -> int:
+        """What a pass costs beside its tokens, in tokens."""
+        return TOKENS_BESIDE.get(self.device.type, TOKENS_BESIDE["cpu"])
 
     def forward(self, features: Sequence[Features]) -> list[Answer]:
         """One forward pass."""
@@ -145,22 +153,41 @@ def calibrated(model: torch.nn.Module, temperature: float) -> torch.nn.Module:
     return model
 
 
-def batches_by_length(lengths: npt.NDArray[np.int32], budget: int, most: int) -> list[npt.NDArray[np.int64]]:
-    """Batches of similar length, longest first, each of at most ``budget`` padded tokens and ``most`` examples.
+def batches_by_length(lengths: npt.NDArray[np.int32], budget: int, most: int, beside: int) -> list[npt.NDArray[np.int64]]:
+    """The batches of similar length that cost least in all, longest first, each of at most ``budget`` padded tokens and
+    ``most`` examples.
 
-    Longest first, so that a batch which does not fit into memory shows at once.
+    Longest first, so that a batch which does not fit into memory shows at once. The examples are cut where they are sorted, at
+    the least sum of padded tokens and of ``beside`` for each batch (dynamic programming over the places to cut).
 
-    >>> [batch.tolist() for batch in batches_by_length(np.array([3, 9, 4]), budget=10, most=8)]
+    Args:
+        lengths: tokens of each example, ``[examples]``.
+        budget: most padded tokens of a batch; a longer example is a batch by itself.
+        most: most examples of a batch.
+        beside: what a batch costs beside its tokens, in tokens; at least 1.
+
+    >>> lengths = np.array([3, 9, 4])
+    >>> [batch.tolist() for batch in batches_by_length(lengths, budget=10, most=8, beside=2)]
     [[1], [2, 0]]
+    >>> [batch.tolist() for batch in batches_by_length(lengths, budget=100, most=8, beside=20)]
+    [[1, 2, 0]]
     """
     ordered = np.argsort(-lengths, kind="stable").astype(np.int64)
+    count = len(ordered)
+    cost = np.full(count + 1, np.inf)  # of the cheapest way to answer the first k
+    cost[0] = 0
+    begin = np.zeros(count + 1, np.int64)  # where the last batch of that way begins
+    for start, longest in enumerate(lengths[ordered].tolist()):
+        size = max(1, min(most, budget // max(1, longest), count - start))
+        costs = cost[start] + beside + longest * np.arange(1, size + 1)
+        ends = slice(start + 1, start + size + 1)
+        cheaper = costs <= cost[ends]  # of equal ones the larger first batch, which is found later
+        cost[ends][cheaper], begin[ends][cheaper] = costs[cheaper], start
     batches = []
-    start = 0
-    while start < len(ordered):
-        size = int(max(1, min(most, budget // max(1, int(lengths[ordered[start]])))))
-        batches.append(ordered[start : start + size])
-        start += size
-    return batches
+    while count:
+        batches.append(ordered[begin[count] : count])
+        count = int(begin[count])
+    return batches[::-1]
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -20,7 +20,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from tunesmith.evaluation.predictor import EXAMPLES_PER_BATCH, TOKENS_PER_BATCH, batches_by_length, to_device
+from tunesmith.evaluation.predictor import EXAMPLES_PER_BATCH, TOKENS_BESIDE, TOKENS_PER_BATCH, batches_by_length, to_device
 from tunesmith.tasks.base import Answer, Batch, Example, Features, Preprocessing, Task
 from tunesmith.tasks.losses import Criterion
 from tunesmith.training import collective
@@ -186,7 +186,8 @@ def _made(
             raise TooLarge(f"they take {size / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:.3g}")
         problem = ""
         budget = TOKENS_PER_BATCH.get(device.type, TOKENS_PER_BATCH["cpu"]) if spec.task.ragged else EXAMPLES_PER_BATCH
-        for indices in batches_by_length(split.lengths, budget, EXAMPLES_PER_BATCH)[context.rank :: context.world_size]:
+        beside = TOKENS_BESIDE.get(device.type, TOKENS_BESIDE["cpu"])
+        for indices in batches_by_length(split.lengths, budget, EXAMPLES_PER_BATCH, beside)[context.rank :: context.world_size]:
             try:
                 # By its answers: a model's own loss may wait for the other ranks, which may have fewer batches.
                 run = functools.partial(spec.task.answers, model, batch_of(indices.tolist()), spec.preprocessing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,30 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Predictor, str]:
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(0, 900), max_size=80), st.integers(1, 1000), st.integers(1, 20))
-def test_batches_hold_every_example_once_within_the_budget(lengths: list[int], budget: int, most: int) -> None:
-    made = batches_by_length(np.array(lengths, dtype=np.int32), budget, most)
+@given(st.lists(st.integers(0, 900), max_size=80), st.integers(1, 1000), st.integers(1, 20), st.integers(1, 100))
+def test_batches_hold_every_example_once_within_the_budget(lengths: list[int], budget: int, most: int, beside: int) -> None:
+    made = batches_by_length(np.array(lengths, dtype=np.int32), budget, most, beside)
     assert sorted(int(i) for batch in made for i in batch) == list(range(len(lengths)))
     longest = [max(lengths[i] for i in batch) for batch in made]
     assert longest == sorted(longest, reverse=True)
     for batch, length in zip(made, longest, strict=True):
         assert 1 <= len(batch) <= most
         assert len(batch) == 1 or len(batch) * length <= budget
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=7), st.integers(1, 200), st.integers(1, 7), st.integers(1, 50))
+def test_no_other_way_to_cut_the_sorted_examples_costs_less(lengths: list[int], budget: int, most: int, beside: int) -> None:
+    ordered = sorted(lengths, reverse=True)
+    ways = []
+    for cuts in itertools.product([False, True], repeat=len(ordered) - 1):
+        places = [0, *(place + 1 for place, cut in enumerate(cuts) if cut), len(ordered)]
+        batches = [ordered[a:b] for a, b in itertools.pairwise(places)]
+        if all(len(one) == 1 or (len(one) <= most and len(one) * one[0] <= budget) for one in batches):
+            ways.append(sum(beside + len(one) * one[0] for one in batches))
+
+    made = batches_by_length(np.array(lengths, dtype=np.int32), budget, most, beside)
+
+    assert sum(beside + len(batch) * max(lengths[i] for i in batch) for batch in made) == min(ways)
 
 
 def test_answers_are_in_the_order_of_the_examples(made: tuple[Predictor, str]) -> None:

@@ -59,12 +59,12 @@ async def crowd(batcher: Batcher, model: Model, lengths: Sequence[int]) -> list[
 
 def test_those_that_wait_share_passes_of_similar_length_within_the_budget(thread: ThreadPoolExecutor) -> None:
     model, lengths = Model(), [5, 40, 7, 38, 6, 39, 100]
-    batcher = Batcher(model, Limits(budget=80, most=8), thread)
+    batcher = Batcher(model, Limits(budget=80, most=8, beside=5), thread)
     answers = asyncio.run(crowd(batcher, model, lengths))
     assert [found[0]["name"] for found, _ in answers] == list(range(len(lengths)))
     assert sorted(length for batch in model.seen[1:] for length in batch) == sorted(lengths)
     assert all(len(batch) == 1 or max(batch) * len(batch) <= 80 for batch in model.seen)
-    assert model.seen[1] == [6, 5]  # the batch that the oldest is in comes first
+    assert model.seen[1] == [7, 6, 5]  # the batch that the oldest is in comes first
     assert len(model.seen) - 1 < len(lengths)
 
 
