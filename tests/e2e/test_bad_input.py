@@ -74,7 +74,7 @@ def project(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 def refused(project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
     """Trains in this process, where it must be refused; returns the message. No run is left, and Ray is not started."""
 
-    def train(*arguments: str, with_ray: bool = False) -> str:
+    def train(*arguments: str, with_ray: bool = False, prepared: bool = False) -> str:
         before = set(run_folders(project / "runs"))
         with pytest.raises(SystemExit) as ended:
             main(["train", "recipe.yaml", *arguments])
@@ -86,7 +86,7 @@ def refused(project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
         assert with_ray or "Starting Ray" not in output
         assert set(run_folders(project / "runs")) == before, "a run was left behind"
         cache = project / "runs" / ".cache"
-        assert not [place for place in cache.glob("*/manifest.json") if with_ray is False], "half-prepared data was left behind"
+        assert with_ray or bool(list(cache.glob("*/manifest.json"))) == prepared, "prepared data was left behind"
         assert not list(cache.glob(".*.tmp"))
         return output.partition("error: ")[2]
 
@@ -329,7 +329,7 @@ def test_more_than_the_cluster_has(refused: Refused, arguments: list[str], asked
 
 
 def test_more_workers_than_rows(refused: Refused) -> None:
-    said = refused("training.num_workers=64")
+    said = refused("training.num_workers=64", prepared=True)
 
     assert "48 training examples cannot fill 64 workers × 1 accumulation step: an update needs 64" in said
     assert "→ Lower training.num_workers" in said
