@@ -153,7 +153,7 @@ def test_sigterm_ends_it_in_order_too(story: Story) -> None:
 
 def test_whatever_was_killed_it_ends_as_if_nothing_had_been(project: Path, story: Story, uninterrupted: Run) -> None:
     assert story.last.code == 0, story.last.output
-    assert f"Going on with {story.place.relative_to(project)}" in story.last.output
+    assert f"Going on with {story.place}" in story.last.output
     assert EPOCH_4 <= resumed_after(story.last.output)[-1] < STEPS
     assert list(project.glob("killed/reviews-*")) == [story.place], "the run was gone on with, no other was begun"
     assert_same(Run.open(story.place), uninterrupted, STEPS)
