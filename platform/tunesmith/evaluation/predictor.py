@@ -24,7 +24,8 @@ TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384}
 (``tests/benchmarks``); a GPU needs more to be busy."""
 
 TOKENS_BESIDE = {"cpu": 16, "cuda": 1024}
-"""What a forward pass costs beside its tokens, in tokens: whether a batch is cut where lengths differ."""
+"""What a forward pass costs beside its tokens, in tokens: whether a batch is cut where lengths differ. Reckoned; on two cores a
+BERT of 6 layers, 384 wide, took 13.6 ms a pass and 0.257 ms a token (``docs/log.md``), which would be 53."""
 
 EXAMPLES_PER_BATCH = 64
 """Most examples of one forward pass; the size of a batch where all examples cost the same."""
