@@ -15,10 +15,12 @@ export PYTHONDONTWRITEBYTECODE :=
 
 ##@ Use
 .PHONY: demo
-demo: $(VENV)/.demo-installed ## fine-tune a digit classifier on real images, then on messy ones with and without remedies
+demo: $(VENV)/.demo-installed ## fine-tune a digit classifier on real images, serve, test and gate it, train on messy ones, and across sites
 	$(BIN)/python examples/digits/make_data.py
 	$(BIN)/tunesmith train examples/digits/recipe.yaml
+	PATH="$$(cd $(BIN) && pwd):$$PATH" bash examples/digits/release.sh
 	$(BIN)/tunesmith compare-recipes examples/digits/messy.yaml examples/digits/messy-cleaned.yaml examples/digits/messy-protected.yaml
+	$(BIN)/tunesmith federate examples/digits/federated.yaml
 
 .PHONY: install
 install: $(VENV)/.installed ## make the virtual environment with everything that the other targets need
@@ -42,7 +44,7 @@ test-all: $(VENV)/.installed ## the slow ones: commands, the README, the browser
 
 .PHONY: bench
 bench: $(VENV)/.installed ## measure speed and memory and print the tables of docs/benchmarks.md
-	for one in text text_quality images augment adaptation scaling startup serve prepare care imbalance forgetting; do echo "== $$one"; $(BIN)/python tests/benchmarks/bench_$$one.py; done
+	for one in text text_quality images augment adaptation scaling startup serve evaluate prepare care imbalance forgetting robustness tune bench report federated federated_deployed federated_quality; do echo "== $$one"; $(BIN)/python tests/benchmarks/bench_$$one.py; done
 
 .PHONY: docs
 docs: $(VENV)/.installed ## rewrite the pages that are made from the code

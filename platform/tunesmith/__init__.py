@@ -16,24 +16,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
     from tunesmith.runs import Run
+    from tunesmith.verbs.compare import compare
     from tunesmith.verbs.compare_recipes import compare_recipes
     from tunesmith.verbs.evaluate import evaluate
+    from tunesmith.verbs.gate import gate
     from tunesmith.verbs.repeat import repeat
     from tunesmith.verbs.train import train
+    from tunesmith.verbs.tune import tune
     from tunesmith_serving.client import Client
 
 __version__ = "0.1.0"
-__all__ = ["Client", "Recipe", "Run", "compare_recipes", "evaluate", "repeat", "train"]
+__all__ = ["Client", "Recipe", "Run", "compare", "compare_recipes", "evaluate", "gate", "repeat", "train", "tune"]
 
 # A name of a wing stands here as text alone: the platform does not import it, it is loaded when a user asks for it.
 _PLACES = {
     "Client": ("tunesmith_serving.client", "Client"),
     "Recipe": ("tunesmith.recipe", "Recipe"),
     "Run": ("tunesmith.runs", "Run"),
+    "compare": ("tunesmith.verbs.compare", "compare"),
     "compare_recipes": ("tunesmith.verbs.compare_recipes", "compare_recipes"),
     "evaluate": ("tunesmith.verbs.evaluate", "evaluate"),
+    "gate": ("tunesmith.verbs.gate", "gate"),
     "repeat": ("tunesmith.verbs.repeat", "repeat"),
     "train": ("tunesmith.verbs.train", "train"),
+    "tune": ("tunesmith.verbs.tune", "tune"),
 }
 
 

@@ -4,7 +4,7 @@
 
     TunesmithError               1  something failed that the user did not cause
     ├── UserError                2  the user can fix it; the message says how
-    │   ├── RecipeError          2  one or more mistakes in a recipe, all listed
+    │   ├── RecipeError          2  one or more mistakes in a recipe or a gate, all listed
     │   ├── DataError            2  the data is missing, malformed, or does not fit the task
     │   ├── ModelError           2  the model cannot be loaded or does not fit the task
     │   ├── RunError             2  a run folder is missing, unfinished, or of another recipe
@@ -103,16 +103,17 @@ class Mistake:
 
 
 class RecipeError(UserError):
-    """One or more mistakes in a recipe, all of them listed together."""
+    """One or more mistakes in a recipe (or in a gate), all of them listed together."""
 
-    def __init__(self, mistakes: Sequence[Mistake]) -> None:
-        self.mistakes = tuple(mistakes)
+    def __init__(self, mistakes: Sequence[Mistake], of: str = "recipe") -> None:
+        """``of`` is what they are in: the ``recipe``, or another file that is read like one."""
+        self.mistakes, self.of = tuple(mistakes), of
         count = len(self.mistakes)
-        head = f"{count} mistake{'s' if count != 1 else ''} in the recipe"
+        head = f"{count} mistake{'s' if count != 1 else ''} in the {of}"
         super().__init__("\n".join([head, *(f"  {m}".replace("\n", "\n  ") for m in self.mistakes)]))
 
-    def __reduce__(self) -> tuple[type[RecipeError], tuple[tuple[Mistake, ...]]]:
-        return (type(self), (self.mistakes,))
+    def __reduce__(self) -> tuple[type[RecipeError], tuple[tuple[Mistake, ...], str]]:
+        return (type(self), (self.mistakes, self.of))
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ from tunesmith.data import columns, rows, tables
 from tunesmith.data.readers import ROWS, Chunk
 from tunesmith.data.sources import Source, resolve
 from tunesmith.errors import DataError, UserError
-from tunesmith.tasks import load_task
+from tunesmith.evaluation.journal import Journal
+from tunesmith.evaluation.targets import Reply, Target
 from tunesmith.tasks.base import Example, Task
 from tunesmith.tasks.labels import words
-from tunesmith_serving.journal import Journal
-from tunesmith_serving.target import About, Reply, Target
+from tunesmith_serving import plain
 
 FORMAT = 1
 JOB = b"tunesmith.predict"
@@ -74,9 +74,8 @@ def answer(
         UserError: ``out`` is there and of something else, or being written.
         ServiceError: the service refuses; run the same command again to go on.
     """
-    task = load_task(target.about.task)
     sources = _sources(data)
-    job = {"format": FORMAT, "target": _identity(target.about), "data": _digest(sources), "columns": dict(said)}
+    job = {"format": FORMAT, "target": _identity(target), "data": _digest(sources), "columns": dict(said)}
     if out.exists() and not overwrite:
         if _job_of(out) == job:
             return _finished(out)
@@ -84,9 +83,9 @@ def answer(
     out.parent.mkdir(parents=True, exist_ok=True)
     with Journal(out.with_name(out.name + ".part.jsonl"), job) as journal:
         resumed = len(journal)
-        reader = _Reader(sources, task, said)
+        reader = _Reader(sources, target.task, said)
         total = _ask(target, reader, journal, progress)
-        outcome = _write(out, reader, journal, target.about, job, resumed)
+        outcome = _write(out, reader, journal, _labels(target), job, resumed)
         journal.remove()
     assert outcome.rows >= total
     return outcome
@@ -101,10 +100,14 @@ def _sources(data: str) -> tuple[Source, ...]:
         ) from None
 
 
-def _identity(about: About) -> dict[str, Any]:
+def _identity(target: Target) -> dict[str, Any]:
     """What must be the same for answers to belong together; not where the target is."""
-    labels = hashlib.blake2b("\0".join(about.labels).encode(), digest_size=8).hexdigest()
-    return {"name": about.name, "version": about.version, "task": about.task, "labels": labels}
+    labels = hashlib.blake2b("\0".join(_labels(target)).encode(), digest_size=8).hexdigest()
+    return {"name": target.name, "version": target.version, "task": target.task.name, "labels": labels}
+
+
+def _labels(target: Target) -> tuple[str, ...]:
+    return tuple(target.state.get("labels") or ())
 
 
 def _digest(sources: Sequence[Source]) -> str:
@@ -134,12 +137,19 @@ def _ask(target: Target, reader: _Reader, journal: Journal, progress: Progress) 
                 place += 1
                 yield given
 
+    labels = _labels(target)
     progress(len(journal), 0)
     for reply in target.replies(open_examples()):
         index, content = asked.pop(reply.index)
-        journal.add(index, content, reply)
+        journal.add(index, content, _for_people(reply, labels))
         progress(len(journal), 0)
     return seen
+
+
+def _for_people(reply: Reply, labels: Sequence[str]) -> Reply:
+    """The reply with its scores by label; seconds are of no use in a file of answers."""
+    answer = None if reply.answer is None else plain.spoken(reply.answer, labels)
+    return replace(reply, answer=answer, seconds=None)
 
 
 class _Reader:
@@ -215,9 +225,11 @@ def _file(place: str) -> bytes:
     return Path(storage.local_path(place)).read_bytes() if storage.is_local(place) else storage.read_bytes(place)
 
 
-def _write(out: Path, reader: Iterable[_Rows], journal: Journal, about: About, job: Mapping[str, Any], resumed: int) -> Outcome:
+def _write(
+    out: Path, reader: Iterable[_Rows], journal: Journal, labels: Sequence[str], job: Mapping[str, Any], resumed: int
+) -> Outcome:
     """Rows and answers as one file, which is there whole or not at all."""
-    answers = _answer_types(journal, about)
+    answers = _answer_types(journal, labels)
     own = {*OWN, PROBLEM, *answers}
     given = _given_types(reader, own)
     schema = pa.schema(
@@ -280,7 +292,7 @@ def _given_types(reader: Iterable[_Rows], own: Collection[str]) -> dict[str, pa.
     return {name: pa.string() if pa.types.is_null(kind) else kind for name, kind in common.items()}
 
 
-def _answer_types(journal: Journal, about: About) -> dict[str, pa.DataType]:
+def _answer_types(journal: Journal, labels: Sequence[str]) -> dict[str, pa.DataType]:
     """What the answers hold, by name; scores by label are a struct of the labels."""
     names: dict[str, list[pa.DataType]] = {}
     for start in range(0, len(journal), ROWS):
@@ -288,7 +300,7 @@ def _answer_types(journal: Journal, about: About) -> dict[str, pa.DataType]:
         block = tables.from_rows([_flat(one) for one in kept if one is not None], {})
         for one in block.schema:
             names.setdefault(one.name, []).append(one.type)
-    scores = pa.struct([(label, pa.float64()) for label in about.labels])
+    scores = pa.struct([(label, pa.float64()) for label in labels])
     return {
         name: scores if all(map(pa.types.is_null, kinds)) and name == "scores" else tables.common_type(kinds)
         for name, kinds in names.items()

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.cluster.nodes import Node
+from tunesmith.cluster.ports import LOOPBACK
 from tunesmith.errors import ClusterError, ModelError
-from tunesmith_serving.front import LOOPBACK
 from tunesmith_serving.plan import APPLICATION, START_WITHIN, Planned, application, is_ours, listed, places
 
 

@@ -48,6 +48,7 @@ def with_backend(predictor: Predictor, settings: ServingSection) -> Predictor:
     encoded = _encoded(predictor)
     inputs = asked(predictor, encoded)
     replaced = copy.copy(predictor)
+    replaced.packing = None
     replaced.model = OpenVino(predictor.model, inputs, ragged=predictor.task.ragged)
     worst = verified(predictor, replaced, encoded)
     _LOG.info("openvino answers in place of PyTorch; its logits differ by %.1e at the most", worst)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from bisect import insort
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from tunesmith.evaluation.predictor import batches_by_length
 from tunesmith.tasks.base import Answer, Features
+from tunesmith_serving.lanes import Lane, with_threads
 
 Forward = Callable[[Sequence[Features]], list[Answer]]
-"""One pass of the model over a batch, an answer for each; runs in the executor's thread."""
+"""One pass of the model over a batch, an answer for each; runs in a lane's thread, and in several at a time."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Limits:
     """How batches are made."""
 
     budget: int
-    """Most padded tokens of a pass (the sum of lengths, each counted as the longest of its batch)."""
+    """Most tokens of a pass: the sum of lengths, each counted as the longest of its batch unless it is packed."""
     most: int
     """Most examples of a pass."""
     beside: int = 1
@@ -32,6 +33,8 @@ class Limits:
     """Seconds a request waits for company at the most, and only where the pass before had some."""
     equal_lengths: bool = False
     """Only examples of one length share a pass: for models whose answers change with padding."""
+    packed: bool = False
+    """There is no padding (:mod:`tunesmith.evaluation.packing`): any lengths share a pass, in the order in which they came."""
 
 
 @dataclass(eq=False)
@@ -61,11 +64,16 @@ class Pass:
 class Batcher:
     """Answers examples in batches. Work-conserving: while nothing is being computed, nothing that is full or alone waits."""
 
-    def __init__(self, forward: Forward, limits: Limits, executor: Executor) -> None:
-        self._forward, self._limits, self._executor = forward, limits, executor
+    def __init__(self, forward: Forward, limits: Limits, lanes: Sequence[Lane]) -> None:
+        self._forward, self._limits, self._lanes = forward, limits, lanes
+        self._free = list(range(len(lanes)))
+        """Places of the lanes that compute nothing, the first before the others."""
+        self._wide = False
+        """Whether a pass has all lanes' cores."""
         self._waiting: list[Waiting] = []
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
+        self._passes: set[asyncio.Task[None]] = set()
         self._company = False
         """Whether the last pass held more than one request's examples, so that waiting is likely to pay."""
 
@@ -96,18 +104,20 @@ class Batcher:
 
     async def close(self) -> None:
         """Stop working; whoever waits is told so."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
+        tasks = [*self._passes, *([self._worker] if self._worker is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for one in self._waiting:
             one.answer.cancel()
         self._waiting.clear()
 
     async def _work(self) -> None:
+        """Give each lane that is free a batch of those that wait."""
         loop = asyncio.get_running_loop()
         while True:
             self._drop_the_given_up()
-            if not self._waiting:
+            if not self._waiting or not self._free or self._wide:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
@@ -120,19 +130,40 @@ class Batcher:
             batch = self._next()
             held = set(map(id, batch))
             self._waiting = [one for one in self._waiting if id(one) not in held]
-            await self._compute(loop, batch)
+            self._start(loop, batch)
 
-    async def _compute(self, loop: asyncio.AbstractEventLoop, batch: list[Waiting]) -> None:
+    def _start(self, loop: asyncio.AbstractEventLoop, batch: list[Waiting]) -> None:
+        """Compute a batch in the first lane that is free: with all cores where nothing else is there to be computed."""
+        place = self._free.pop(0)
+        lane = self._lanes[place]
+        self._wide = lane.widest > lane.width and not self._passes and not self._waiting
+        self._company = len({one.since for one in batch}) > 1 or bool(self._waiting)
+        task = loop.create_task(self._compute(loop, batch, lane, lane.widest if self._wide else lane.width))
+        self._passes.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._passes.discard(task)
+            self._wide = False
+            insort(self._free, place)
+            for one in batch:
+                one.answer.cancel()  # of those without an answer: the batcher was closed
+            self._arrived.set()
+
+        task.add_done_callback(done)
+
+    async def _compute(self, loop: asyncio.AbstractEventLoop, batch: list[Waiting], lane: Lane, threads: int) -> None:
         start = time.monotonic()
         longest = max(one.features.length for one in batch)
-        told = Pass(len(batch), longest * len(batch), [start - one.since for one in batch])
-        self._company = len({one.since for one in batch}) > 1 or bool(self._waiting)
+        tokens = sum(one.features.length for one in batch) if self._limits.packed else longest * len(batch)
+        told = Pass(len(batch), tokens, [start - one.since for one in batch])
         try:
-            answers = await loop.run_in_executor(self._executor, self._forward, [one.features for one in batch])
+            answers = await loop.run_in_executor(
+                lane.executor, with_threads, threads, self._forward, [one.features for one in batch]
+            )
         except Exception as error:
             if len(batch) > 1:  # one bad example must not take the others with it
                 for one in batch:
-                    await self._compute(loop, [one])
+                    await self._compute(loop, [one], lane, threads)
             elif not batch[0].answer.done():
                 batch[0].answer.set_exception(error)
                 batch[0].answer.exception()  # seen: a caller that has gone must not make a warning
@@ -145,6 +176,9 @@ class Batcher:
 
     def _next(self) -> list[Waiting]:
         """The batch that the oldest request is in, of all that wait: sorted by length, and nobody waits for ever."""
+        if self._limits.packed:
+            first = self._waiting[: self._fitting()]
+            return sorted(first, key=lambda one: one.features.length, reverse=True)
         lengths = np.asarray([one.features.length for one in self._waiting], dtype=np.int32)
         oldest = int(np.argmin([one.since for one in self._waiting]))
         if self._limits.equal_lengths:
@@ -155,17 +189,28 @@ class Batcher:
                 return [self._waiting[i] for i in indices]
         raise AssertionError("every example is in a batch")
 
+    def _fitting(self) -> int:
+        """How many of those that wait, the oldest first, fit into one pass without padding; at least one."""
+        sums = np.cumsum([one.features.length for one in self._waiting[: self._limits.most]])
+        return max(1, int(np.searchsorted(sums, self._limits.budget, side="right")))
+
     def _size_of(self, length: int) -> int:
         return max(1, min(self._limits.most, self._limits.budget // max(1, length)))
 
     def _may_wait(self) -> float:
         """Seconds that the oldest may still wait for others; 0 where a batch is full already."""
-        longest = max(one.features.length for one in self._waiting)
-        if len(self._waiting) >= self._size_of(longest):
+        if self._full():
             return 0.0
         oldest = min(self._waiting, key=lambda one: one.since)
         now = time.monotonic()
         return min(oldest.since + self._limits.wait, oldest.until) - now
+
+    def _full(self) -> bool:
+        """Whether a pass over those that wait would leave some of them, or could take no more."""
+        if self._limits.packed:
+            tokens = sum(one.features.length for one in self._waiting)
+            return tokens >= self._limits.budget or len(self._waiting) >= self._limits.most
+        return len(self._waiting) >= self._size_of(max(one.features.length for one in self._waiting))
 
     def _drop_the_given_up(self) -> None:
         now = time.monotonic()

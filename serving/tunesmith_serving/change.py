@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import os
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -111,9 +112,36 @@ def update(
     return f"{name}: version {new.version} {does}; {stays} until `tunesmith serve promote {name}` or `rollback {name}`"
 
 
-def promote(record: Record, name: str) -> str:
-    """The new version answers where none is named; the old one goes once it has answered. Gives what was done."""
-    return _settle(record, name, keep_candidate=True)
+@dataclass(frozen=True)
+class Standing:
+    """A rollout as it stands: what a gate judges before a promotion."""
+
+    stable: str
+    candidate: str
+    stable_run: str
+    candidate_run: str
+    rollout: str
+    """Its id."""
+
+
+def standing(record: Record, name: str) -> Standing:
+    """The two versions of a rollout, and their runs. Raises :class:`UserError` where there is none."""
+    _check_name(record, name)
+    with _joined(record), _situation() as now:
+        versions, rollout = now.versions(name), now.rollout(name)
+    if rollout is None:
+        raise _no_rollout(name)
+    candidate = next(one for one in versions if one["version"] == rollout.candidate)
+    runs = [one.get("run") or os.path.dirname(one["folder"]) for one in (versions[0], candidate)]
+    return Standing(versions[0]["version"], rollout.candidate, runs[0], runs[1], rollout.id)
+
+
+def promote(record: Record, name: str, judged: str | None = None) -> str:
+    """The new version answers where none is named; the old one goes once it has answered. Gives what was done.
+
+    ``judged`` is the rollout whose candidate a gate has judged: another one is not promoted.
+    """
+    return _settle(record, name, keep_candidate=True, judged=judged)
 
 
 def rollback(record: Record, name: str) -> str:
@@ -160,7 +188,7 @@ def _bring_in(record: Record, now: Situation, new: Planned, stable: Mapping[str,
         raise
 
 
-def _settle(record: Record, name: str, *, keep_candidate: bool) -> str:
+def _settle(record: Record, name: str, *, keep_candidate: bool, judged: str | None = None) -> str:
     """End a rollout: one of the two versions stays."""
     from tunesmith.recipe.serving import ServingSection
 
@@ -168,7 +196,9 @@ def _settle(record: Record, name: str, *, keep_candidate: bool) -> str:
     with _joined(record), _situation() as now:
         versions, rollout = now.versions(name), now.rollout(name)
         if rollout is None:
-            raise UserError(f"there is no rollout of {name}.\n    → `tunesmith serve update {name}=RUN` begins one.")
+            raise _no_rollout(name)
+        if judged not in (None, rollout.id):
+            raise UserError(f"another rollout of {name} has begun since the gate was judged.\n    → Judge that one.")
         from ray import serve
 
         candidate = next(one for one in versions if one["version"] == rollout.candidate)
@@ -234,6 +264,10 @@ def _joined(record: Record) -> Iterator[tuple[float, float]]:
 
             logging.getLogger("ray.serve").setLevel(logging.WARNING)
             yield apps.free(cluster.nodes())
+
+
+def _no_rollout(name: str) -> UserError:
+    return UserError(f"there is no rollout of {name}.\n    → `tunesmith serve update {name}=RUN` begins one.")
 
 
 def _check_name(record: Record, name: str) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from tunesmith_serving.gated import Gating, Passage, gate_options
+
 if TYPE_CHECKING:
+    from tunesmith_serving.plan import Planned
+    from tunesmith_serving.record import Record
     from tunesmith_serving.rollout import Kind
 
 
@@ -51,6 +56,7 @@ def command() -> None:
 @click.option(
     "--output-dir", default="runs", show_default=True, metavar="DIR", help="Where a RUN that is a name is looked for."
 )
+@gate_options
 def start(
     runs: tuple[str, ...],
     port: int | None,
@@ -59,19 +65,22 @@ def start(
     write: Path | None,
     keys: Path | None,
     output_dir: str,
+    gating: Gating | None,
 ) -> None:
     """Serve each RUN: a run's folder, URI, name, or `latest`.
 
     NAME=RUN and NAME@VERSION=RUN name the model; otherwise its name is the run's, and its version 1. The first version given of
     a model is the one that answers where none is asked for. serving.KEY=VALUE changes a setting of the runs' recipes.
     """
-    from tunesmith.errors import UserError
     from tunesmith_serving import service
     from tunesmith_serving.keys import KeyFile, default_place
     from tunesmith_serving.plan import planned, serve_yaml
     from tunesmith_serving.record import records, state_folder
 
     models = planned(runs, output_dir)
+    if write is None:
+        _refuse_dashboard(on)
+    passages = _gated(models, gating)
     file = KeyFile(keys or default_place())
     if write is not None:
         from tunesmith import storage
@@ -79,11 +88,6 @@ def start(
         storage.write_text(write, serve_yaml(models, str(file.path.absolute()), port or 8000))
         click.echo(f"wrote {write}: deploy it with `serve deploy {write}`")
         return
-    if on is not None and on.startswith(("http://", "https://")):
-        raise UserError(
-            f"--on {on} is the address of a dashboard, and a service is not a job.\n"
-            f"    → Join from one of the cluster's nodes (--on HOST:6379), or --write serve.yaml and `serve deploy -a {on}`."
-        )
     there = next((one for one in records() if on is not None and one.on == on), None)
     port = there.port if there is not None and port in (None, there.port) else service.choose_port(port)
     _make_first_key(file)
@@ -91,11 +95,11 @@ def start(
         dict.fromkeys(f"{one.name} (version {one.version}, {one.task}, {one.settings.backend})" for one in models)
     )
     if on is not None:
-        _tell(service.deploy(models, keys=str(file.path.absolute()), port=port, on=on).url, names)
+        _tell(service.deploy(models, keys=str(file.path.absolute()), port=port, on=on).url, names, passages)
     elif detach:
         passed = [*runs, "--output-dir", output_dir, *(["--keys", str(keys)] if keys else [])]
         record = service.detach(passed, port)
-        _tell(record.url, names)
+        _tell(record.url, names, passages)
         click.echo(f"it goes on as process {record.pid}: `tunesmith serve status`, `tunesmith serve stop {record.port}`")
     else:
         click.echo(f"starting: {names}", err=True)
@@ -104,9 +108,19 @@ def start(
             keys=str(file.path.absolute()),
             port=port,
             log_folder=state_folder(),
-            told=lambda url: _tell(url, names),
+            told=lambda url: _tell(url, names, passages),
         )
         click.echo("stopped", err=True)
+
+
+def _refuse_dashboard(on: str | None) -> None:
+    from tunesmith.errors import UserError
+
+    if on is not None and on.startswith(("http://", "https://")):
+        raise UserError(
+            f"--on {on} is the address of a dashboard, and a service is not a job.\n"
+            f"    → Join from one of the cluster's nodes (--on HOST:6379), or --write serve.yaml and `serve deploy -a {on}`."
+        )
 
 
 def _make_first_key(file: object) -> None:
@@ -118,7 +132,18 @@ def _make_first_key(file: object) -> None:
         click.echo(f"API key \u201cfirst\u201d, shown this once: {file.add('first')}")
 
 
-def _tell(url: str, names: str) -> None:
+def _gated(models: Sequence[Planned], gating: Gating | None) -> list[Passage]:
+    """How each model came through the gate, where there is one. Raises :class:`GateFailed`."""
+    from tunesmith_serving import gated
+
+    return gated.let_in(gating, {f"{one.name}@{one.version}": one.run for one in models}) if gating else []
+
+
+def _tell(url: str, names: str, passages: Sequence[Passage]) -> None:
+    from tunesmith_serving import gated
+
+    if passages:
+        gated.note(int(url.rsplit(":", 1)[1]), passages)
     click.echo(f"serving {names} at {url}")
     click.echo(f"playground {url}/   documentation {url}/docs   metrics {url}/metrics")
     sys.stdout.flush()
@@ -136,6 +161,8 @@ def status() -> None:
         click.echo(
             f"{one.url}  {'ready' if one.ready() else 'not ready'}  {', '.join(one.models)}  {where}  {one.log}".rstrip()
         )
+        for name, words in one.gates.items():
+            click.echo(f"    {name}: {words}")
         if one.rollouts:
             from tunesmith_serving import change
 
@@ -182,14 +209,17 @@ _SHARE = click.FloatRange(0, 100)
 @click.option(
     "--output-dir", default="runs", show_default=True, metavar="DIR", help="Where a RUN that is a name is looked for."
 )
-def update(what: tuple[str, ...], canary: float | None, shadow: float | None, force: bool, output_dir: str) -> None:
+@gate_options
+def update(
+    what: tuple[str, ...], canary: float | None, shadow: float | None, force: bool, output_dir: str, gating: Gating | None
+) -> None:
     """Bring a new version of a model into a running service, which goes on answering.
 
     Without --canary or --shadow it answers everyone once it is warm. The version there is stays warm until `promote` or
     `rollback`. The same command with another share changes that. Without VERSION it is the next free number.
     """
     from tunesmith.errors import UserError
-    from tunesmith_serving import change
+    from tunesmith_serving import change, gated
     from tunesmith_serving.record import chosen
 
     name, *rest = what
@@ -202,23 +232,55 @@ def update(what: tuple[str, ...], canary: float | None, shadow: float | None, fo
     kind: Kind = "canary" if canary is not None else "shadow" if shadow is not None else "all"
     percent = next((one for one in (canary, shadow) if one is not None), 100.0)
     record = chosen(int(ports[0]) if ports else None)
+    passages = _update_gated(record, name, gating, output_dir)
     said = partial(click.echo, err=True)
     click.echo(
         change.update(
             record, name, kind=kind, percent=percent, settings=settings, output_dir=output_dir, force=force, told=said
         )
     )
+    if passages:
+        gated.note(record.port, gated.numbered(passages, record))
+
+
+def _update_gated(record: Record, what: str, gating: Gating | None, output_dir: str) -> list[Passage]:
+    """How the run that is to come in came through the gate, where there is one. Raises :class:`GateFailed`."""
+    if gating is None:
+        return []
+    from tunesmith.errors import UserError
+    from tunesmith_serving import gated
+
+    model, equals, run = what.partition("=")
+    if not equals or not run:
+        raise UserError(f"--gate judges a run that comes in, and {what} names none.\n    → Write {model}=RUN.")
+    return gated.let_in(gating, {model: run}, output_dir, record)
 
 
 @command.command("promote")
 @click.argument("name")
 @_PORT
-def promote(name: str, port: int | None) -> None:
-    """Keep the new version of NAME; the old one ends once it has answered what it has."""
-    from tunesmith_serving import change
+@click.option("--labels", metavar="FILE", help="With --gate: the right answers of pairs, a table of id and label.")
+@gate_options
+def promote(name: str, port: int | None, labels: str | None, gating: Gating | None) -> None:
+    """Keep the new version of NAME; the old one ends once it has answered what it has.
+
+    With --gate its run is judged first, margins against the version that answers now; rules may ask for pairs/agreement, and
+    with --labels for pairs/accuracy: what both versions answered to the same requests.
+    """
+    from tunesmith.errors import UserError
+    from tunesmith_serving import change, gated
     from tunesmith_serving.record import chosen
 
-    click.echo(change.promote(chosen(port), name))
+    record = chosen(port)
+    if gating is None:
+        if labels is not None:
+            raise UserError("--labels goes with --gate FILE\n    → Name the gate.")
+        click.echo(change.promote(record, name))
+        return
+    standing = change.standing(record, name)
+    passages = gated.let_candidate_in(gating, record, name, standing, labels)
+    click.echo(change.promote(record, name, judged=standing.rollout))
+    gated.note(record.port, passages)
 
 
 @command.command("rollback")

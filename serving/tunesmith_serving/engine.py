@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import torch
+
 from tunesmith.errors import DataError
 from tunesmith.evaluation.predictor import TOKENS_PER_BATCH, Predictor
 from tunesmith.recipe.serving import ServingSection
@@ -16,8 +18,13 @@ from tunesmith.tasks.base import Example, Features
 from tunesmith_serving.backends import with_backend
 from tunesmith_serving.batcher import Batcher, Limits
 from tunesmith_serving.describe import Description, describe
+from tunesmith_serving.lanes import first_thread, lanes, take_one_core
 from tunesmith_serving.reply import Answered
 from tunesmith_serving.warmup import warm_up
+
+PACKED_TOKENS = 512
+"""Tokens of a pass without padding, on a CPU. More are hardly cheaper (``docs/benchmarks.md``), and while these are computed
+the answers of the pass before are on their way."""
 
 PROGRAMS = ("EPS",)
 """Formats that Pillow hands to another program (Ghostscript), which is not for what strangers send."""
@@ -26,10 +33,20 @@ PROGRAMS = ("EPS",)
 class Engine:
     """A loaded and warmed-up model behind a batcher. Lives in one event loop."""
 
-    def __init__(self, predictor: Predictor, name: str, version: str, settings: ServingSection) -> None:
+    def __init__(
+        self, predictor: Predictor, name: str, version: str, settings: ServingSection, thread: ThreadPoolExecutor | None = None
+    ) -> None:
         """Put the settings' backend in place and warm the model up, so that the first request is as fast as the second.
 
-        Raises :class:`ModelError` where the backend cannot answer in place of PyTorch.
+        Args:
+            predictor: the model.
+            name: what it is called.
+            version: which of several.
+            settings: how it answers.
+            thread: the first lane's, in which this is called then (:mod:`tunesmith_serving.lanes`); a new one where not said.
+
+        Raises:
+            ModelError: the backend cannot answer in place of PyTorch.
         """
         predictor = with_backend(predictor, settings)
         self.predictor, self.settings = predictor, settings
@@ -42,20 +59,27 @@ class Engine:
             padding_is_harmless=self.padding_is_harmless,
             backend=settings.backend,
         )
-        self._model_thread = ThreadPoolExecutor(1, "model")
-        self._encoders = ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)), "encode")
-        self.batcher = Batcher(predictor.forward, self._limits(), self._model_thread)
+        self._encoders = ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)), "encode", take_one_core)
+        self._lanes = lanes(thread or first_thread(), torch.get_num_threads(), several=self._may_share())
+        self.batcher = Batcher(predictor.forward, self._limits(), self._lanes)
 
     @classmethod
     def load(
         cls, folder: str, name: str, version: str = "1", settings: ServingSection | None = None, threads: int | None = None
     ) -> Engine:
         """The artefact of a run. ``threads`` are the CPU threads of a pass. Raises :class:`ModelError`."""
-        import torch
+        thread = first_thread()
 
-        if threads:
-            torch.set_num_threads(threads)
-        return cls(Predictor.load(folder), name, version, settings or ServingSection())
+        def begin() -> Engine:
+            if threads:
+                torch.set_num_threads(threads)
+            return cls(Predictor.load(folder), name, version, settings or ServingSection(), thread)
+
+        try:
+            return thread.submit(begin).result()
+        except BaseException:
+            thread.shutdown(wait=False)
+            raise
 
     async def answer(self, examples: Sequence[Example], timeout: float | None = None) -> Answered:
         """What the model says of each example. Raises :class:`TimeoutError`; a bad example is told in the answer."""
@@ -76,18 +100,26 @@ class Engine:
     async def close(self) -> None:
         """Let go of the threads."""
         await self.batcher.close()
-        self._model_thread.shutdown(wait=False, cancel_futures=True)
+        for lane in self._lanes:
+            lane.executor.shutdown(wait=False, cancel_futures=True)
         self._encoders.shutdown(wait=False, cancel_futures=True)
+
+    def _may_share(self) -> bool:
+        """Whether several passes may be computed at a time: OpenVINO's request and a GPU take one after the other."""
+        return self.predictor.device.type == "cpu" and self.settings.backend == "torch"
 
     def _limits(self) -> Limits:
         settings, task = self.settings, self.predictor.task
-        tokens = settings.max_batch_tokens or TOKENS_PER_BATCH.get(self.predictor.device.type, TOKENS_PER_BATCH["cpu"])
+        packed = self.predictor.packing is not None and self.padding_is_harmless
+        usual = PACKED_TOKENS if packed else TOKENS_PER_BATCH.get(self.predictor.device.type, TOKENS_PER_BATCH["cpu"])
+        tokens = settings.max_batch_tokens or usual
         return Limits(
             budget=tokens if task.ragged else settings.max_batch_size,
             most=settings.max_batch_size,
             beside=self.predictor.beside,
             wait=settings.batch_wait_ms / 1000,
             equal_lengths=task.ragged and not self.padding_is_harmless,
+            packed=packed,
         )
 
     def _encode(self, examples: Sequence[Example]) -> list[Features] | Answered:

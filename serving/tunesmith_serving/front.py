@@ -18,7 +18,6 @@ import importlib
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -26,7 +25,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-LOOPBACK = "127.0.0.1"
+from tunesmith.cluster.ports import LOOPBACK, free_port
+
 PLAIN_VARIABLE = "TUNESMITH_SERVE_PLAIN"
 """Set to 1, Serve keeps its own Python proxy: for machines where HAProxy does not run, and for measuring."""
 
@@ -50,12 +50,17 @@ kept = [re.sub(r"(?m)^\s*http-request return .* if routes\n", "", one) for one i
 if "".join(kept) != text:
     with open(path, "w", encoding="utf-8") as file:
         file.write("".join(kept))
+if "SERVE_REPLICA_" in text:
+    open(os.path.join(here, "{routed}"), "w").close()
 os.execv("{haproxy}", ["{haproxy}", *sys.argv[1:]])
 '''
 
 
-_PIDS, _CLOSING = "pids", "closing"
-"""In the service's folder: the processes that were HAProxy, and the sign that none may begin any more."""
+_PIDS, _CLOSING, _ROUTED = "pids", "closing", "routed"
+"""In the service's folder: the processes that were HAProxy, the sign that none may begin any more, and the one that the last
+passes requests straight to the door."""
+ROUTED_WITHIN = 15.0
+"""Seconds in which HAProxy knows the door that runs; it takes about one."""
 
 
 def haproxy() -> str | None:
@@ -93,7 +98,13 @@ def environment(folder: Path, program: str, drain: float) -> dict[str, str]:
     """The variables of the fast path, with all its files in the folder."""
     wrapper = folder / "haproxy"
     text = WRAPPER
-    for name, value in (("python", sys.executable), ("haproxy", program), ("pids", _PIDS), ("closing", _CLOSING)):
+    for name, value in (
+        ("python", sys.executable),
+        ("haproxy", program),
+        ("pids", _PIDS),
+        ("closing", _CLOSING),
+        ("routed", _ROUTED),
+    ):
         text = text.replace(f"{{{name}}}", value)
     wrapper.write_text(text, encoding="utf-8")
     wrapper.chmod(0o700)
@@ -115,6 +126,21 @@ def environment(folder: Path, program: str, drain: float) -> dict[str, str]:
     }
 
 
+def await_route(folder: Path, within: float = ROUTED_WITHIN) -> bool:
+    """Wait until HAProxy passes requests straight to the door, and gives whether it does.
+
+    Serve calls an application running a second before: until then requests go through its Python proxy, and those that are
+    under way when HAProxy begins anew with the door's address are cut off.
+    """
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        numbers = _numbers(folder)
+        if (folder / _ROUTED).exists() and numbers and not any(_is_of(pid, folder) for pid in numbers[:-1]):
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def close(folder: Path, within: float) -> bool:
     """Let nobody in any more, and wait until everyone inside has an answer. Gives whether HAProxy has ended by then.
 
@@ -122,18 +148,23 @@ def close(folder: Path, within: float) -> bool:
     and end once it has passed on its last answer.
     """
     (folder / _CLOSING).touch()
-    with contextlib.suppress(OSError):
-        numbers = {int(line) for line in (folder / _PIDS).read_text(encoding="utf-8").split()}
-        deadline = time.monotonic() + within
-        while inside := [pid for pid in numbers if _is_of(pid, folder)]:
-            if time.monotonic() > deadline:
-                return False
-            for pid in inside:  # again: one that has just begun may not listen to it yet
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGUSR1)
-            time.sleep(0.05)
-        return True
-    return False
+    numbers, deadline = _numbers(folder), time.monotonic() + within
+    while inside := [pid for pid in numbers if _is_of(pid, folder)]:
+        if time.monotonic() > deadline:
+            return False
+        for pid in inside:  # again: one that has just begun may not listen to it yet
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR1)
+        time.sleep(0.05)
+    return bool(numbers)
+
+
+def _numbers(folder: Path) -> list[int]:
+    """The processes that were HAProxy, the last one last; none before the first has begun."""
+    try:
+        return [int(line) for line in (folder / _PIDS).read_text(encoding="utf-8").split()]
+    except OSError:
+        return []
 
 
 def _is_of(pid: int, folder: Path) -> bool:
@@ -142,13 +173,6 @@ def _is_of(pid: int, folder: Path) -> bool:
         return f"{folder}/".encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 def stay_on_loopback() -> None:

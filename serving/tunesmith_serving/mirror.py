@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
@@ -20,7 +21,7 @@ from tunesmith_serving.describe import Description
 from tunesmith_serving.metrics import Metrics
 from tunesmith_serving.plain import spoken
 from tunesmith_serving.reply import Backend
-from tunesmith_serving.rollout import Tally, agree
+from tunesmith_serving.rollout import Rollout, Tally, agree
 
 UNDER_WAY = 8
 """Mirrored requests at a time, of all models together."""
@@ -64,7 +65,7 @@ class Mirror:
         """Mirrored requests that have no answer yet."""
         return len(self._under_way)
 
-    def send(self, done: Answered, other: Backend, candidate: str, tally: Tally) -> None:
+    def send(self, done: Answered, other: Backend, rollout: Rollout, tally: Tally) -> None:
         """Ask ``other`` the same, in the background; or drop it where too many are under way."""
         name, version = other.description.name, other.description.version
         if len(self._under_way) >= UNDER_WAY or self._bytes + done.size > BYTES:
@@ -74,11 +75,11 @@ class Mirror:
         tally.mirrored += 1
         self._metrics.mirrored.labels(name, version).inc()
         self._bytes += done.size
-        task = asyncio.get_running_loop().create_task(self._ask(done, other, candidate, tally))
+        task = asyncio.get_running_loop().create_task(self._ask(done, other, rollout, tally))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def _ask(self, done: Answered, other: Backend, candidate: str, tally: Tally) -> None:
+    async def _ask(self, done: Answered, other: Backend, rollout: Rollout, tally: Tally) -> None:
         about, start = other.description, time.perf_counter()
         try:
             async with asyncio.timeout(self._within):
@@ -89,9 +90,9 @@ class Mirror:
             seconds = time.perf_counter() - start
             tally.pairs += len(same)
             tally.agreed += sum(same)
-            self._metrics.paired(about.name, candidate, len(same), sum(same))
+            self._metrics.paired(about.name, rollout.candidate, len(same), sum(same))
             if self._file is not None:
-                self._file.write(_line(done, told.answers, about, seconds, same))
+                self._file.write(_line(done, told.answers, about, seconds, same) | {"rollout": rollout.id})
         except Exception as error:
             tally.failed += 1
             self._metrics.mirror_failed.labels(about.name, about.version).inc()
@@ -123,6 +124,7 @@ class PairFile:
 
     def __init__(self, path: str) -> None:
         self._handler = RotatingFileHandler(path, maxBytes=FILE, backupCount=1, encoding="utf-8", delay=True)
+        weakref.finalize(self, self._handler.close)
 
     def write(self, line: dict[str, Any]) -> None:
         """Add a line."""

@@ -192,6 +192,21 @@ def spoken(answer: Answer, labels: Sequence[str]) -> dict[str, Any]:
     return {**rest, "scores": scores}
 
 
+def heard(said: Any, labels: Sequence[str]) -> Answer:
+    """What :func:`spoken` made of an answer, as the answer again.
+
+    >>> heard({"label": "b", "score": 0.75, "scores": {"a": 0.25, "b": 0.75}}, ["a", "b"])
+    {'label': 'b', 'probabilities': [0.25, 0.75]}
+    >>> heard({"tags": ["O"], "scores": [0.5]}, ["O"])
+    {'tags': ['O'], 'scores': [0.5]}
+    """
+    scores = said.get("scores")
+    if not isinstance(scores, Mapping) or set(scores) != set(labels):
+        return dict(said)
+    rest = {name: value for name, value in said.items() if name not in ("score", "scores")}
+    return {**rest, "probabilities": [scores[label] for label in labels]}
+
+
 def kind_of(value: Any) -> str:
     """What a JSON value is, in words."""
     names = {

@@ -75,6 +75,7 @@ def planned(arguments: Sequence[str], output_dir: str = "runs") -> list[Planned]
 
 
 def _planned(text: str, overrides: Sequence[str], output_dir: str) -> Planned:
+    from tunesmith import storage
     from tunesmith.runs import Artefact, Run
     from tunesmith.tasks import load_task
 
@@ -90,7 +91,8 @@ def _planned(text: str, overrides: Sequence[str], output_dir: str) -> Planned:
     recipe = run.recipe.override(*overrides, check_paths=False) if overrides else run.recipe
     check_backend(recipe.serving)
     name = parts["name"] or str(run.manifest.get("name") or run.name)
-    return Planned(name, parts["version"] or "1", str(folder.absolute()), run.path, artefact.task, recipe.serving)
+    place = str(storage.local_path(run.path).absolute()) if storage.is_local(run.path) else run.path  # opened from anywhere
+    return Planned(name, parts["version"] or "1", str(folder.absolute()), place, artefact.task, recipe.serving)
 
 
 def listed(models: Sequence[Planned], cpus: int | None = None) -> dict[str, Any]:
@@ -110,7 +112,8 @@ def listed(models: Sequence[Planned], cpus: int | None = None) -> dict[str, Any]
 def entry(one: Planned, threads: int | None = None) -> dict[str, Any]:
     """A version in the door's list; the same is what its own application is built of."""
     settings = one.settings.model_dump()
-    return {"name": one.name, "version": one.version, "folder": one.folder, "settings": settings, "threads": threads}
+    about = {"name": one.name, "version": one.version, "folder": one.folder, "run": one.run}
+    return {**about, "settings": settings, "threads": threads}
 
 
 def check_backend(settings: ServingSection) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from tunesmith.evaluation.targets import Target
     from tunesmith_serving.answers import Outcome
-    from tunesmith_serving.target import Target
 
 
 @click.command("predict")
@@ -63,7 +63,7 @@ def command(
 
     said = _columns(columns)
     with Progress(err()) as progress, _target(run, key, output_dir, concurrency, batch_size, deadline) as target:
-        progress.phase(f"Asking {target.about.name} (version {target.about.version})")
+        progress.phase(f"Asking {target.name} (version {target.version})")
         told = lambda done, total: progress.prepared("Answering rows", done, total)  # noqa: E731
         outcome = answer(target, data, out, said, told, overwrite=overwrite)
     _tell(outcome)
@@ -81,8 +81,8 @@ def _target(run: str, key: str | None, output_dir: str, concurrency: int, batch_
             yield client
         return
     from tunesmith.evaluation.predictor import Predictor
+    from tunesmith.evaluation.targets import Here
     from tunesmith.runs import Run
-    from tunesmith_serving.target import Here
 
     opened = Run.open(run, output_dir)
     yield Here(Predictor.load(opened.local_model()), str(opened.manifest.get("name") or opened.name), opened.name)

@@ -7,7 +7,7 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tunesmith.errors import UserError
@@ -31,6 +31,8 @@ class Record:
     """Where its own Ray is joined, ``HOST:PORT``; nothing for one that a cluster runs."""
     rollouts: tuple[str, ...] = ()
     """Models of which a new version comes in."""
+    gates: dict[str, str] = field(default_factory=dict)
+    """``NAME@VERSION`` → what let it in: its gate, when, and how it came through."""
 
     @property
     def port(self) -> int:

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tunesmith.cluster.ports import LOOPBACK
 from tunesmith.errors import ClusterError, TunesmithError, UserError
 from tunesmith_serving import apps
-from tunesmith_serving.front import LOOPBACK
 from tunesmith_serving.plan import START_WITHIN, Planned, check_room, cpus_here
 from tunesmith_serving.record import Record, born, names, records, state_folder, write
 
@@ -61,6 +61,8 @@ def run(models: Sequence[Planned], *, keys: str, port: int, log_folder: Path, to
             with _record(url, here.address, models, log):
                 try:
                     apps.deploy(models, keys, port, log, cpus_here())
+                    if folder is not None:
+                        front.await_route(folder)
                     end.watch()
                     told(url)
                     _watch(url, end)

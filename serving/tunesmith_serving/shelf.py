@@ -139,7 +139,7 @@ class Shelf:
         tally.answered[done.by.version] += 1
         other = rollout.mirrors(stable, done.by.version, done.id)
         if other is not None:
-            self.mirror.send(done, versions[other].backend, rollout.candidate, tally)
+            self.mirror.send(done, versions[other].backend, rollout, tally)
 
     @contextmanager
     def _place(self, served: Served) -> Iterator[None]:

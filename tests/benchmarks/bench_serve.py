@@ -35,6 +35,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from tunesmith.cluster.ports import free_port
+
 HERE = Path(__file__).parent
 THREADS = len(os.sched_getaffinity(0))
 PNG_SIDE = 590
@@ -156,12 +158,6 @@ def answers(port: int, kind: str) -> bool:
             return True
     except OSError:
         return False
-
-
-def free_port() -> int:
-    from tunesmith_serving.front import free_port as one
-
-    return one()
 
 
 def content_type(way: str, kind: str) -> str:

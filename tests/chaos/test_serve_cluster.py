@@ -9,10 +9,13 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from click.testing import CliRunner, Result
 
 from support.runs import finished_run
+from tunesmith.cli import main
 from tunesmith.cluster.connect import connect
 from tunesmith.errors import ClusterError
+from tunesmith.evaluation.evaluate import evaluate_run
 from tunesmith_serving import record as written
 from tunesmith_serving import service
 from tunesmith_serving.keys import KeyFile
@@ -60,6 +63,33 @@ def test_a_serve_that_runs_something_else_is_left_untouched(
     assert written.records() == []
     with pytest.raises(httpx.ConnectError):
         httpx.get(record.url, timeout=5)
+
+
+def test_a_gate_decides_what_comes_to_a_cluster(ray_head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ray_head.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    run = finished_run(tmp_path, "text-classification", steps=1, evaluation={"bootstrap_samples": 100})
+    evaluate_run(run)
+    gate = tmp_path / "gate.yaml"
+
+    def serve(least: float) -> Result:
+        gate.write_text(f"rules: [{{measure: n, min: {least}}}]")
+        asked = [f"made={run.path}", "--gate", str(gate), "--on", ray_head.address]
+        return CliRunner().invoke(main, ["serve", *asked])
+
+    refused = serve(1e6)
+    assert refused.exit_code == 3, refused.output
+    assert written.records() == []
+    let_in = serve(1)
+    try:
+        assert let_in.exit_code == 0, let_in.output
+        (record,) = written.records()
+        assert record.gates["made@1"].endswith("The gate passed: 1 of 1 rules hold")
+    finally:
+        for one in written.records():
+            service.stop(one)
 
 
 def test_what_is_written_for_serve_deploy_comes_up_and_is_changed_in_place(

@@ -72,12 +72,15 @@ def project(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 @pytest.fixture
 def refused(project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
-    """Trains in this process, where it must be refused; returns the message. No run is left, and Ray is not started."""
+    """Trains in this process (or another verb), where it must be refused; returns the message.
 
-    def train(*arguments: str, with_ray: bool = False, prepared: bool = False) -> str:
+    No run is left, and Ray is not started.
+    """
+
+    def call(*arguments: str, verb: str = "train", with_ray: bool = False, prepared: bool = False) -> str:
         before = set(run_folders(project / "runs"))
         with pytest.raises(SystemExit) as ended:
-            main(["train", "recipe.yaml", *arguments])
+            main([verb, "recipe.yaml", *arguments])
         said = capsys.readouterr()
         output = said.out + said.err
         assert ended.value.code == 2, output
@@ -90,7 +93,7 @@ def refused(project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
         assert not list(cache.glob(".*.tmp"))
         return output.partition("error: ")[2]
 
-    return train
+    return call
 
 
 def run_folders(folder: Path) -> list[Path]:
@@ -356,3 +359,33 @@ def test_test_rows_that_also_stand_in_training(project: Path, refused: Refused) 
 
     assert "5 of 5 rows also stand in data.train, exactly" in said
     assert "data.leakage: move" in said
+
+
+RATE = "search.space={training.learning_rate: {loguniform: [0.0001, 0.01]}}"
+
+
+@pytest.mark.parametrize(
+    ("search", "said"),
+    [
+        (
+            "search.metric=f2_macro",
+            "search.metric: the task has no metric 'f2_macro'\n    → Did you mean 'f1_macro'? There are: loss, ",
+        ),
+        (
+            "search={objectives: [f1_macro, latency], scheduler: none}",
+            "search.objectives: the task has no metric 'latency'\n    → Did you mean 'latency_ms'? ",
+        ),
+        ("training.metric_for_best_model=acuracy", "training.metric_for_best_model: the task has no metric 'acuracy'"),
+    ],
+)
+def test_a_metric_that_no_trial_would_report(refused: Refused, search: str, said: str) -> None:
+    assert said in refused(RATE, search, verb="tune", prepared=True)
+
+
+def test_a_search_without_anything_to_search(refused: Refused) -> None:
+    assert "the recipe searches nothing\n    → Add search.space" in refused(verb="tune")
+
+
+def test_a_model_that_is_searched_and_is_not_there(project: Path, models: Path, refused: Refused) -> None:
+    said = refused(f"search.space={{model.model_name_or_path: {{choice: [{models}/base, {models}/bse]}}}}", verb="tune")
+    assert f"{models}/bse does not exist" in said

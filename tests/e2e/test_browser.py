@@ -101,3 +101,23 @@ def test_a_picture_of_the_report_is_not_blank(demo: Demo, tmp_path: Path, width:
     colours = Image.open(picture).convert("RGB").getcolors(maxcolors=1 << 24)
     assert colours is not None
     assert len(colours) > 50
+
+
+def test_samples_are_filtered_in_a_browser(demo: Demo, tmp_path: Path) -> None:
+    """All wrong ones of one class are left where both chips are chosen."""
+    page = framed(demo.run / "report.html", tmp_path, DESK)
+    left = (
+        "const left = () => [...d.querySelectorAll('.s')].filter(one => getComputedStyle(one).display != 'none').length;"
+        "b.all = left(); d.getElementById('s-w').click(); b.wrong = left(); d.getElementById('r-r3').click(); b.both = left();"
+    )
+    page.write_text(page.read_text(encoding="utf-8").replace("b.errors =", left + "b.errors ="), encoding="utf-8")
+    counted = {
+        name: int(value) for name, value in re.findall(r'data-(all|wrong|both)="(\d+)"', browse(page, tmp_path, "--dump-dom"))
+    }
+    shown = (demo.run / "report.html").read_text(encoding="utf-8")
+
+    assert counted == {
+        "all": len(re.findall(r'class="s [wg]', shown)),
+        "wrong": shown.count('class="s w'),
+        "both": shown.count('class="s w r3"'),
+    }

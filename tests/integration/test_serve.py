@@ -107,6 +107,17 @@ def test_the_client_and_the_playground_reach_it(running: Running) -> None:
     assert "script-src 'sha256-" in page.headers["content-security-policy"]
 
 
+def test_it_is_judged_and_loaded_as_any_v2_server(running: Running, tmp_path: Path) -> None:
+    environment = {**running.environment, "TUNESMITH_API_KEY": running.key}
+    run, url = running.runs["corners"], f"{running.url}/v2/models/corners"
+    command = [*COMMAND[:-1], "evaluate", url, "--like", run.path, "--out", str(tmp_path / "judged"), "--load-seconds", "2"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    suites = json.loads((tmp_path / "judged" / "metrics.json").read_text())["test"]["suites"]
+    assert suites["parity"]["measures"]["in_process/agreement"]["value"] == 1
+    assert suites["latency"]["measures"]["error_rate"]["value"] == 0
+
+
 def test_an_image_goes_as_a_file(running: Running) -> None:
     run = running.runs["corners"]
     pictures = sorted(Path(run.path).parents[1].glob("images/*.png"))[:3]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 import yaml
 
 from support.data import MemorySplit
+from tunesmith.cluster.ports import free_port
 from tunesmith.data.prepare import prepare
 from tunesmith.recipe import Recipe
 from tunesmith.tasks import load_task
@@ -64,9 +64,7 @@ def losses(result: FitResult) -> list[float]:
 
 def on_ranks(world_size: int, work: Callable[..., Any], *arguments: Any, timeout: float = TIMEOUT) -> list[Any]:
     """``work(context, *arguments)`` on ranks of a gloo group, each a process; what they return within so many seconds."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     made = torch.multiprocessing.get_context("forkserver")
     made.set_forkserver_preload(PRELOADED)
     queue = made.SimpleQueue()

@@ -16,10 +16,9 @@ from tunesmith.data.old import prepare_old
 from tunesmith.data.prepare import prepare
 from tunesmith.recipe import Recipe
 from tunesmith.tasks import load_task
-from tunesmith.tasks.base import Preprocessing
 from tunesmith.training.checkpoint import Start
 from tunesmith.training.fit import FitContext, FitData, FitSpec, fit
-from tunesmith.training.spec import OldData
+from tunesmith.training.parts import open_parts
 
 TASKS = ("text", "multi-label", "token", "vit", "detection", "ctc")
 CLASSES = ("text", "multi-label", "token", "vit")
@@ -51,8 +50,10 @@ REMEDIES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "l2_sp": ({"l2_sp": 2.0, "l2_sp_head": 0.5}, TASKS),
     "ema_decay": ({"ema_decay": 0.5}, TASKS),
     "replay": ({"replay": {"share": 0.25}}, TASKS),
+    "groups-balanced": ({}, TASKS),
+    "groups-reweigh": ({}, ("text", "vit")),
 }
-"""Of ``training:``, and the cases of :data:`support.cases.CASES` that have use of it."""
+"""Of ``training:`` (augmentation and groups: of ``data:``), and the cases of :data:`support.cases.CASES` with use of it."""
 
 STEPS, KEPT = 5, 3
 """Updates, four to an epoch, and the one after which the training is killed and resumed."""
@@ -81,6 +82,9 @@ def recipe_with(remedy: str, case: str, folder: Path) -> Recipe:
             **settings,
         },
     )
+    if remedy.startswith("groups-"):
+        write([{**row, "site": "a" if k % 5 else "b"} for k, row in enumerate(CASES[case].rows(64))], folder / "data")
+        recipe = recipe.override(f"data.groups={{columns: [site], method: {remedy.removeprefix('groups-')}}}")
     if remedy == "augment":
         recipe = recipe.override(f"data.augment={AUGMENTED[case]}")
     if remedy == "replay":
@@ -94,11 +98,7 @@ def parts(recipe: Recipe) -> tuple[FitSpec, FitData]:
     """Spec and data of the fit that a worker makes of the recipe."""
     task = load_task(recipe.task)
     prepared = prepare(recipe, task, output_dir=recipe.training.output_dir)
-    old = prepare_old(recipe, task, prepared)
-    spec = FitSpec(recipe, task, Preprocessing(prepared.state, task.load_processor(recipe)))
-    replay = old.replay.open() if old.replay is not None else None
-    retention = {name: OldData(place.open(), place.by) for name, place in old.retention.items()}
-    return spec, FitData(prepared.splits["train"], prepared.splits["validation"], replay, retention)
+    return open_parts(recipe, task, prepared, prepare_old(recipe, task, prepared))
 
 
 @dataclass(frozen=True)

@@ -64,12 +64,22 @@ class Cluster:
         return int(sum(node.total.get("GPU", 0) for node in self.nodes()))
 
 
+@dataclass(frozen=True)
+class Share:
+    """What a Ray that is started here has of this machine; None leaves it to Ray: everything, and its usual folder."""
+
+    cpus: int | None = None
+    gpus: int | None = None
+    folder: str | None = None
+    """Where its sessions lie, at most some 40 characters: sockets, whose paths are short, lie below it."""
+
+
 @contextlib.contextmanager
-def connect(on: str | None = None, *, log_file: str | None = None) -> Iterator[Cluster]:
+def connect(on: str | None = None, *, log_file: str | None = None, share: Share | None = None) -> Iterator[Cluster]:
     """Joins the Ray cluster at ``on`` (or ``RAY_ADDRESS``), or starts one on this machine where there is neither.
 
     A process that is connected already keeps its connection. Output of Ray and of its workers is appended to ``log_file``;
-    without one it is dropped (Ray's session folder still has it). A Ray started here ends with the context.
+    without one it is dropped (Ray's session folder still has it). A Ray started here ends with the context, and has ``share``.
 
     Raises:
         ClusterError: nothing answers there within 30 s, the token is refused, or Ray's or Python's version differs.
@@ -89,7 +99,8 @@ def connect(on: str | None = None, *, log_file: str | None = None) -> Iterator[C
             _own_sigterm() as take_back,
         ):
             try:
-                _start(captured) if address is None else _join(address, captured)
+                _start(captured, share or Share()) if address is None else _join(address, captured)
+                captured.take_logger()
                 take_back()
                 yield Cluster(_gcs_address(), started_here=address is None)
             finally:
@@ -131,7 +142,7 @@ def _check_same(on: str | None, present: str) -> None:
         )
 
 
-def _start(captured: Any) -> None:
+def _start(captured: Any, share: Share) -> None:
     """Starts a Ray of this machine's CPUs and GPUs that ends with this process."""
     import ray
 
@@ -139,7 +150,14 @@ def _start(captured: Any) -> None:
         try:
             # The dashboard's processes would double the start (5 s → 11 s on 2 cores) and nothing here asks it.
             with captured():
-                ray.init(address="local", include_dashboard=False, **_common(captured))
+                ray.init(
+                    address="local",
+                    num_cpus=share.cpus,
+                    num_gpus=share.gpus,
+                    include_dashboard=False,
+                    _temp_dir=share.folder,
+                    **_common(captured),
+                )
             return
         except Exception as error:  # Ray raises a bare Exception where its parts do not answer in time
             ray.shutdown()
@@ -149,7 +167,8 @@ def _start(captured: Any) -> None:
             raise ClusterError(
                 f"Ray could not start on this machine: {_first_line(error)}\n"
                 f"    → {'Try again when this machine is less busy: Ray waits for its parts for 30 s; ' * late}"
-                f"`tunesmith doctor` tells what is missing (memory, shared memory, a full or foreign {_temp_folder()}; "
+                f"`tunesmith doctor` tells what is missing (memory, shared memory, a full or foreign "
+                f"{share.folder or _temp_folder()}; "
                 f"RAY_TMPDIR moves that folder)"
             ) from error
 

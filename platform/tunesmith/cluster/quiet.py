@@ -69,6 +69,14 @@ class Capture:
 
     def __init__(self, log: LogFile | None) -> None:
         self._log = log
+        self.handler: logging.Handler = logging.NullHandler() if log is None else logging.StreamHandler(log)
+        self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def take_logger(self) -> None:
+        """Give Ray's logger its handler again: ``ray.init(configure_logging=False)`` takes all away, and Python then shows
+        warnings on the screen.
+        """
+        logging.getLogger("ray").handlers = [self.handler]
 
     @property
     def follows_workers(self) -> bool:
@@ -89,6 +97,10 @@ class Capture:
                     undo.callback(os.close, kept)
                     undo.callback(os.dup2, kept, descriptor)
                     os.dup2(file.fileno(), descriptor)
+                # Python's own for loggers without a handler, as `ray.init` leaves Ray's: it writes to whatever `sys.stderr` is,
+                # which a progress bar has led back to the screen.
+                undo.callback(setattr, logging, "lastResort", logging.lastResort)
+                logging.lastResort = self.handler
                 try:
                     yield said
                 finally:
@@ -106,20 +118,19 @@ def quiet_ray(log_file: str | None) -> Iterator[Capture]:
         log: LogFile | None = None
         if log_file is not None:
             log = stack.enter_context(contextlib.closing(LogFile(Path(log_file))))
-        stack.enter_context(_loggers(log))
+        capture = Capture(log)
+        stack.enter_context(_loggers(capture.handler))
         stack.enter_context(_workers(log))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"ray(\.|$)")
-            yield Capture(log)
+            yield capture
 
 
 @contextlib.contextmanager
-def _loggers(log: LogFile | None) -> Iterator[None]:
-    """Replaces the handlers of Ray's loggers by one that writes to ``log``."""
+def _loggers(handler: logging.Handler) -> Iterator[None]:
+    """Replaces the handlers of Ray's loggers by this one."""
     import ray  # noqa: F401  (importing it gives the loggers their own handlers)
 
-    handler: logging.Handler = logging.NullHandler() if log is None else logging.StreamHandler(log)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     names = [name for name in logging.root.manager.loggerDict if name == "ray" or name.startswith("ray.")]
     before = []
     for name in names:

@@ -53,7 +53,7 @@ def prepared_key(
     ``state`` is given where it is frozen already.
     """
     wanted = recipe.data.model_dump(
-        mode="json", exclude={"train", "validation", "test", "format", "engine", "cache_dir", "augment", "unlabelled"}
+        mode="json", exclude={"train", "validation", "test", "format", "engine", "cache_dir", "augment", "unlabelled", "groups"}
     )
     wanted["few_shot"].pop("seeds")  # each repetition has a seed of its own
     if state is None and recipe.data.known_faults:

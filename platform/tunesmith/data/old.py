@@ -107,7 +107,8 @@ def prepare_old(recipe: Recipe, task: Task, prepared: PreparedData, progress: Pr
         make = _frozen if same else _own
         retention[name] = make(recipe, task, preprocessing, source, key, progress)
         why = "rows that are trained on tell nothing of what was forgotten"
-        refuse_shared(task, key, retention[name].open(), "the training split", prepared.splits["train"], why)
+        if "train" in prepared.splits:  # else it is at other places
+            refuse_shared(task, key, retention[name].open(), "the training split", prepared.splits["train"], why)
         if found is not None:
             refuse_shared(task, key, retention[name].open(), "the replayed data", found.open(), why)
     return OldPlaces(found, retention)

@@ -14,6 +14,7 @@ from tunesmith import storage
 from tunesmith.data import hub, imagefolder
 from tunesmith.data.readers import READERS, Chunk
 from tunesmith.errors import DataError, nearest
+from tunesmith.recipe.paths import AT_SITES
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
@@ -105,7 +106,15 @@ Spec: TypeAlias = "str | Sequence[str | DomainSection] | Mapping[str, str | Sequ
 
 
 def resolve_splits(data: DataSection, base_dir: str) -> dict[str, tuple[Source, ...]]:
-    """The sources of each split that is given. A folder or Hub id under ``data.train`` may bring validation and test too."""
+    """The sources of each split that is given. A folder or Hub id under ``data.train`` may bring validation and test too.
+
+    Raises :class:`DataError` where the rows are those of a federation's sites.
+    """
+    if data.train == AT_SITES:
+        raise DataError(
+            "data.train: this recipe leaves the rows to the sites of a federation\n"
+            "    → `tunesmith federate RECIPE --superlink FOLDER` asks them; or add data.train: the rows are here."
+        )
     given = {"train": data.train, "validation": data.validation, "test": data.test}
     found: dict[str, tuple[Source, ...]] = {}
     for split, spec in given.items():

@@ -110,7 +110,7 @@ def class_logits(predictor: Predictor, split: Encoded, indices: npt.NDArray[np.i
     None where the model's logits are not one for each class and each target.
     """
     logits, targets = [], []
-    with _outputs(predictor.model) as caught:
+    with outputs(predictor.model) as caught:
         for places in predictor.batches(split.lengths[indices]):
             features = split.features(indices[places])  # type: ignore[arg-type]  # an array is as good as a sequence
             labels = predictor.task.collate(features, predictor.preprocessing).get("labels")
@@ -172,14 +172,14 @@ def _last_layers(predictor: Predictor, features: Any, logits: torch.Tensor) -> l
 
 
 def _logits(predictor: Predictor, features: Any) -> torch.Tensor:
-    with _outputs(predictor.model) as caught:
+    with outputs(predictor.model) as caught:
         predictor.forward(features)
     logits: torch.Tensor = caught[-1].logits.detach().clone()
     return logits
 
 
 @contextlib.contextmanager
-def _outputs(model: torch.nn.Module) -> Iterator[list[Any]]:
+def outputs(model: torch.nn.Module) -> Iterator[list[Any]]:
     """What the model's forward returns inside the block; only the last is kept."""
     caught: list[Any] = []
 

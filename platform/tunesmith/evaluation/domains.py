@@ -1,15 +1,21 @@
-"""The verdict by domain: every metric for the examples of each named data set, the mean over them, and the worst."""
+"""The verdict by domain: every metric for the examples of each named data set, the mean over them, the worst, and the gap.
+
+The *generalisation gap* is how much worse a metric is out of domain than in domain: the difference of the two means, in each of
+which domains weigh the same. Nothing pairs their examples, so the interval is MOVER's of independent estimates.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import pyarrow as pa
 
+from tunesmith.evaluation.decisions import turned
 from tunesmith.evaluation.results import DomainResult, Estimates
-from tunesmith.evaluation.statistics import Bootstrap, mean_of
+from tunesmith.evaluation.statistics import Bootstrap, apart, mean_of
 from tunesmith.tasks.metrics import greater_is_better
 
 Judge = Callable[[pa.Table], Bootstrap]
@@ -53,6 +59,32 @@ def worst_of(found: Mapping[str, DomainResult], metric: str) -> str | None:
         return None
     worst = min if greater_is_better(metric) else max
     return worst(defined, key=lambda name: defined[name])
+
+
+def in_domain(found: Mapping[str, DomainResult], trained_on: Collection[str] | None, chosen: Collection[str]) -> list[str]:
+    """The domains that count as in domain: the chosen ones, else those that training had rows of; none where nobody knows."""
+    known = chosen or trained_on or ()
+    return [name for name in found if name in known]
+
+
+def with_gaps(found: Mapping[str, DomainResult], inside: Collection[str]) -> tuple[dict[str, DomainResult], Estimates]:
+    """The domains, those out of domain with their gaps to the mean of those in domain, and the gap between the two means."""
+    outside = [name for name in found if name not in inside]
+    if not inside or not outside:
+        return dict(found), {}
+    near = {name: found[name] for name in inside}
+    home = over_domains(near) if len(near) > 1 else next(iter(near.values())).metrics
+    with_gap = {
+        name: dataclasses.replace(one, gap=_gap(home, one.metrics)) if name in outside else one for name, one in found.items()
+    }
+    away = {name: found[name] for name in outside}
+    return with_gap, _gap(home, over_domains(away) if len(away) > 1 else next(iter(away.values())).metrics)
+
+
+def _gap(home: Estimates, away: Estimates) -> Estimates:
+    """How much worse each metric is away, where it is defined on both sides."""
+    both = [name for name in home if name in away and math.isfinite(home[name].value) and math.isfinite(away[name].value)]
+    return {name: turned(apart(home[name], away[name]), greater_is_better(name)) for name in both}
 
 
 def _defined(one: DomainResult, metric: str) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith.errors import TunesmithError
-from tunesmith.evaluation.predictions import Progress, Records, block_indices
+from tunesmith.evaluation.predictions import BLOCK, Progress, Records, block_indices
 from tunesmith.evaluation.predictor import Predictor, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ class Here:
         self._other: tuple[Which, Predictor | None] | None = None
         self.task: Task = self._model.task
         self.preprocessing: Preprocessing = self._model.preprocessing
+
+    @property
+    def predictor(self) -> Predictor:
+        """The run's own model."""
+        return self._model
 
     @property
     def device(self) -> str:
@@ -115,6 +120,17 @@ def records_of(predictor: Predictor, split: Split, progress: Progress | None = N
             if progress:
                 progress("predict", done, len(split))
         yield block, [record for record in found if record is not None]
+
+
+def records_at(predictor: Predictor, split: Split, indices: npt.NDArray[np.int64]) -> Iterator[Record]:
+    """The records of some examples of a split, in the order of their indices."""
+    for start in range(0, len(indices), BLOCK):
+        block = indices[start : start + BLOCK]
+        found: list[Record | None] = [None] * len(block)
+        for places, records in _batches(predictor, split, block):
+            for place, record in zip(places, records, strict=True):
+                found[place] = record
+        yield from (record for record in found if record is not None)
 
 
 def _batches(predictor: Predictor, split: Split, block: npt.NDArray[np.int64], chosen: slice = slice(None)) -> Iterator[Scored]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from tunesmith.errors import DataError
+from tunesmith.evaluation.packing import Packing
 from tunesmith.runs.artefact import Artefact
 from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Answer, Batch, Example, Features, Preprocessing, State, Task
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
 
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384}
-"""Padded tokens of one forward pass. On a CPU larger batches leave the caches and are slower per token
+"""Tokens of one forward pass, with its padding. On a CPU larger padded batches leave the caches and are slower per token
 (``tests/benchmarks``); a GPU needs more to be busy."""
 
-TOKENS_BESIDE = {"cpu": 16, "cuda": 1024}
-"""What a forward pass costs beside its tokens, in tokens: whether a batch is cut where lengths differ. Reckoned; on two cores a
-BERT of 6 layers, 384 wide, took 13.6 ms a pass and 0.257 ms a token (``docs/log.md``), which would be 53."""
+TOKENS_BESIDE = {"cpu": 53, "cuda": 1024}
+"""What a forward pass costs beside its tokens, in tokens: whether a padded batch is cut where lengths differ. On two cores a
+BERT of 6 layers, 384 wide, took 13.6 ms a pass and 0.257 ms a token (``docs/log.md``): 53. On a GPU it is reckoned."""
 
 EXAMPLES_PER_BATCH = 64
 """Most examples of one forward pass; the size of a batch where all examples cost the same."""
@@ -68,6 +69,7 @@ class Predictor:
         self.preprocessing = preprocessing
         self.batch_size = batch_size
         self.dtype = dtype
+        self.packing: Packing | None = None
 
     @classmethod
     def load(cls, folder: str | Path, **options: Any) -> Predictor:
@@ -79,13 +81,21 @@ class Predictor:
         told = artefact.calibration or {}
         if told.get("temperature") and not told.get("folded"):
             model = calibrated(model, float(told["temperature"]))
-        return cls(task, model, Preprocessing(artefact.state, processor), **options)
+        return cls(task, model, Preprocessing(artefact.state, processor), **options).packed()
 
     @classmethod
     def load_base(cls, recipe: Recipe, task: Task, state: State, **options: Any) -> Predictor | None:
         """The pre-trained model as it is, or None where its own head does not answer in the terms of the state."""
         model = task.load_base(recipe, state)
-        return None if model is None else cls(task, model, Preprocessing(state, task.load_processor(recipe)), **options)
+        return (
+            None if model is None else cls(task, model, Preprocessing(state, task.load_processor(recipe)), **options).packed()
+        )
+
+    def packed(self) -> Self:
+        """This predictor, answering texts of different lengths without padding where its model can (on a CPU)."""
+        if self.task.ragged and self.device.type == "cpu":
+            self.packing = Packing.of(self.model)
+        return self
 
     def predict(self, examples: Sequence[Example | Any]) -> list[Answer]:
         """What the model says of each example, in order.
@@ -121,6 +131,8 @@ class Predictor:
     def batches(self, lengths: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int64]]:
         """The batches that these lengths make."""
         budget = TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH["cpu"])
+        if self.packing is not None:
+            return batches_by_tokens(lengths, budget, self.batch_size)
         return batches_by_length(lengths, budget if self.task.ragged else self.batch_size, self.batch_size, self.beside)
 
     @property
@@ -131,7 +143,7 @@ class Predictor:
     def forward(self, features: Sequence[Features]) -> list[Answer]:
         """One forward pass."""
         batch = to_device(self.task.collate(features, self.preprocessing), self.device)
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), self._autocast(), self.packing.on() if self.packing else nullcontext():
             return self.task.answers(self.model, batch, self.preprocessing)
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -189,6 +201,23 @@ def batches_by_length(lengths: npt.NDArray[np.int32], budget: int, most: int, be
         batches.append(ordered[begin[count] : count])
         count = int(begin[count])
     return batches[::-1]
+
+
+def batches_by_tokens(lengths: npt.NDArray[np.int32], budget: int, most: int) -> list[npt.NDArray[np.int64]]:
+    """Batches of at most ``budget`` tokens and ``most`` examples, longest first; a longer example is a batch by itself.
+
+    >>> [batch.tolist() for batch in batches_by_tokens(np.array([3, 9, 4]), budget=10, most=8)]
+    [[1], [2, 0]]
+    """
+    batches: list[list[int]] = []
+    tokens = 0
+    for index in np.argsort(-lengths, kind="stable").tolist():
+        tokens += int(lengths[index])
+        if not batches or tokens > budget or len(batches[-1]) == most:
+            batches.append([])
+            tokens = int(lengths[index])
+        batches[-1].append(index)
+    return [np.asarray(batch, np.int64) for batch in batches]
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -48,6 +48,8 @@ class DomainResult:
     metrics: Estimates
     unseen: bool = False
     """Whether the training split has no row of it."""
+    gap: Estimates = field(default_factory=dict)
+    """Of one out of domain: how much worse each metric is than the mean of those in domain; empty for those in domain."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,51 @@ class Retained:
 
 
 @dataclass(frozen=True)
+class SuiteTable:
+    """A table of a suite's section: estimates by row and column."""
+
+    title: str
+    columns: list[str]
+    """Metrics, or conditions such as severities."""
+    rows: dict[str, list[Estimate | None]]
+    """Row → an estimate for each column; None where there is none."""
+    metric: str = ""
+    """What all numbers are values of, where the columns are conditions; empty where each column is a metric."""
+    change: bool = False
+    """Whether the numbers are differences, which have a sign."""
+    note: str = ""
+    """What a reader must know of this table."""
+    marks: dict[str, str] = field(default_factory=dict)
+    """Row → a word beside its name: ``small``."""
+    folded: bool = False
+    """Whether it is folded away until it is asked for."""
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """What one suite of the test bench found."""
+
+    title: str
+    """Of its section: ``Robustness``."""
+    summary: str = ""
+    """What was found, in a sentence or two for the terminal."""
+    n: int = 0
+    """Examples that it is made from."""
+    measures: Estimates = field(default_factory=dict)
+    """What a gate can ask for, as ``SUITE/NAME``; names may have parts: ``typos/accuracy``."""
+    tables: list[SuiteTable] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
+    examples: list[dict[str, Any]] = field(default_factory=list)
+    """Samples worth a look, as plain data that the suite's section of the report knows to show. A text that begins with
+    ``data:`` is a picture, which is left out of ``metrics.json``."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader must know, in sentences."""
+    skipped: str = ""
+    """Why it was not run; empty where it was."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class ShownInput:
     """One input of an example, ready to be shown."""
 
@@ -111,6 +158,18 @@ class ShownExample:
 
 
 @dataclass(frozen=True)
+class Samples:
+    """Examples to look through, the worst first."""
+
+    shown: list[ShownExample] = field(default_factory=list)
+    """The wrong ones, the surest first, then the right ones, the least sure first."""
+    n: int = 0
+    """Of how many they are."""
+    wrong: int = 0
+    """How many of all are wrong."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A model judged on the examples of one split."""
 
@@ -133,11 +192,18 @@ class Evaluation:
     """The mean over the domains, each weighing the same however many examples it has (macro mean)."""
     worst_domain: str | None = None
     """Where the headline metric is worst; None where there are fewer than two domains."""
+    domain_gap: Estimates = field(default_factory=dict)
+    """The generalisation gap: how much worse each metric is on the mean over the domains out of domain than over those in
+    domain; empty where all domains are of one kind, or nobody knows."""
     retention: dict[str, Retained] = field(default_factory=dict)
     """Retention set → what was kept of it."""
+    suites: dict[str, SuiteResult] = field(default_factory=dict)
+    """Suite → what it found, in the order in which they ran."""
     charts: list[Chart] = field(default_factory=list)
     worst: list[ShownExample] = field(default_factory=list)
     best: list[ShownExample] = field(default_factory=list)
+    samples: Samples = field(default_factory=Samples)
+    """For the report; ``metrics.json`` has none of them, as ``predictions.parquet`` has all."""
     confidence: float = 0.95
     source: str | None = None
     """The data given with ``--data``; None for the run's own."""
@@ -148,13 +214,17 @@ class Evaluation:
     """What a reader must know before trusting the numbers."""
     folder: str = ""
     """Where its files are: the run, or a folder under its ``evaluations/``."""
+    target: str = ""
+    """The URL of the served model that answered, and its version; empty where the run's model did, in this process."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for ``metrics.json``: the split's results under the split's name, undefined numbers as None."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "samples"}
         for name in ("worst", "best"):
             values[name] = [_without_media(example) for example in values[name]]
-        about = ("run", "task", "split", "headline", "confidence", "source", "data_hash", "seconds", "warnings", "folder")
+        values["suites"] = {name: _without_pictures(one) for name, one in self.suites.items()}
+        found_by = ("run", "target", "task", "split", "headline", "confidence", "source", "data_hash")
+        about = (*found_by, "seconds", "warnings", "folder")
         top = {name: values.pop(name) for name in about}
         found: dict[str, Any] = plain({"format": FORMAT, **top, self.split: values})
         return found
@@ -176,12 +246,12 @@ class Evaluation:
                 column: {k: SliceResult(v["n"], _estimates(v["metrics"])) for k, v in found.items()}
                 for column, found in values["slices"].items()
             },
-            domains={
-                k: DomainResult(v["n"], _estimates(v["metrics"]), v["unseen"]) for k, v in values.get("domains", {}).items()
-            },
+            domains={name: _domain(one) for name, one in values.get("domains", {}).items()},
             domain_mean=_estimates(values.get("domain_mean", {})),
             worst_domain=values.get("worst_domain"),
+            domain_gap=_estimates(values.get("domain_gap", {})),
             retention={name: _retained(one) for name, one in values.get("retention", {}).items()},
+            suites={name: _suite(one) for name, one in values.get("suites", {}).items()},
             charts=[Chart(**chart) for chart in values["charts"]],
             worst=[_example(one) for one in values["worst"]],
             best=[_example(one) for one in values["best"]],
@@ -233,6 +303,19 @@ def _without_media(example: ShownExample) -> ShownExample:
     return dataclasses.replace(example, inputs=kept)
 
 
+def _without_pictures(suite: SuiteResult) -> SuiteResult:
+    def bare(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: bare(one) for key, one in value.items() if not _is_picture(one)}
+        return [bare(one) for one in value if not _is_picture(one)] if isinstance(value, list | tuple) else value
+
+    return dataclasses.replace(suite, examples=[bare(example) for example in suite.examples])
+
+
+def _is_picture(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("data:image/")
+
+
 def _estimates(stored: Mapping[str, Mapping[str, Any]]) -> Estimates:
     return {name: estimate(one) for name, one in stored.items()}
 
@@ -250,9 +333,22 @@ def _baseline(stored: Mapping[str, Any]) -> Baseline:
     )
 
 
+def _domain(stored: Mapping[str, Any]) -> DomainResult:
+    return DomainResult(stored["n"], _estimates(stored["metrics"]), stored["unseen"], _estimates(stored.get("gap", {})))
+
+
 def _retained(stored: Mapping[str, Any]) -> Retained:
     metrics = {name: _estimates(stored[name]) for name in ("before", "after", "differences")}
     return Retained(stored["by"], stored["n"], **metrics, cka=stored["cka"], skipped=stored["skipped"])
+
+
+def _suite(stored: Mapping[str, Any]) -> SuiteResult:
+    tables = []
+    for one in stored["tables"]:
+        rows = {name: [None if cell is None else estimate(cell) for cell in row] for name, row in one["rows"].items()}
+        tables.append(SuiteTable(**{**one, "rows": rows}))
+    known = {**stored, "measures": _estimates(stored["measures"]), "tables": tables}
+    return SuiteResult(**{**known, "charts": [Chart(**chart) for chart in stored["charts"]]})
 
 
 def _example(stored: Mapping[str, Any]) -> ShownExample:

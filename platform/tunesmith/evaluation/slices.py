@@ -17,14 +17,17 @@ MOST_VALUES = 20
 MISSING = "(missing)"
 
 
-def slice_columns(rows: pa.Table, names: Sequence[str]) -> dict[str, pa.Array]:
-    """The columns to slice by. Raises :class:`DataError` for one that the data lacks, with the nearest that it has."""
+def slice_columns(rows: pa.Table, names: Sequence[str], key: str = "evaluation.slices") -> dict[str, pa.Array]:
+    """The columns to slice by, as the recipe's ``key`` names them.
+
+    Raises :class:`DataError` for one that the data lacks, with the nearest that it has.
+    """
     found = {}
     for name in names:
         if name not in rows.column_names:
             near = nearest(name, rows.column_names)
             raise DataError(
-                f"evaluation.slices: the data has no column {name!r}.\n    → "
+                f"{key}: the data has no column {name!r}.\n    → "
                 + (f"Did you mean {near!r}? " if near else "")
                 + f"It has {', '.join(rows.column_names)}."
             )
@@ -39,13 +42,17 @@ def slices_of(column: pa.Array) -> tuple[dict[str, np.ndarray], int]:
     >>> {name: rows.tolist() for name, rows in slices_of(pa.array(["a", "b", "a", None]))[0].items()}
     {'a': [0, 2], '(missing)': [3], 'b': [1]}
     """
-    if _is_number(column.type) and pc.count_distinct(column).as_py() > MOST_VALUES:
-        column = _quarters(column)
-    values = np.asarray([MISSING if value is None else str(value) for value in column.to_pylist()], dtype=object)
-    names, inverse, counts = np.unique(values.astype(str), return_inverse=True, return_counts=True)
+    names, inverse, counts = np.unique(values_of(column), return_inverse=True, return_counts=True)
     order = sorted(range(len(names)), key=lambda k: (-int(counts[k]), str(names[k])))
     kept = order[:MOST_VALUES]
     return {str(names[k]): np.flatnonzero(inverse == k) for k in kept}, len(order) - len(kept)
+
+
+def values_of(column: pa.Array) -> np.ndarray:
+    """The name of the slice that each example is in, text ``[n]``: its value, or the quarter that its number is in."""
+    if _is_number(column.type) and pc.count_distinct(column).as_py() > MOST_VALUES:
+        column = _quarters(column)
+    return np.asarray([MISSING if value is None else str(value) for value in column.to_pylist()], dtype=object).astype(str)
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -11,6 +11,7 @@ from tunesmith.recipe.augment import AnyOperation
 from tunesmith.recipe.base import Section
 from tunesmith.recipe.clean import CleanSection
 from tunesmith.recipe.few_shot import FewShotSection
+from tunesmith.recipe.groups import GroupsSection
 from tunesmith.recipe.unlabelled import UnlabelledSection
 
 Source = str | Annotated[list[str], Field(min_length=1)]
@@ -89,7 +90,8 @@ class DataSection(Section):
     train: Sources
     """A file, folder, glob, URI (``s3://…``, ``gs://…``, ``hdfs://…``) or Hub id (``hf://stanfordnlp/imdb``), or a list of
     them. CSV, JSON Lines, Parquet, Arrow, or a folder of images. Relative to the recipe's file. Several data sets may have
-    names and weights: ``[{name: clinic, path: clinic.csv, weight: 2}, {name: lab, path: lab/*.parquet}]``."""
+    names and weights: ``[{name: clinic, path: clinic.csv, weight: 2}, {name: lab, path: lab/*.parquet}]``. With ``federation:``
+    it may be left out: then the rows are the sites' (``federate --superlink``)."""
 
     validation: Sources | None = None
     """Rows to choose the checkpoint by. None splits them off ``train``."""
@@ -150,6 +152,9 @@ class DataSection(Section):
 
     unlabelled: UnlabelledSection = Field(default_factory=UnlabelledSection)
     """Rows without a label, to learn from by self-training."""
+
+    groups: GroupsSection = Field(default_factory=GroupsSection)
+    """Groups that training is to treat alike."""
 
     engine: Literal["auto", "local", "ray"] = "auto"
     """Where rows are prepared: in this process, or by Ray Data over the cluster. ``auto`` is ``ray`` on a cluster of several

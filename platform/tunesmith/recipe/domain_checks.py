@@ -1,9 +1,10 @@
-"""What cannot be seen in one field of data sets with names: names that stand twice, and weights that share out nothing."""
+"""What cannot be seen in one field of data sets with names: names that stand twice or nowhere, weights that share nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from tunesmith.errors import nearest
 from tunesmith.recipe.checks import Finding
 from tunesmith.recipe.data import domains_of, weights_of
 from tunesmith.recipe.recipe import Recipe
@@ -34,4 +35,15 @@ def weights(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
         yield Finding(("data", "train", 0, "weight"), what, "remove it, or name another data set")
 
 
-CHECKS = (names, weights)
+def in_domain(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """What counts as in domain is one of the data sets with names, where there are such."""
+    splits = (recipe.data.train, recipe.data.validation, recipe.data.test)
+    known = [one.name for split in splits for one in domains_of(split)]
+    for index, name in enumerate(recipe.evaluation.in_domain if known else ()):
+        if name not in known:
+            near = nearest(name, known)
+            fix = f"did you mean {near}?" if near else f"there are {', '.join(dict.fromkeys(known))}"
+            yield Finding(("evaluation", "in_domain", index), f"no data set is called {name}", fix)
+
+
+CHECKS = (names, weights, in_domain)

@@ -146,9 +146,11 @@ def _domain(model: type[BaseModel], keys: Keys, error: ErrorDetails, values: Any
     inner = section.model_fields.get(key) if isinstance(values, dict) else None
     if inner is None:
         near = nearest(key.lower(), section.model_fields)
-        return f"a data set has no {key!r}", f"did you mean {near}?" if near else "it has " + ", ".join(section.model_fields)
+        return f"a {section.CALLED} has no {key!r}", f"did you mean {near}?" if near else "it has " + ", ".join(
+            section.model_fields
+        )
     if error["type"] == "missing":
-        return f"the data set has no {key}", f"add {key}: {_first_sentence(inner)}"
+        return f"the {section.CALLED} has no {key}", f"add {key}: {_first_sentence(inner)}"
     if error["type"] == "string_pattern_mismatch":
         fix = f"write letters, digits, dots, dashes and underscores, such as {safe_name(str(error['input']))}"
         return f"found {shown(error['input'])}, which is no name for a domain", fix

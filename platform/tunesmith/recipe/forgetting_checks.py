@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from tunesmith.recipe.checks import Finding
+from tunesmith.recipe.forgetting import ReplaySection
 from tunesmith.recipe.recipe import Recipe
 
 
@@ -18,6 +19,9 @@ def forgetting(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
         if training.fsdp and getattr(training, key):
             what = "it needs every parameter whole on each worker, and fsdp shards them"
             yield Finding(_at(f"training.{key}"), what, f"leave out training.{key} or training.fsdp", ("training.fsdp",))
+    if training.replay.data is None and training.replay.share != ReplaySection().share:
+        fix = "add training.replay.data: FILE with labelled rows of the old task, or remove it"
+        yield Finding(_at("training.replay.share"), "there is no old data to replay", fix)
     alphas = training.wise_ft if isinstance(training.wise_ft, list) else [training.wise_ft]
     if not alphas:
         yield Finding(_at("training.wise_ft"), "the list is empty", "write a share such as 0.5, or [0.25, 0.5, 0.75]")

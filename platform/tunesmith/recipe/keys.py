@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import annotated_types
@@ -31,6 +31,23 @@ def sections(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         if section is not None:
             yield prefix + name
             yield from sections(section, f"{prefix}{name}.")
+
+
+def scalars(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value in nested mappings and lists that is neither, with its dotted key; items are counted from 0.
+
+    >>> list(scalars({"data": {"augment": [{"p": 0.5}]}, "task": "ner"}))
+    [('data.augment.0.p', 0.5), ('task', 'ner')]
+    """
+    if isinstance(values, Mapping):
+        inner: Iterable[tuple[Any, Any]] = values.items()
+    elif isinstance(values, list | tuple):
+        inner = enumerate(values)
+    else:
+        yield prefix, values
+        return
+    for name, value in inner:
+        yield from scalars(value, f"{prefix}.{name}" if prefix else str(name))
 
 
 def get(values: Any, key: str) -> Any:

@@ -12,10 +12,31 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from tunesmith.errors import Mistake, RecipeError, UserError, nearest
-from tunesmith.recipe import checks, domain_checks, forgetting_checks, keys, yaml_tree
+from tunesmith.recipe import (
+    checks,
+    domain_checks,
+    federation_checks,
+    forgetting_checks,
+    group_checks,
+    keys,
+    search_checks,
+    suite_checks,
+    yaml_tree,
+)
 from tunesmith.recipe.explain import Explained, dotted, explain, safe_name, way
-from tunesmith.recipe.paths import INPUTS, absolute, absolute_model, at_hub, each_augment_model, each_place, is_uri, neighbours
+from tunesmith.recipe.paths import (
+    AT_SITES,
+    INPUTS,
+    absolute,
+    absolute_model,
+    at_hub,
+    each_augment_model,
+    each_place,
+    is_uri,
+    neighbours,
+)
 from tunesmith.recipe.recipe import Recipe
+from tunesmith.recipe.resolve import located
 from tunesmith.recipe.yaml_tree import Keys, Mark, Tree
 
 COMMAND_LINE = "command line"
@@ -56,6 +77,30 @@ def from_dict(
 
 def override(recipe: Recipe, overrides: Sequence[str], *, check_paths: bool = True) -> Recipe:
     """See :meth:`Recipe.override`. Values that were derived are derived anew."""
+    tree, kept = _rewritten(recipe)
+    apply(tree, overrides, "override")
+    return _rebuilt(recipe, tree, kept, check_paths)
+
+
+def with_values(recipe: Recipe, values: Mapping[str, Any], *, without: Sequence[str] = (), check_paths: bool = True) -> Recipe:
+    """The same recipe with other values by dotted key, and without the sections and keys ``without``.
+
+    A mapping for a section changes the keys that it names; relative inputs start from the recipe's folder, as those that are
+    written in it. Raises :class:`RecipeError` with every mistake.
+    """
+    tree, kept = _rewritten(recipe)
+    for key in without:
+        _remove(tree.values, key)
+    sections = set(keys.sections(Recipe))
+    for key, value in values.items():
+        there: dict[str, Any] = {}
+        keys.put(there, key, _plain(value))
+        _write(tree, key, keys.get(located(recipe, there), key), Tree(), "override", sections)
+    return _rebuilt(recipe, tree, kept, check_paths)
+
+
+def _rewritten(recipe: Recipe) -> tuple[Tree, dict[str, str]]:
+    """What was set in a recipe, as it would be written, and where each value came from; derived ones are left out."""
     tree = Tree()
     written = recipe.model_dump(exclude_unset=True)
     kept: dict[str, str] = {}
@@ -64,7 +109,10 @@ def override(recipe: Recipe, overrides: Sequence[str], *, check_paths: bool = Tr
         if keys.has(written, key) and (key == "name" or not origin.startswith("derived")):
             keys.put(tree.values, key, keys.get(written, key))
             kept[key] = origin
-    apply(tree, overrides, "override")
+    return tree, kept
+
+
+def _rebuilt(recipe: Recipe, tree: Tree, kept: Mapping[str, str], check_paths: bool) -> Recipe:
     changed = build(tree, file="Python", base_dir=recipe.base_dir, check_paths=check_paths)
     fresh = {key for key, origin in changed._provenance.items() if origin == "override"}
     changed._provenance.update({key: origin for key, origin in kept.items() if key not in fresh})
@@ -111,6 +159,9 @@ def build(tree: Tree, *, file: str, base_dir: str, check_paths: bool, name: tupl
     given = {key for key, _ in keys.leaves(Recipe) if keys.has(tree.values, key)}
     if name and "name" not in given:
         tree.values = {"name": name[0], **tree.values}
+    at_sites = keys.has(tree.values, "federation") and not keys.has(tree.values, "data.train")
+    if at_sites:
+        keys.put(tree.values, "data.train", AT_SITES)
     recipe, explained = _validate(tree, file)
     mistakes = [_flaw(flaw, file) for flaw in tree.flaws] + [one.mistake for one in explained]
     silenced = {key for one in explained for key in (*one.silences, _leaf(one.keys))}
@@ -120,7 +171,8 @@ def build(tree: Tree, *, file: str, base_dir: str, check_paths: bool, name: tupl
     if mistakes or recipe is None:
         raise RecipeError(sorted(mistakes, key=lambda mistake: (mistake.file != file, mistake.line or 0)))
     origins = {key: _origin(tree.mark(tuple(key.split("."))), file) for key in given}
-    recipe._provenance = {**({"name": f"derived: {name[1]}"} if name else {}), **origins}
+    derived = {"data.train": "derived: the sites have the rows"} if at_sites else {}
+    recipe._provenance = {**({"name": f"derived: {name[1]}"} if name else {}), **derived, **origins}
     return recipe
 
 
@@ -168,8 +220,9 @@ def _take_as_written(tree: Tree, errors: Sequence[Any]) -> bool:
 def _findings(
     recipe: Recipe, tree: Tree, file: str, given: set[str], silenced: set[str], check_paths: bool
 ) -> Iterator[Mistake]:
-    every = (*checks.CHECKS, *domain_checks.CHECKS, *forgetting_checks.CHECKS)
-    for check in (*every, checks.paths) if check_paths else every:
+    parts = (checks, domain_checks, group_checks, forgetting_checks, federation_checks, suite_checks, search_checks)
+    every = [check for part in parts for check in part.CHECKS]
+    for check in [*every, checks.paths, suite_checks.files, search_checks.places] if check_paths else every:
         for finding in check(recipe, given):
             drawn_from = (_leaf(finding.keys), *finding.involves)
             if not any(key == silent or key.startswith(f"{silent}.") for key in drawn_from for silent in silenced):

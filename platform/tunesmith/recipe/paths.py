@@ -23,9 +23,14 @@ INPUTS = (
     "model.processor_name_or_path",
     "training.replay.data",
     "evaluation.retention.data",
+    "evaluation.behaviour",
+    "evaluation.out_of_distribution",
 )
 """Keys whose relative paths start at the recipe's folder (on the command line: at the working directory)."""
 
+
+AT_SITES = "sites://"
+"""Stands in ``data.train`` for rows that the sites of a federation have: a recipe with ``federation:`` may leave it out."""
 
 PATH = "path"
 """The key of a named data set that holds where it is."""

@@ -11,7 +11,9 @@ from pydantic import Field, PrivateAttr
 from tunesmith.recipe.base import Section
 from tunesmith.recipe.data import DataSection
 from tunesmith.recipe.evaluation import EvaluationSection
+from tunesmith.recipe.federation import FederationSection
 from tunesmith.recipe.model import ModelSection
+from tunesmith.recipe.search import SearchSection
 from tunesmith.recipe.serving import ServingSection
 from tunesmith.recipe.training import TrainingSection
 
@@ -53,8 +55,14 @@ class Recipe(Section):
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
     """How the fine-tuned model is judged."""
 
+    federation: FederationSection = Field(default_factory=FederationSection)
+    """How several sites fine-tune it together (``tunesmith federate``)."""
+
     serving: ServingSection = Field(default_factory=ServingSection)
     """How the fine-tuned model answers when it is served."""
+
+    search: SearchSection = Field(default_factory=SearchSection)
+    """Which hyperparameters are searched, and how."""
 
     _path: str | None = PrivateAttr(default=None)
     _base_dir: str = PrivateAttr(default_factory=os.getcwd)
@@ -108,6 +116,12 @@ class Recipe(Section):
 
         return override(self, overrides, check_paths=check_paths)
 
+    def with_values(self, values: Mapping[str, Any], *, without: Sequence[str] = (), check_paths: bool = True) -> Recipe:
+        """The same recipe with other values by dotted key, and without some sections or keys (``("search",)``)."""
+        from tunesmith.recipe.load import with_values
+
+        return with_values(self, values, without=without, check_paths=check_paths)
+
     def resolved(self) -> Recipe:
         """The recipe with the derived values filled in and every local path absolute; resolving twice changes nothing."""
         from tunesmith.recipe.resolve import resolve
@@ -117,8 +131,8 @@ class Recipe(Section):
     def fingerprint(self, *keys: str) -> str:
         """16 hexadecimal digits that stand for resolved values: of sections (``"data"``) or dotted keys (``"model.revision"``).
 
-        Without keys: everything but the name and ``serving``. Where results are kept (``training.output_dir``,
-        ``data.cache_dir``) and reported (``training.report_to``) never counts.
+        Without keys: everything but the name, ``search``, ``serving`` and ``federation``. Where results are kept
+        (``training.output_dir``, ``data.cache_dir``) and reported (``training.report_to``) never counts.
         """
         from tunesmith.recipe.resolve import fingerprint
 

@@ -15,6 +15,7 @@ from tunesmith.recipe import keys, task_names, yaml_tree
 from tunesmith.recipe.hf_names import LOWER_IS_BETTER
 from tunesmith.recipe.paths import INPUTS, absolute, absolute_model, at_hub, each_augment_model, each_place, is_uri
 from tunesmith.recipe.recipe import Recipe
+from tunesmith.recipe.search_space import each_value
 
 PENDING = {
     "data.format": "depends on the data: told by the file's ending",
@@ -39,7 +40,7 @@ UNDECIDED: tuple[object, ...] = (None, "auto", -1)
 UNCOUNTED = ("training.output_dir", "training.report_to", "data.cache_dir")
 """Keys that say where results are kept or shown, and never what they are."""
 
-NOT_TRAINED = ("name", "serving")
+NOT_TRAINED = ("name", "search", "serving", "federation")
 """What changes nothing of a run's training and verdict: a run is found again, and resumed, whatever stands here."""
 
 
@@ -119,4 +120,24 @@ def fingerprint(recipe: Recipe, wanted: Sequence[str] = ()) -> str:
 
 def to_yaml(recipe: Recipe) -> str:
     """See :meth:`Recipe.to_yaml`."""
-    return yaml_tree.dump({"name": recipe.name, **located(recipe, recipe.model_dump(exclude_unset=True))})
+    values = located(recipe, recipe.model_dump(exclude_unset=True))
+    if keys.has(values, "search"):
+        values["search"] = _located_search(recipe, values["search"])
+    return yaml_tree.dump({"name": recipe.name, **values})
+
+
+def _located_search(recipe: Recipe, section: dict[str, Any]) -> dict[str, Any]:
+    """``search`` with its local paths absolute, to be kept: trials and the fingerprint have them as they are written."""
+
+    def there(key: str, value: Any) -> Any:
+        values: dict[str, Any] = {}
+        keys.put(values, key, value)
+        return keys.get(located(recipe, values), key)
+
+    if "space" in section:
+        section["space"] = each_value(section["space"], there)
+    if "trial_overrides" in section:
+        section["trial_overrides"] = {key: there(key, value) for key, value in section["trial_overrides"].items()}
+    if "warm_start" in section:
+        section["warm_start"] = [place if is_uri(place) else absolute(place, os.getcwd()) for place in section["warm_start"]]
+    return section

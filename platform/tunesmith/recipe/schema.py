@@ -23,6 +23,7 @@ def json_schema() -> dict[str, Any]:
     """
     schema = Recipe.model_json_schema()
     _tidy(schema)
+    _require_rows(schema)
     schema["properties"]["task"]["examples"] = list(task_names.TASKS)
     training = schema["$defs"]["TrainingSection"]["properties"]
     training["lr_scheduler_type"]["enum"] = list(hf_names.SCHEDULES)
@@ -33,6 +34,14 @@ def json_schema() -> dict[str, Any]:
 def render() -> str:
     """The schema as the text of a file."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _require_rows(schema: dict[str, Any]) -> None:
+    """``data.train`` must be given where there is no ``federation:``, whose sites may have the rows."""
+    schema["$defs"]["DataSection"]["required"].remove("train")
+    schema["required"].remove("data")
+    here = {"required": ["data"], "properties": {"data": {"required": ["train"]}}}
+    schema["anyOf"] = [here, {"required": ["federation"]}]
 
 
 def _tidy(node: Any) -> None:
@@ -47,5 +56,5 @@ def _tidy(node: Any) -> None:
     if isinstance(node.get("description"), str):
         node["description"] = for_people(node["description"])
     for field in node["properties"].values() if isinstance(node.get("properties"), dict) else ():
-        if field.get("type") == "array" and field["items"].get("type") == "string":
+        if field.get("type") == "array" and field.get("items", {}).get("type") == "string":
             field["anyOf"] = [{"type": field.pop("type"), "items": field["items"]}, field.pop("items")]

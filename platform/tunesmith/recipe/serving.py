@@ -23,8 +23,8 @@ class ServingSection(Section):
     """Most examples of one forward pass."""
 
     max_batch_tokens: int | None = Field(default=None, ge=1)
-    """Most padded tokens of one forward pass, for inputs that differ in length. Null is what the device is fastest with: 2,048
-    on a CPU, 16,384 on a GPU."""
+    """Most tokens of one forward pass, padding included, for inputs that differ in length. Null is what serves fastest: 512 on
+    a CPU where texts are packed without padding, else 2,048; 16,384 on a GPU."""
 
     batch_wait_ms: float = Field(default=2.0, ge=0, le=1000)
     """Longest time, in milliseconds, that a request waits for others to share its batch. Only where the batch before had

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -86,11 +86,18 @@ BATCH = 16
 
 
 def template(
-    task: str, *, data: str | None = None, model: str | None = None, schema: str | None = None, begin: Start | None = None
+    task: str,
+    *,
+    data: str | None = None,
+    model: str | None = None,
+    schema: str | None = None,
+    begin: Start | None = None,
+    chosen: Mapping[str, Any] | None = None,
 ) -> str:
     """The YAML for a task of :data:`KNOWN`. ``schema`` is the path of a JSON Schema for editors, where there is one.
 
-    ``begin`` has the values that go by model and data, with their reasons; None goes by the model's name.
+    ``begin`` has the values that go by model and data, with their reasons; None goes by the model's name. ``chosen`` are more
+    values to write out, by dotted key; their reasons stand in ``begin`` too.
 
     >>> "task: image-classification" in template("image-classification").splitlines()
     True
@@ -103,14 +110,23 @@ def template(
         "training.per_device_train_batch_size": BATCH,
         "training.learning_rate": begin.learning_rate,
         "training.num_train_epochs": begin.num_train_epochs,
+        **(chosen or {}),
     }
+    live = {*LIVE, *(chosen or {})}
     lines = [f"# yaml-language-server: $schema={schema}"] if schema else []
     lines += ["# A recipe of Tunesmith. Check it with `tunesmith validate`; `tunesmith schema` lists every key.", ""]
-    lines += _section(Recipe, "", values, facts, begin.why)
+    lines += _section(Recipe, "", values, facts, begin.why, live)
     return "\n".join(lines) + "\n"
 
 
-def _section(section: type[Any], prefix: str, values: dict[str, Any], facts: TaskFacts, why: Mapping[str, str]) -> list[str]:
+def _section(
+    section: type[Any],
+    prefix: str,
+    values: dict[str, Any],
+    facts: TaskFacts,
+    why: Mapping[str, str],
+    live: Collection[str],
+) -> list[str]:
     """The lines of the keys below a dotted prefix, indented; a section without live keys is itself a comment."""
     known = dict(keys.leaves(Recipe))
     offered = (*OFFERED, TASK_ONLY["ragged" if facts.ragged else "fixed"][0])
@@ -120,13 +136,13 @@ def _section(section: type[Any], prefix: str, values: dict[str, Any], facts: Tas
         key = prefix + name
         inner = next((inner for inner in keys.sections(Recipe) if inner == key), None)
         if inner:
-            below = _section(field.annotation, f"{key}.", values, facts, why)
-            live = any(chosen.startswith(f"{key}.") for chosen in LIVE)
+            below = _section(field.annotation, f"{key}.", values, facts, why, live)
+            has_live = any(chosen.startswith(f"{key}.") for chosen in live)
             if below:
-                lines += ([""] if not prefix else []) + [f"{indent}{'' if live else '# '}{name}:", *below]
-        elif key in LIVE or key in offered:
+                lines += ([""] if not prefix else []) + [f"{indent}{'' if has_live else '# '}{name}:", *below]
+        elif key in live or key in offered:
             value = values.get(key, _example(key, known[key].get_default(call_default_factory=True, validated_data={}), facts))
-            head = f"{indent}{'' if key in LIVE else '# '}{name}: {inline(value)}"
+            head = f"{indent}{'' if key in live else '# '}{name}: {inline(value)}"
             reason = textwrap.wrap(why.get(key, ""), WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
             lines += [*reason, *_commented(head, field.description or "", indent)]
     return lines

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from tunesmith.runs import Run
 
 
+PICTURES = tuple(f"data:image/{form};base64," for form in ("png", "webp", "jpeg"))
+"""How thumbnails begin, those of older runs too."""
+
+
 def section(run: Run, evaluation: Evaluation) -> Section | None:
     """What was changed, with samples; None where the run augments nothing."""
     operations = run.recipe_values.get("data", {}).get("augment") or []
@@ -56,6 +60,6 @@ def _card(example: Mapping[str, Any], caption: str) -> Markup:
 def _value(value: Any) -> Markup:
     if isinstance(value, list):
         return Markup("<div>{}</div>").format(" ".join(map(str, value)))
-    if str(value).startswith(("data:image/png;base64,", "data:image/jpeg;base64,")):
+    if str(value).startswith(PICTURES):
         return Markup('<img src="{}" alt="">').format(value)
     return Markup("<blockquote>{}</blockquote>").format(escape(value))

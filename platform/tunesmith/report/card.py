@@ -11,12 +11,15 @@ import yaml
 from tunesmith import storage
 from tunesmith.evaluation.results import Evaluation
 from tunesmith.report import self_training, words
+from tunesmith.report.page import stored
 from tunesmith.tasks.metrics import greater_is_better
 
 if TYPE_CHECKING:
     from tunesmith.runs import Run
 
 CARD = "README.md"
+GATE = "gate/gate.json"
+"""Where a run keeps what became of its release gate."""
 
 LISTED_CLASSES = 50
 """Labels named in the card; of more, the count is given."""
@@ -47,7 +50,7 @@ def card(run: Run, found: Evaluation, pipeline: str) -> str:
         "pipeline_tag": pipeline,
         **({"base_model": base} if _is_hub_id(base) else {}),
         "tags": ["tunesmith"],
-        "metrics": list(dict.fromkeys(_hub_name(name) for name in _listed(found))),
+        "metrics": list(dict.fromkeys(hub_name(name) for name in listed(found))),
         "model-index": [{"name": run.manifest.get("name") or run.name, "results": [_result(run, found, pipeline)]}],
     }
     sections = [
@@ -62,6 +65,7 @@ def card(run: Run, found: Evaluation, pipeline: str) -> str:
         *(["Class by class:", _classes(found)] if found.per_class else []),
         *_slices(found),
         *_domains(found),
+        *_gate(run),
         "## Training",
         _training(run),
         "## Limits",
@@ -81,13 +85,14 @@ def _is_hub_id(name: str) -> bool:
     return name.count("/") <= 1 and not name.startswith((".", "/", "~")) and "://" not in name and bool(name)
 
 
-def _listed(found: Evaluation) -> list[str]:
+def listed(found: Evaluation) -> list[str]:
     """The metrics of the card: the headline first, no weighted averages."""
     names = [name for name in found.metrics if name not in (found.headline, "loss") and not name.endswith("_weighted")]
     return [found.headline, *(name for name in names if math.isfinite(found.metrics[name].value))]
 
 
-def _hub_name(name: str) -> str:
+def hub_name(name: str) -> str:
+    """What the Hub calls a metric."""
     return _HUB_METRICS.get(name, name)
 
 
@@ -99,7 +104,7 @@ def _result(run: Run, found: Evaluation, pipeline: str) -> dict[str, Any]:
         dataset["revision"] = found.data_hash
     metrics = [
         {
-            "type": _hub_name(name),
+            "type": hub_name(name),
             "value": round(found.metrics[name].value, 6),
             "name": words.metric_title(name),
             "args": {
@@ -110,7 +115,7 @@ def _result(run: Run, found: Evaluation, pipeline: str) -> dict[str, Any]:
                 "n": found.metrics[name].n,
             },
         }
-        for name in _listed(found)
+        for name in listed(found)
     ]
     return {"task": {"type": pipeline, "name": pipeline.replace("-", " ").capitalize()}, "dataset": dataset, "metrics": metrics}
 
@@ -133,7 +138,7 @@ def _results(found: Evaluation) -> str:
     judged = {key: one for key, one in found.baselines.items() if not one.skipped}
     header = ["Metric", "Value", f"{100 * found.confidence:g} % interval", "n", *(f"Difference from {key}" for key in judged)]
     rows = []
-    for name in _listed(found):
+    for name in listed(found):
         one = found.metrics[name]
         title = words.metric_title(name) + ("" if greater_is_better(name) else " (lower is better)")
         beside = [_difference(name, b.differences.get(name)) for b in judged.values()]
@@ -183,6 +188,17 @@ def _domains(found: Evaluation) -> list[str]:
     ]
     header = ["Domain", "Examples", words.metric_title(name), f"{100 * found.confidence:g} % interval"]
     return ["By domain:", _table(header, rows)] if rows else []
+
+
+def _gate(run: Run) -> list[str]:
+    """That the model has passed a release gate, or not, and its rules; nothing where none was run."""
+    found = stored(run, GATE)
+    if not found:
+        return []
+    held = "passed" if found["passed"] else "did not pass"
+    rows = [[_inline(one["name"]), one["status"]] for one in found["outcomes"]]
+    against = f" against `{_inline(found['baseline'])}`" if found["baseline"] else ""
+    return ["## Release gate", f"It {held} on {found['date'][:10]}{against}:", _table(["Rule", "Outcome"], rows)]
 
 
 def _training(run: Run) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from tunesmith.evaluation.evaluate import BASE_MODEL
+from tunesmith.evaluation.baselines import BASE_MODEL
 from tunesmith.evaluation.results import Evaluation
+from tunesmith.evaluation.statistics import Estimate
 from tunesmith.report import plots, words
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def section(run: Run, evaluation: Evaluation) -> Section | None:
         shared=page.stored(run, "data/report.json").get("care", {}).get("domains", {}).get("shared", {}),
         judged=_judged(evaluation),
         metrics=_metrics(evaluation),
+        with_gap=bool(evaluation.domain_gap),
         with_base=base is not None and bool(base.domains),
         metric=evaluation.headline,
         split=evaluation.split,
@@ -43,7 +45,7 @@ def section(run: Run, evaluation: Evaluation) -> Section | None:
 
 
 def sentence(evaluation: Evaluation) -> str:
-    """The worst domain, the mean over all, and those that training lacked, for people; empty where there are no domains."""
+    """The worst domain, the mean over all, the gap, and those that training lacked, for people; empty without domains."""
     found, name = evaluation.domains, evaluation.headline
     unseen = [domain for domain, one in found.items() if one.unseen]
     parts = []
@@ -57,9 +59,22 @@ def sentence(evaluation: Evaluation) -> str:
         parts.append(
             f"the mean over {len(found)} domains is {words.number(name, mean.value)}" + (f" ({range_})" if range_ else "")
         )
+    if name in evaluation.domain_gap:
+        parts.append(_gap(evaluation))
     if unseen:
         parts.append(f"not in training: {', '.join(unseen)}")
     return f"Domains: {'; '.join(parts)}." if parts else ""
+
+
+def _gap(evaluation: Evaluation) -> str:
+    """``the generalisation gap is 9.1 points (3.2 to 15.0): from clinic to outside``."""
+    name, found = evaluation.headline, evaluation.domains
+    gap = evaluation.domain_gap[name]
+    outside = [domain for domain, one in found.items() if one.gap]
+    ends = words.change_interval(name, gap)
+    size = words.change(name, gap) + (f" ({ends})" if ends else "")
+    inside = ", ".join(domain for domain in found if domain not in outside)
+    return f"the generalisation gap from {inside} to {', '.join(outside)} is {size}, more being worse"
 
 
 def composition_line(composition: Mapping[str, Any]) -> str:
@@ -101,6 +116,8 @@ def _judged(found: Evaluation) -> list[dict[str, Any]]:
     for domain, one in found.domains.items():
         row: dict[str, Any] = {"name": domain, "n": one.n, "unseen": one.unseen, "sum": False}
         row |= {"worst": domain == found.worst_domain, "estimate": one.metrics.get(name)}
+        if name in one.gap:
+            row |= _gap_row(name, one.gap[name])
         beside = base.domains.get(domain) if base is not None else None
         if beside is not None and name in beside.differences:
             difference = beside.differences[name]
@@ -114,10 +131,19 @@ def _judged(found: Evaluation) -> list[dict[str, Any]]:
     for title, estimate in (("mean over the domains", found.domain_mean.get(name)), ("all examples", found.metrics.get(name))):
         if len(found.domains) > 1 and estimate is not None:
             rows.append({"name": title, "n": estimate.n, "unseen": False, "worst": False, "sum": True, "estimate": estimate})
+    if name in found.domain_gap and rows:
+        rows[-2 if len(found.domains) > 1 else -1] |= _gap_row(name, found.domain_gap[name])
     for row in rows:
         shown = row["estimate"]
         row["bar"] = plots.bar(shown) if shown is not None and 0 <= shown.value <= 1 else ""
     return rows
+
+
+def _gap_row(name: str, gap: Estimate) -> dict[str, str]:
+    """A gap as a cell: green or red where its interval lies on one side of 0."""
+    settled = math.isfinite(gap.low) and math.isfinite(gap.high) and not gap.low <= 0 <= gap.high
+    tone = ("worse" if gap.low > 0 else "better") if settled else "unclear"
+    return {"gap": words.change(name, gap), "gap_interval": words.change_interval(name, gap), "gap_tone": tone}
 
 
 def _metrics(found: Evaluation) -> list[dict[str, Any]]:
@@ -126,5 +152,6 @@ def _metrics(found: Evaluation) -> list[dict[str, Any]]:
     order = dict.fromkeys(name for name in names if name != found.headline)
     return [
         {"name": name, "values": [one.metrics.get(name) for one in found.domains.values()], "mean": found.domain_mean.get(name)}
+        | ({"gap": _gap_row(name, found.domain_gap[name])} if name in found.domain_gap else {})
         for name in order
     ]

@@ -7,25 +7,31 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from markupsafe import Markup
 
 from tunesmith import storage
-from tunesmith.evaluation.evaluate import BASE_MODEL, MAJORITY
+from tunesmith.evaluation.baselines import BASE_MODEL, IN_PROCESS, MAJORITY
 from tunesmith.evaluation.results import Evaluation
 from tunesmith.report import (
     adaptation,
     augmentation,
     care,
     domains,
+    groups,
     imbalance,
     overfitting,
     plots,
     retention,
+    samples,
+    search,
     self_training,
+    served,
+    suites,
     words,
 )
+from tunesmith.report.no_run import NoRun
 from tunesmith.report.page import Section, environment, resource, stored
 from tunesmith.report.plots import Row, Series
 from tunesmith.tasks.metrics import greater_is_better
@@ -40,9 +46,12 @@ SECTIONS = "tunesmith.report_sections"
 """Entry points ``(run, evaluation) -> Section | None`` by which wings add to the report."""
 
 PARTS = (
+    served.section,
+    search.section,
     care.section,
     domains.section,
     imbalance.section,
+    groups.section,
     augmentation.section,
     self_training.section,
     adaptation.section,
@@ -55,8 +64,12 @@ MOST_CLASSES = 200
 """Rows of the table of classes; the rest is in ``metrics.json``."""
 
 
-def write_report(run: Run, evaluation: Evaluation) -> str:
-    """Write ``report.html`` beside the evaluation's other files, and return its path or URI."""
+def write_report(run: Run | None, evaluation: Evaluation) -> str:
+    """Write ``report.html`` beside the evaluation's other files, and return its path or URI.
+
+    ``run`` is the one that was judged, or that a served model should answer like; None of a server that nobody here has made.
+    """
+    run = run if run is not None else cast("Run", NoRun(evaluation))
     place = storage.join(evaluation.folder or run.path, REPORT)
     storage.write_text(place, render(run, evaluation))
     return place
@@ -67,6 +80,7 @@ def render(run: Run, evaluation: Evaluation) -> str:
     recipe = run.recipe_values
     prepared = stored(run, "data/report.json")
     page = environment().get_template("report.html.j2")
+    sections = _sections(run, evaluation)
     return page.render(
         run=run,
         manifest=run.manifest,
@@ -84,17 +98,18 @@ def render(run: Run, evaluation: Evaluation) -> str:
         label_counts=_label_counts(prepared),
         recipe=recipe,
         settings=_flat(recipe),
-        sections=_sections(run, evaluation),
+        sections=sections,
         durations={name: words.duration(seconds) for name, seconds in run.manifest.get("durations", {}).items()},
-        style=Markup(resource("report.css")),
+        style=Markup(resource("report.css") + "".join(one.style for one in sections)),
     )
 
 
 def _hero(found: Evaluation) -> Markup:
     """The headline metric before and after."""
     name = found.headline
-    rows = [Row("Fine-tuned", found.metrics[name])]
-    for key, label, kind in ((BASE_MODEL, "Pre-trained", "base"), (MAJORITY, "Guessing", "majority")):
+    rows = [Row("Served" if found.target else "Fine-tuned", found.metrics[name])]
+    others = ((IN_PROCESS, "In process", "base"), (BASE_MODEL, "Pre-trained", "base"), (MAJORITY, "Guessing", "majority"))
+    for key, label, kind in others:
         one = found.baselines.get(key)
         if one and not one.skipped and name in one.metrics:
             rows.append(Row(label, one.metrics[name], kind))
@@ -114,8 +129,9 @@ def _facts(run: Run, found: Evaluation) -> list[tuple[str, str, str]]:
     workers = manifest.get("workers", 1)
     facts = [
         ("Task", found.task.replace("-", " "), f"{len(found.per_class)} classes" if found.per_class else ""),
-        ("Base model", base.rstrip("/").rpartition("/")[2] or base, base if "/" in base else ""),
     ]
+    if base:
+        facts.append(("Base model", base.rstrip("/").rpartition("/")[2] or base, base if "/" in base else ""))
     if rows.get("train"):
         rest = ", ".join(f"{count:,} {name}" for name, count in rows.items() if name != "train" and count)
         facts.append(("Training examples", f"{rows['train']:,}", rest))
@@ -156,7 +172,7 @@ def _metrics(found: Evaluation) -> list[dict[str, Any]]:
 
 def _compared(found: Evaluation) -> dict[str, str]:
     """The baselines that were judged, with the heading of their column."""
-    titles = {BASE_MODEL: "Pre-trained", MAJORITY: "Guessing"}
+    titles = {IN_PROCESS: "In process", BASE_MODEL: "Pre-trained", MAJORITY: "Guessing"}
     return {key: titles.get(key, key) for key, one in found.baselines.items() if not one.skipped}
 
 
@@ -186,10 +202,11 @@ def _curves(run: Run, found: Evaluation) -> list[Markup]:
         Series("validation", _points(lines["validation"], "loss")),
     ]
     names = dict.fromkeys(name for name in (best.get("metric"), found.headline) if name and name != "loss")
-    drawn = [plots.curves("Loss", loss, step)]
+    unit = "rounds" if run.manifest.get("federation") else "updates"  # a federation's history has a line for each round
+    drawn = [plots.curves("Loss", loss, step, unit)]
     for name in names:
         series = [Series("validation", _points(lines["validation"], name))]
-        drawn.append(plots.curves(f"{words.metric_title(name)} on the validation split", series, step))
+        drawn.append(plots.curves(f"{words.metric_title(name)} on the validation split", series, step, unit))
     return [one for one in drawn if one]
 
 
@@ -271,8 +288,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _sections(run: Run, found: Evaluation) -> list[Section]:
-    """The parts, then what the wings add. A wing that fails costs its own section, not the report."""
+    """The parts, a section a suite, what the wings add, then the samples. A wing that fails costs its own section only."""
     sections = [section for part in PARTS if (section := part(run, found)) is not None]
+    sections += suites.sections(found)
     for entry in sorted(entry_points(group=SECTIONS), key=lambda one: one.name):
         try:
             make: Callable[[Run, Evaluation], Section | None] = entry.load()
@@ -282,4 +300,4 @@ def _sections(run: Run, found: Evaluation) -> list[Section]:
             continue
         if section is not None:
             sections.append(section)
-    return sections
+    return [*sections, *filter(None, [samples.section(found)])]

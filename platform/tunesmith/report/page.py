@@ -25,6 +25,10 @@ class Section:
     title: str
     html: Markup
     """Its content; whoever makes it has escaped what comes from data."""
+    style: str = ""
+    """Rules of its own for the page's style sheet."""
+    anchor: str = ""
+    """Its id in the page."""
 
 
 @cache

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from tunesmith.evaluation.statistics import Estimate
 from tunesmith.report import svg
+from tunesmith.report.ticks import ticks
 from tunesmith.report.words import is_percent, number
 
 MOST_CELLS = 50
@@ -73,7 +74,7 @@ def intervals(name: str, rows: Sequence[Row], width: int = 560) -> Markup:
         return left + (value - low) / (high - low) * (width - left - right)
 
     parts = []
-    for tick in _ticks(low, high, 4):
+    for tick in ticks(low, high, 4):
         parts.append(svg.line("grid", x(tick), top, x(tick), height - 26))
         parts.append(svg.text("tick", x(tick), height - 8, _axis(name, tick), "middle"))
     for place, row in enumerate(rows):
@@ -105,8 +106,15 @@ def bar(estimate: Estimate, low: float = 0.0, high: float = 1.0) -> Markup:
     return start + Markup("").join(parts) + Markup("</svg>")
 
 
-def curves(title: str, series: Sequence[Series], best: float | None = None, width: int = 440, height: int = 270) -> Markup:
-    """Values by step; ``best`` marks the step whose checkpoint was kept."""
+def curves(
+    title: str,
+    series: Sequence[Series],
+    best: float | None = None,
+    unit: str = "updates",
+    width: int = 440,
+    height: int = 270,
+) -> Markup:
+    """Values by step, which is counted in ``unit``; ``best`` marks the step whose checkpoint was kept."""
     drawn = [Series(s.label, [p for p in s.points if math.isfinite(p[1])], s.kind, s.smooth) for s in series]
     drawn = [s for s in drawn if s.points]
     if not drawn:
@@ -123,11 +131,11 @@ def curves(title: str, series: Sequence[Series], best: float | None = None, widt
     def y(value: float) -> float:
         return floor - (value - y_low) / (y_high - y_low) * (floor - top)
 
-    parts = [svg.text("title", 0, 14, title), svg.text("tick", width - right, height - 4, "updates", "end")]
-    for tick in _ticks(y_low, y_high, 5):
+    parts = [svg.text("title", 0, 14, title), svg.text("tick", width - right, height - 4, unit, "end")]
+    for tick in ticks(y_low, y_high, 5):
         parts.append(svg.line("grid", left, y(tick), width - right, y(tick)))
         parts.append(svg.text("tick", left - 8, y(tick) + 4, _tick(tick), "end"))
-    parts += [svg.text("tick", x(tick), floor + 18, _tick(tick), "middle") for tick in _ticks(x_low, x_high, 5)]
+    parts += [svg.text("tick", x(tick), floor + 18, _tick(tick), "middle") for tick in ticks(x_low, x_high, 5)]
     if best is not None and x_low <= best <= x_high:
         late = x(best) > width * 0.7
         near = [y(value) for s in drawn for step, value in s.points if abs(x(step) - x(best)) < width / 8]
@@ -282,10 +290,10 @@ def trade_off(
         return side - bottom - (value - y_low) / (y_high - y_low) * (side - bottom - top)
 
     parts = [svg.text("title", 0, 14, upwards), svg.text("tick", side - right, side - 4, f"{across} →", "end")]
-    for tick in _ticks(y_low, y_high, 5):
+    for tick in ticks(y_low, y_high, 5):
         parts.append(svg.line("grid", left, y(tick), side - right, y(tick)))
         parts.append(svg.text("tick", left - 8, y(tick) + 4, _tick(tick), "end"))
-    parts += [svg.text("tick", x(tick), side - bottom + 18, _tick(tick), "middle") for tick in _ticks(x_low, x_high, 4)]
+    parts += [svg.text("tick", x(tick), side - bottom + 18, _tick(tick), "middle") for tick in ticks(x_low, x_high, 4)]
     parts.append(svg.polyline("curve own", [(x(one), y(other)) for one, other, _ in drawn]))
     for one, other, step in drawn:
         big = step == kept
@@ -314,10 +322,10 @@ def choices(across: str, upwards: str, name: str, given: Sequence[Choice], width
 
     parts = [svg.text("title", 0, 14, upwards), svg.text("tick", width - right, height - 4, f"{across} →", "end")]
     drawn.sort(key=lambda one: one.kind == "majority")  # the others are labelled first
-    for tick in _ticks(y_low, y_high, 6):
+    for tick in ticks(y_low, y_high, 6):
         parts.append(svg.line("grid", left, y(tick), width - right, y(tick)))
         parts.append(svg.text("tick", left - 8, y(tick) + 4, _axis(name, tick), "end"))
-    parts += [svg.text("tick", x(tick), height - bottom + 18, _axis(name, tick), "middle") for tick in _ticks(x_low, x_high, 6)]
+    parts += [svg.text("tick", x(tick), height - bottom + 18, _axis(name, tick), "middle") for tick in ticks(x_low, x_high, 6)]
     places = [(x(one.across.value), y(one.upwards.value)) for one in drawn]
     for family in dict.fromkeys(one.family for one in drawn if one.family):
         line = [place for one, place in zip(drawn, places, strict=True) if one.family == family]
@@ -403,15 +411,6 @@ def _running_mean(points: Sequence[tuple[float, float]], reach: int) -> list[tup
     ys = [y for _, y in points]
     windows = (ys[max(k - reach, 0) : k + reach + 1] for k in range(len(ys)))
     return [(x, sum(w) / len(w)) for (x, _), w in zip(points, windows, strict=True)]
-
-
-def _ticks(low: float, high: float, count: int) -> list[float]:
-    """Round numbers between two ends, about ``count`` of them."""
-    raw = (high - low) / max(count, 1)
-    power = 10 ** math.floor(math.log10(raw))
-    step = next((m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw), raw)
-    first = math.ceil(low / step - 1e-9)
-    return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from tunesmith.evaluation.evaluate import BASE_MODEL, MAJORITY
+from tunesmith.evaluation.baselines import BASE_MODEL, MAJORITY
 from tunesmith.evaluation.results import Baseline, Evaluation
 from tunesmith.evaluation.statistics import Estimate
 from tunesmith.tasks.metrics import greater_is_better
@@ -25,12 +25,31 @@ _TITLES = {
     "log_loss": "Log loss",
     "brier": "Brier score",
     "ece": "Calibration error (ECE)",
+    "ece_equal_mass": "ECE, equal mass",
+    "ece_classwise": "ECE, classwise",
+    "msp_auroc": "AUROC, probability",
+    "msp_fpr95": "FPR at 95\u202f% TPR, probability",
+    "energy_auroc": "AUROC, energy",
+    "energy_fpr95": "FPR at 95\u202f% TPR, energy",
     "mcc": "Matthews correlation",
     "hamming_loss": "Hamming loss",
     "loss": "Loss",
+    "equalized_odds_difference": "Odds difference",
+    "equalized_odds_ratio": "Odds, smallest ratio",
+    "demographic_parity_difference": "Parity difference",
+    "demographic_parity_ratio": "Parity ratio",
+    "accuracy_difference": "Accuracy difference",
+    "attack_auc": "AUC of the attack",
+    "attack_tpr": "Found at 1\u202f% false positives",
+    "attack_advantage": "Advantage",
 }
 _AVERAGES = ("macro", "micro", "weighted", "samples")
 _PERCENT = ("accuracy", "balanced_accuracy", "token_accuracy", "precision", "recall", "f1", "hamming_loss", "ece")
+_RATES = (
+    "selection_rate", "true_positive_rate", "false_positive_rate", "failure_rate", "ece_equal_mass", "ece_classwise",
+    "overconfidence", "share_of_examples", "mean_probability", "accuracy_elsewhere", "accuracy_gap", "msp_fpr95",
+    "energy_fpr95", "attack_tpr", "overlap", "exact_overlap", "near_overlap", "agreement",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,7 +87,7 @@ def is_percent(name: str) -> bool:
     """Whether the metric is written as a percentage."""
     name = name.partition("/")[0]
     base, _, average = name.rpartition("_")
-    return name in _PERCENT or (average in _AVERAGES and base in _PERCENT)
+    return name in _PERCENT or name in _RATES or (average in _AVERAGES and base in _PERCENT)
 
 
 def number(name: str, value: float | None, unit: bool = True) -> str:
@@ -95,9 +114,12 @@ def change(name: str, estimate: Estimate) -> str:
     """A difference with its sign: ``+77.2 points``, ``−3.711``."""
     if not math.isfinite(estimate.value):
         return "–"
-    sign = "−" if estimate.value < 0 else "+"
-    size = abs(estimate.value)
-    return f"{sign}{100 * size:.1f} points" if is_percent(name) else f"{sign}{size:.3f}"
+    return ("−" if estimate.value < 0 else "+") + size(name, estimate.value)
+
+
+def size(name: str, difference: float) -> str:
+    """How large a difference is: ``4.7 points``, ``0.180``."""
+    return f"{100 * abs(difference):.1f} points" if is_percent(name) else f"{abs(difference):.3f}"
 
 
 def change_interval(name: str, estimate: Estimate) -> str:

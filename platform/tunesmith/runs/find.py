@@ -74,11 +74,29 @@ def find_resumable(recipe: Recipe) -> Run | None:
     for run in find_runs(resolved.training.output_dir):
         if run.manifest.get("name") != resolved.name or run.manifest.get("recipe_fingerprint") != fingerprint:
             continue
+        if run.manifest.get("search"):  # `tunesmith tune` goes on with it
+            continue
         if run.status == "done":
             return None
         if run.status != "running":
             return run
     return None
+
+
+def find_search(recipe: Recipe) -> Run | None:
+    """The newest unfinished search of exactly this recipe in its ``training.output_dir`` that no living process writes."""
+    resolved = recipe.resolved()
+    fingerprint = search_fingerprint(resolved)
+    for run in find_runs(resolved.training.output_dir):
+        told = run.manifest.get("search") or {}
+        if run.manifest.get("name") == resolved.name and told.get("fingerprint") == fingerprint:
+            return run if run.status in ("interrupted", "failed") else None
+    return None
+
+
+def search_fingerprint(recipe: Recipe) -> str:
+    """What stands for a search: its section, and all that its trials rest on."""
+    return f"{recipe.fingerprint()}-{recipe.fingerprint('search')}"
 
 
 def value_of(run: Run, key: str) -> Any:

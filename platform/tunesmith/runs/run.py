@@ -184,6 +184,15 @@ class Run:
             + "\n    → Name another folder, use the run's own recipe.yaml, or add --force to start this run over."
         )
 
+    def adopt(self, recipe: Recipe) -> None:
+        """Take over another recipe: the one that won a search, which this run is from now on a run of."""
+        resolved = recipe.resolved()
+        storage.write_text(self.file(RECIPE), resolved.to_yaml())
+        seeds = {"training": resolved.training.seed}
+        self.update(recipe_fingerprint=resolved.fingerprint(), seeds=seeds, workers=resolved.training.num_workers)
+        self.__dict__.pop("recipe", None)
+        self.__dict__.pop("recipe_values", None)
+
     def start_over(self, recipe: Recipe, command: Sequence[str]) -> None:
         """Empty the folder and begin in it with another recipe (``--force``); the run stays locked, as after :meth:`create`.
 

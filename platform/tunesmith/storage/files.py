@@ -112,13 +112,16 @@ def expand(pattern: str | os.PathLike[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def writing(uri: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A binary file to write to; it appears at ``uri`` when the block ends well, and not at all when it raises."""
+def writing(uri: str | os.PathLike[str], flush: bool = True) -> Iterator[IO[bytes]]:
+    """A binary file to write to; it appears at ``uri`` when the block ends well, and not at all when it raises.
+
+    Without ``flush`` it survives the death of this process, and perhaps not a power cut.
+    """
     with explaining(uri):
         if is_local(uri):
             target = local_path(uri)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with _renamed(target) as stream:
+            with _renamed(target, flush) as stream:
                 yield stream
             return
         with tempfile.TemporaryFile() as spool:
@@ -127,9 +130,12 @@ def writing(uri: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             _send(uri, spool)
 
 
-def write_bytes(uri: str | os.PathLike[str], data: bytes) -> None:
-    """Put a file in place, whole or not at all; folders are made. Raises :class:`UserError` where that is not allowed."""
-    with writing(uri) as stream:
+def write_bytes(uri: str | os.PathLike[str], data: bytes, flush: bool = True) -> None:
+    """Put a file in place, whole or not at all; folders are made. Raises :class:`UserError` where that is not allowed.
+
+    ``flush`` as in :func:`writing`.
+    """
+    with writing(uri, flush) as stream:
         stream.write(data)
 
 
@@ -300,19 +306,21 @@ def _glob_regex(pattern: str) -> str:
 
 
 @contextlib.contextmanager
-def _renamed(target: Path) -> Iterator[IO[bytes]]:
+def _renamed(target: Path, flush: bool = True) -> Iterator[IO[bytes]]:
     """A temporary file beside ``target`` that is flushed to the disk and takes its name at the end."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            if flush:
+                os.fsync(stream.fileno())
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(target.parent)
+    if flush:
+        _sync_folder(target.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -38,7 +38,21 @@ __all__ = [
 ]
 
 LOWER_IS_BETTER = frozenset(
-    {"loss", "log_loss", "brier", "ece", "hamming_loss", "wer", "cer", "mae", "mse", "rmse", "perplexity"}
+    {
+        "loss",
+        "log_loss",
+        "brier",
+        "ece",
+        "ece_equal_mass",
+        "ece_classwise",
+        "hamming_loss",
+        "wer",
+        "cer",
+        "mae",
+        "mse",
+        "rmse",
+        "perplexity",
+    }
 )
 """Names of the metrics of which less is better; of every other metric more is."""
 
@@ -71,7 +85,7 @@ def limits(name: str) -> tuple[float, float]:
 
 _SHARES = frozenset({"accuracy", "balanced_accuracy", "token_accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc"})
 _AVERAGES = frozenset({"macro", "micro", "weighted", "samples"})
-_MOST = {"ece": 1.0, "hamming_loss": 1.0, "brier": 2.0}
+_MOST = {"ece": 1.0, "ece_equal_mass": 1.0, "ece_classwise": 1.0, "hamming_loss": 1.0, "brier": 2.0}
 
 
 def _base(name: str) -> str:

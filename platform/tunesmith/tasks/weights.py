@@ -65,6 +65,22 @@ def class_weights(training: TrainingSection, state: State) -> Array | None:
     return np.asarray(weights * given.sum() / total, dtype=np.float64)
 
 
+def reweighing(groups: npt.ArrayLike, classes: npt.ArrayLike) -> Array:
+    """The weight ``P(group) P(class) / P(group, class)`` of each example ``[n]``, from codes ``[n]`` of its group and class.
+
+    Weighed so, class and group are independent of one another (Kamiran and Calders 2012, doi:10.1007/s10115-011-0463-8,
+    section 4.2); shares are those among the examples. The mean is 1 where every group has every class, and else below.
+
+    >>> reweighing([0, 0, 0, 1], [0, 0, 1, 1]).round(3).tolist()
+    [0.75, 0.75, 1.5, 0.5]
+    """
+    g, y = np.asarray(groups, dtype=np.int64), np.asarray(classes, dtype=np.int64)
+    table = np.zeros((int(g.max(initial=0)) + 1, int(y.max(initial=0)) + 1))
+    np.add.at(table, (g, y), 1.0)
+    alike = np.outer(table.sum(1), table.sum(0)) / max(len(g), 1)
+    return np.asarray(alike[g, y] / table[g, y], dtype=np.float64)
+
+
 def _as_given(weights: Mapping[str, float], labels: Sequence[str]) -> Array:
     """The recipe's own weights in the order of the labels, 1 for those that it does not name."""
     for name in weights:

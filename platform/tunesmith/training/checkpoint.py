@@ -38,19 +38,6 @@ Mode = Literal["exact", "weights", "perturbed"]
 RAW = "weights.pt"
 
 
-@dataclass(frozen=True)
-class Start:
-    """Where training begins."""
-
-    checkpoint: Path | None = None
-    """A folder in this module's layout."""
-    tensors: dict[str, torch.Tensor] | None = None
-    """Parameters by name (a federated round)."""
-    mode: Mode = "exact"
-    """``exact`` goes on as if nothing had happened; ``weights`` takes the parameters and starts afresh; ``perturbed`` keeps
-    the optimizer's moments and the place, under the new recipe's hyperparameters (population-based training)."""
-
-
 @dataclass
 class Place:
     """How far training has come: all that the loop must know to go on."""
@@ -75,6 +62,21 @@ class Place:
     """Sum of the training losses since the last evaluation, over all ranks."""
     window_units: float = 0.0
     """Units of loss in it."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where training begins."""
+
+    checkpoint: Path | None = None
+    """A folder in this module's layout."""
+    tensors: dict[str, torch.Tensor] | None = None
+    """Parameters by name (a federated round)."""
+    place: Place | None = None
+    """How far training has come, where it begins from ``tensors`` (the rounds that lie behind)."""
+    mode: Mode = "exact"
+    """``exact`` goes on as if nothing had happened; ``weights`` takes the parameters and starts afresh; ``perturbed`` keeps
+    the optimizer's moments and the place, under the new recipe's hyperparameters (population-based training)."""
 
 
 def save(
@@ -162,12 +164,19 @@ def load_progress(
     return place
 
 
-def seed_update(seed: int, step: int, rank: int) -> None:
-    """Seed every generator for one update of one rank: dropout and masks depend on nothing that came before."""
+def seed_update(seed: int, step: int, rank: int, device: torch.device) -> None:
+    """Seed every generator for one update of one rank: dropout and masks depend on nothing that came before.
+
+    On the CPU its generator alone: ``torch.manual_seed`` also leaves word for devices that nobody uses yet, and writes down the
+    whole stack each time.
+    """
     drawn = int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
     random.seed(drawn)
     np.random.seed(drawn)  # noqa: NPY002 (models in Transformers draw from the global generator)
-    torch.manual_seed(drawn)
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(drawn)
+    else:
+        torch.manual_seed(drawn)
 
 
 def _optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> Any:

@@ -36,7 +36,7 @@ class Composition:
 def compose(spec: FitSpec, data: FitData) -> Composition:
     """The composition that the recipe asks for. Raises :class:`DataError` where old data of no rows is to be replayed."""
     new, old, settings = data.train, data.replay, spec.recipe.training
-    sampler = make_sampler(spec, new, data.domains)
+    sampler = make_sampler(spec, new, data.domains, data.groups)
     if old is None:
         return Composition(new, len(new), sampler.units, sampler.draw)
     if not len(old):

@@ -10,6 +10,7 @@ labelled word) weighs the same in an update of many short examples as in one of 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tempfile
 import time
@@ -33,6 +34,7 @@ from tunesmith.training.averaging import Average
 from tunesmith.training.batch_plan import Draws, with_copies
 from tunesmith.training.composition import compose
 from tunesmith.training.feature_cache import cached
+from tunesmith.training.groups import example_weights, weighed, with_weights
 from tunesmith.training.l2_sp import make_l2_sp
 from tunesmith.training.loader import prefetch
 from tunesmith.training.memory import explaining_memory
@@ -55,7 +57,7 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
     """
     context = context or FitContext()
     settings = spec.recipe.training
-    composition = compose(spec, data)
+    composition, weights = compose(spec, data), example_weights(spec, data.train, data.groups)
     total, per_epoch = count_updates(spec, composition.size, context)
     planner = context.planner or make_planner(spec, composition, context)
     trainee = _build(spec, data, context, total, per_epoch, composition.units / per_epoch)
@@ -81,13 +83,13 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
         tell_retained(trainee.watch.before, place, 0.0, tell)
     trainee.model.train()
     trained, train, data = cached(spec, composition.examples, data, trainee, context, tell)
-    make = batch_maker(trained, train)
+    make = with_weights(batch_maker(trained, train), weights)
     tally, begun, seen = Tally(), time.perf_counter(), 0
     stop = place.stopped_early
     while place.step < last and not stop:
         updates = with_copies(planner(place.epoch))[place.update : place.update + last - place.step]
         for batches in _batches(updates, context.rank, place.epoch, make):
-            checkpoint.seed_update(settings.seed, place.step, context.rank)
+            checkpoint.seed_update(settings.seed, place.step, context.rank, trainee.accelerator.device)
             trainee.model = trainee.freezing.advance(trainee.model, trainee.accelerator, place.step)
             norm = train_step(trained, trainee, batches, context, tally)
             place.step, place.update = place.step + 1, place.update + 1
@@ -118,10 +120,11 @@ def train_step(spec: FitSpec, trainee: Trainee, batches: list[Batch], context: F
     Ranks exchange gradients in the last micro-batch's backward pass only. DDP averages over ranks, hence ``world_size``.
     """
     model, accelerator, settings = trainee.model, trainee.accelerator, spec.recipe.training
-    for index, batch in enumerate(batches):
+    for index, whole in enumerate(batches):
         last = index == len(batches) - 1
+        batch, criterion = weighed(whole, trainee.criterion)
         with nullcontext() if last else accelerator.no_sync(model), explaining_memory(spec, trainee, batch):
-            loss, units = spec.task.loss(model, to_device(batch, accelerator.device), trainee.criterion)
+            loss, units = spec.task.loss(model, to_device(batch, accelerator.device), criterion)
             scaled = loss * (context.world_size / trainee.units_per_update)
             for term in (context.objective, trainee.penalty) if last else ():
                 scaled = scaled + term(model) if term is not None else scaled
@@ -151,7 +154,7 @@ def _build(spec: FitSpec, data: FitData, context: FitContext, total: int, per_ep
     settings = spec.recipe.training
     torch.manual_seed(settings.seed)
     accelerator = make_accelerator(settings)
-    build = functools.partial(spec.task.build_model, spec.recipe, spec.preprocessing.state)
+    build = context.build or functools.partial(spec.task.build_model, spec.recipe, spec.preprocessing.state)
     model = build()
     model.to(accelerator.device)
     penalty = make_l2_sp(spec, model)
@@ -173,8 +176,8 @@ def _build(spec: FitSpec, data: FitData, context: FitContext, total: int, per_ep
     freezing.begin()  # after the optimizer, which has what will be unfrozen from the start
     model, prepared = accelerator.prepare(model, optimizer)
     collective.leave_buffers(model)
-    steps = context.schedule_steps or total
-    schedule = make_schedule(optimizer, settings, steps, context.schedule_offset, more_is_better=more_is_better(spec))
+    behind = context.start.place.step if context.start.place is not None else 0
+    schedule = make_schedule(optimizer, settings, total, behind, more_is_better=more_is_better(spec))
     criterion = make_criterion(spec.recipe, spec.preprocessing.state, accelerator.device)
     return Trainee(
         accelerator, model, prepared, schedule, units_per_update, criterion, freezing, adapters, penalty, average, watch
@@ -185,7 +188,7 @@ def _restore(spec: FitSpec, context: FitContext, trainee: Trainee) -> checkpoint
     """The place to begin at; the weights are in the model already."""
     start = context.start
     if start.checkpoint is None or start.mode == "weights":
-        return checkpoint.Place()
+        return dataclasses.replace(start.place) if start.place is not None else checkpoint.Place()
     place = checkpoint.load_progress(
         start.checkpoint, trainee.model, trainee.optimizer, trainee.schedule, trainee.accelerator, start.mode
     )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunesmith import storage
 from tunesmith.errors import TrainingFailed
-from tunesmith.training.mailbox import Stopped, open_mailbox
+from tunesmith.training.controlled import Controlled, introducing, what_failed
+from tunesmith.training.mailbox import open_mailbox
 from tunesmith.training.worker import WorkerConfig, train_worker
 
 if TYPE_CHECKING:
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
 
 POLL = 0.2
 """Seconds between two looks into the mailbox."""
-
-STOP_TIMEOUT = 10.0
-"""Seconds for each step of ending Ray Train early."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ def launch(
         run_config=RunConfig(
             name="checkpoints",
             storage_path=storage.absolute(run.path),
-            callbacks=[_introducing(mailbox)],
+            callbacks=[introducing(mailbox)],
             failure_config=FailureConfig(max_failures=settings.max_failures),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=settings.save_total_limit, checkpoint_score_attribute="score", checkpoint_score_order="max"
@@ -103,90 +99,26 @@ def _follow(trainer: Any, mailbox: Any, on_event: Callable[[Event], None], log: 
     """Run the trainer beside this thread, which hands on events meanwhile and can be interrupted."""
     import ray
 
-    outcome: dict[str, Any] = {}
-
-    def work() -> None:
-        try:
-            outcome["result"] = trainer.fit()
-        except BaseException as error:  # raised again below, in the caller's thread
-            outcome["error"] = error
-
-    # Not in the main thread: there Ray takes over Ctrl-C, and a run could not be left in order.
-    thread = threading.Thread(target=work, name="ray-train", daemon=True)
-    thread.start()
+    training = Controlled(trainer, mailbox)
     ending = False
     try:
         while not ending:
-            thread.join(POLL)
-            ending = not thread.is_alive()
+            ending = not training.running(POLL)
             events, failure = ray.get(mailbox.take.remote())
             for event in events:
                 on_event(event)
             if failure is not None:
                 raise failure  # at once: Ray Train is about to restart the workers, which will find nothing to do
     except BaseException:
-        _end(mailbox, thread)
+        training.end()
         raise
     ray.kill(mailbox)
-    if "error" in outcome:
+    if training.error is not None:
         raise TrainingFailed(
-            f"{_what_failed(outcome['error'])}\n"
+            f"training failed: {what_failed(training.error)}\n"
             f"    → The workers' words are in {log}. The same command goes on from the last checkpoint"
-        ) from outcome["error"]
-    return outcome["result"]
-
-
-def _introducing(mailbox: Any) -> Any:
-    """A callback by which Ray Train's controller leaves its handle in the mailbox: ``fit`` gives it to nobody."""
-    from ray.train.v2._internal.execution.callback import ControllerCallback
-
-    class Introducing(ControllerCallback):
-        def after_controller_start(self, train_run_context: Any) -> None:
-            import ray
-
-            ray.get(mailbox.introduce.remote(ray.get_runtime_context().current_actor))
-
-    return Introducing()
-
-
-def _end(mailbox: Any, thread: threading.Thread) -> None:
-    """Stop the workers, as Ray Train does at Ctrl-C, and wait until its thread has noticed.
-
-    The workers would live on where Ray was there before, and train on behind the user's back. And no thread may wait for Ray
-    when the connection is closed.
-    """
-    import ray
-
-    answers = True
-    try:
-        ray.get(mailbox.fail.remote(Stopped()), timeout=STOP_TIMEOUT)
-        controller = ray.get(mailbox.controller.remote(), timeout=STOP_TIMEOUT)
-        if controller is not None:
-            with contextlib.suppress(ray.exceptions.RayError):
-                ray.get(controller.abort.remote(), timeout=STOP_TIMEOUT)
-    except ray.exceptions.RayError:
-        answers = False
-    thread.join(STOP_TIMEOUT)
-    if answers:  # else Ray has gone first (SIGTERM to the whole group), and what asks it waits for a minute
-        ray.kill(mailbox)
-
-
-def _what_failed(error: BaseException) -> str:
-    """The innermost reason of a failed training, in a few lines."""
-    failures = getattr(error, "worker_failures", None) or {}
-    reasons = {str(rank): _last_line(reason) for rank, reason in failures.items()}
-    # Ranks that only lost another one say so (gloo, NCCL); what happened to that one is what matters.
-    reasons = {rank: reason for rank, reason in reasons.items() if "by peer" not in reason} or reasons
-    if reasons:
-        return "training failed: " + "; ".join(f"worker {rank}: {reason}" for rank, reason in sorted(reasons.items()))
-    return f"training failed: {_last_line(error)}"
-
-
-def _last_line(error: Any) -> str:
-    if "worker process has died" in str(error):  # Ray tells at length of every way in which a process may end
-        return "its process died: it was killed, ran out of memory, or crashed"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+        ) from training.error
+    return training.result
 
 
 def _chosen(result: Any, recipe: Recipe, run: Run) -> Trained:

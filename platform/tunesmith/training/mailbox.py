@@ -14,13 +14,36 @@ if TYPE_CHECKING:
 NAMESPACE = "tunesmith"
 
 
-class Mailbox:
+class Ending:
+    """What an actor beside the driver remembers of how training ends."""
+
+    def __init__(self) -> None:
+        self._failure: BaseException | None = None
+        self._controller: Any = None
+
+    def fail(self, error: BaseException) -> None:
+        """End training for good; the first reason is kept."""
+        self._failure = self._failure or error
+
+    def ended(self) -> bool:
+        """Whether it has ended for good."""
+        return self._failure is not None
+
+    def introduce(self, controller: Any) -> None:
+        """Keep the handle of Ray Train's controller, by which training can be ended at once."""
+        self._controller = controller
+
+    def controller(self) -> Any:
+        """That handle; None before there is one."""
+        return self._controller
+
+
+class Mailbox(Ending):
     """The actor's class. Its methods run one at a time."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._events: list[Event] = []
-        self._failure: BaseException | None = None
-        self._controller: Any = None
 
     def put(self, event: Event) -> bool:
         """Add an event; returns whether the sender may go on."""
@@ -31,22 +54,6 @@ class Mailbox:
         """The events since the last call, and the error that ended training, if one did."""
         events, self._events = self._events, []
         return events, self._failure
-
-    def fail(self, error: BaseException) -> None:
-        """End training for good; the first reason is kept."""
-        self._failure = self._failure or error
-
-    def introduce(self, controller: Any) -> None:
-        """Keep the handle of Ray Train's controller, by which training can be ended at once."""
-        self._controller = controller
-
-    def controller(self) -> Any:
-        """That handle; None before there is one."""
-        return self._controller
-
-    def ended(self) -> bool:
-        """Whether it has ended for good."""
-        return self._failure is not None
 
 
 class Stopped(Exception):
@@ -80,14 +87,14 @@ class Sender:
             raise Stopped
 
 
-def open_mailbox(name: str) -> Any:
-    """A mailbox on the driver's own node, found by ``name``; it ends with the driver."""
+def open_mailbox(name: str, kind: type[Ending] = Mailbox, *arguments: Any) -> Any:
+    """A mailbox of that kind on the driver's own node, found by ``name``; it ends with the driver."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"name": name, "namespace": NAMESPACE, "num_cpus": 0, "scheduling_strategy": here}
-    return ray.remote(Mailbox).options(**options).remote()
+    return ray.remote(kind).options(**options).remote(*arguments)
 
 
 def find_mailbox(name: str) -> Any:

@@ -6,14 +6,18 @@ task that cannot do that (:class:`tunesmith.tasks.base.Outlines`) the model is c
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from tunesmith.data.old import prepare_old
 from tunesmith.data.unlabelled import prepare_unlabelled
+from tunesmith.evaluation.slices import slice_columns
+from tunesmith.evaluation.suites.run import check_suites
 from tunesmith.tasks.base import Outlines, Preprocessing
 from tunesmith.tasks.losses import check_criterion
 from tunesmith.training.adaptation import adapt
 from tunesmith.training.composition import epoch_size
+from tunesmith.training.groups import check_groups, groups_of
 from tunesmith.training.parameters import layer_groups
 from tunesmith.training.sampling import check_sampling
 from tunesmith.training.self_training import check_apart
@@ -33,17 +37,29 @@ def check_training(recipe: Recipe, task: Task, prepared: PreparedData, old: OldP
     """Refuse what the workers would refuse.
 
     Raises:
-        DataError: weights, sampling or replay that these rows cannot have; too few rows for the workers.
+        DataError: weights, groups, sampling or replay that these rows cannot have; too few rows for the workers.
         UserError: a schedule of unfreezing that is longer than the training.
         ModelError: layers that cannot be grouped, a head that cannot be told, no module to adapt.
     """
     check_criterion(recipe, prepared.state)
+    _check_verdict(recipe, task, prepared)
     train = prepared.splits["train"]
     check_sampling(recipe, task, train, prepared.state, train.domains)
+    check_groups(recipe, task, train, prepared.state, groups_of(recipe, train))
     spec = FitSpec(recipe, task, Preprocessing(prepared.state))
     data = FitData(train, replay=old.replay.open() if old.replay is not None else None)
     context = FitContext(world_size=recipe.training.num_workers)
     check_model(spec, *count_updates(spec, epoch_size(data, recipe.training.replay.share), context))
+
+
+def _check_verdict(recipe: Recipe, task: Task, prepared: PreparedData) -> None:
+    """Refuse slices and suites that the split to be judged cannot have: after the training would be late."""
+    judged = next((prepared.splits[name] for name in ("test", "validation") if len(prepared.splits.get(name, ()))), None)
+    if judged is None:
+        return
+    settings = recipe.evaluation
+    slice_columns(judged.rows(), settings.slices)
+    check_suites(judged, task, prepared.state, settings, (recipe.base_dir, os.getcwd()))
 
 
 def check_prepared(recipe: Recipe, task: Task, prepared: PreparedData, tell: Progress | None = None) -> None:

@@ -12,6 +12,9 @@ each of them and brings the others along; examples that show none are one class 
 Where named data sets (domains) have weights, each is drawn by its share of them, to within one draw (largest remainders), and
 its examples take turns alike. With ``balanced`` the domain's share comes first, and within it each of its classes is drawn
 equally often. Without weights domains do not matter: every example is drawn once.
+
+``data.groups.method: balanced`` draws each group equally often in the same way, and with ``training.sampling: balanced`` each
+class in each group, as far as there are any; within a domain's share where domains have weights.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
     from tunesmith.recipe import Recipe
     from tunesmith.tasks.base import State, Task
-    from tunesmith.training.spec import Examples, FitSpec
+    from tunesmith.training.spec import Examples, FitSpec, Groups
 
 AT_ONCE = 4096
 """Examples looked at together when their classes are read."""
@@ -87,21 +90,23 @@ class Balanced:
         return np.concatenate(drawn)
 
 
-def make_sampler(spec: FitSpec, train: Examples, domains: Domains | None = None) -> Sampler:
-    """The sampler that the recipe asks for; ``domains`` are those of the examples.
+def make_sampler(spec: FitSpec, train: Examples, domains: Domains | None = None, groups: Groups | None = None) -> Sampler:
+    """The sampler that the recipe asks for; ``domains`` and ``groups`` are those of the examples.
 
     Raises :class:`UserError` where the task has no classes to draw by, :class:`DataError` where a domain has nothing to draw.
     """
     weights, even = weights_of(spec.recipe.data.train), spec.recipe.training.sampling != "none"
-    if weights is None and not even:
+    of_groups = groups if spec.recipe.data.groups.method == "balanced" else None
+    if weights is None and not even and of_groups is None:
         return EveryExample(len(train), float(train.counts.sum()))
     check_sampling(spec.recipe, spec.task, train, spec.preprocessing.state, domains)
-    groups = _members(spec, train) if even else [np.arange(len(train), dtype=np.int64)]
-    members: tuple[tuple[Indices, ...], ...] = (tuple(groups),)
+    parts = _members(spec, train) if even else [np.arange(len(train), dtype=np.int64)]
+    parts = parts if of_groups is None else _by_group(parts, of_groups)
+    members: tuple[tuple[Indices, ...], ...] = (tuple(parts),)
     draws: tuple[int, ...] = (len(train),)
     if weights is not None:
         assert domains is not None
-        members, draws = _by_domain(groups, domains), tuple(domain_quotas(len(train), weights).values())
+        members, draws = _by_domain(parts, domains), tuple(domain_quotas(len(train), weights).values())
     units = sum(n * float(np.mean([train.counts[one].mean() for one in some])) for n, some in zip(draws, members, strict=True))
     return Balanced(members, draws, units, spec.recipe.training.seed)
 
@@ -157,6 +162,12 @@ def _by_domain(groups: list[Indices], domains: Domains) -> tuple[tuple[Indices, 
     """The examples of each group, domain by domain."""
     codes = range(len(domains.names))
     return tuple(tuple(some for one in groups if len(some := one[domains.codes[one] == code])) for code in codes)
+
+
+def _by_group(parts: list[Indices], groups: Groups) -> list[Indices]:
+    """Each of the parts by group; those without any example are left out."""
+    codes = range(len(groups.names))
+    return [some for code in codes for one in parts if len(some := one[groups.codes[one] == code])]
 
 
 def _turns(draws: int, groups: int, place: int) -> int:

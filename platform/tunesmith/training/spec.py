@@ -71,6 +71,19 @@ class OldData:
 
 
 @dataclass(frozen=True)
+class Groups:
+    """The group of each training example (``data.groups``)."""
+
+    names: tuple[str, ...]
+    codes: npt.NDArray[np.int64]
+    """``[n]``, into ``names``."""
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Groups:
+        """The groups of these rows."""
+        return Groups(self.names, self.codes[rows])
+
+
+@dataclass(frozen=True)
 class FitData:
     """What it is trained and validated on."""
 
@@ -82,6 +95,8 @@ class FitData:
     """What the model knew before, watched at each evaluation."""
     domains: Domains | None = None
     """The named data set of each example of ``train``, which weights draw by."""
+    groups: Groups | None = None
+    """The group of each example of ``train``, which ``data.groups`` draws or weighs by."""
 
 
 @dataclass
@@ -90,13 +105,13 @@ class FitContext:
 
     rank: int = 0
     world_size: int = 1
+    batches_of: int | None = None
+    """Workers whose batches make an update; None: as many as there are ranks. At 1 the ranks share what one would train on."""
     start: checkpoint.Start = field(default_factory=checkpoint.Start)
     steps: int | None = None
     """Stop after so many updates (a federated round); the schedule still spans the whole of training."""
-    schedule_steps: int | None = None
-    """Updates that the schedule spans, where that is not this call's own number."""
-    schedule_offset: int = 0
-    """Updates of the schedule that lie behind (earlier federated rounds)."""
+    build: Callable[[], torch.nn.Module] | None = None
+    """Makes the model that the task would build, from what is in memory already (a site that trains round after round)."""
     objective: Callable[[torch.nn.Module], torch.Tensor] | None = None
     """A term added to each update's loss (FedProx, L2-SP)."""
     gradient: Callable[[torch.nn.Module], None] | None = None

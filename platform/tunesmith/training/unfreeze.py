@@ -59,7 +59,7 @@ def stages(groups: Sequence[LayerGroup], settings: UnfreezeSection, steps: int, 
     joins = math.ceil(steps / every) - 1
     more = f"training.unfreeze.groups_at_once={math.ceil((len(groups) - 1) / joins)} or " if joins > 0 else ""
     longest = (steps - 1) / (len(found) - 1)
-    shorter = f"every_epochs={math.floor(1000 * longest / per_epoch) / 1000:g}"
+    shorter = f"every_epochs={_rounded_down(longest / per_epoch):g}"
     if settings.every_steps:
         shorter = f"every_steps={max(1, int(longest))}"
     raise UserError(
@@ -68,6 +68,16 @@ def stages(groups: Sequence[LayerGroup], settings: UnfreezeSection, steps: int, 
         f"are {steps} steps\n"
         f"    → Write {more}training.unfreeze.{shorter}, or train longer"
     )
+
+
+def _rounded_down(value: float) -> float:
+    """At most two digits that count, so that people would write it.
+
+    >>> _rounded_down(0.8571), _rounded_down(0.0123), _rounded_down(12.34)
+    (0.85, 0.012, 12.0)
+    """
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return round(math.floor(value / unit + 1e-9) * unit, 12)
 
 
 class Freezing:

@@ -23,10 +23,11 @@ def count_updates(spec: FitSpec, examples: int, context: FitContext) -> tuple[in
         parts = context.world_size * settings.gradient_accumulation_steps
         if examples < parts:
             steps = settings.gradient_accumulation_steps
+            fewer = "training.num_workers" if context.batches_of is None else "the number of workers"
             raise DataError(
                 f"{examples} training examples cannot fill {context.world_size} workers × {steps} accumulation "
                 f"step{'s' * (steps != 1)}: an update needs {parts} at least\n"
-                f"    → Lower training.num_workers{' or training.gradient_accumulation_steps' * (steps > 1)}"
+                f"    → Lower {fewer}{' or training.gradient_accumulation_steps' * (steps > 1)}"
             )
         per_epoch = updates_per_epoch(examples, _plan_settings(spec, context), parts)
     total = settings.max_steps if settings.max_steps > 0 else math.ceil(settings.num_train_epochs * per_epoch)
@@ -48,6 +49,7 @@ def make_planner(spec: FitSpec, composition: Composition, context: FitContext) -
 
 def _plan_settings(spec: FitSpec, context: FitContext) -> PlanSettings:
     settings = spec.recipe.training
-    per_update = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * context.world_size
+    workers = context.batches_of or context.world_size
+    per_update = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * workers
     by_tokens = settings.batching == "tokens" or (settings.batching == "auto" and spec.task.ragged)
     return PlanSettings(per_update, by_tokens)

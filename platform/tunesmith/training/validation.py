@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,11 @@ def validate(spec: FitSpec, model: torch.nn.Module, split: Examples, context: Fi
     All examples weigh the same and the loss is the plain log loss, whatever ``training.loss``, ``class_weights`` and
     ``sampling`` say: the numbers can be compared between recipes.
     """
+    return dict(spec.task.aggregate(answered(spec, model, split, context), spec.preprocessing.state))
+
+
+def answered(spec: FitSpec, model: torch.nn.Module, split: Examples, context: FitContext) -> pa.Table:
+    """The record of each example of a split, in order, the same on every rank."""
     predictor = predictor_for(spec, model)
     state = spec.preprocessing.state
     mine = predictor.batches(split.lengths)[context.rank :: context.world_size]
@@ -46,7 +51,7 @@ def validate(spec: FitSpec, model: torch.nn.Module, split: Examples, context: Fi
         ]
     model.train()
     rows = sorted(collective.gather(rows), key=lambda row: row[0])
-    return dict(spec.task.aggregate(pa.Table.from_pylist([record for _, record in rows]), state))
+    return pa.Table.from_pylist([record for _, record in rows])
 
 
 def judge(
@@ -128,14 +133,20 @@ def choosing_value(spec: FitSpec, metrics: Mapping[str, float]) -> float:
     """The value of the metric that chooses the checkpoint. Raises :class:`UserError` where the task has no such metric."""
     name = choosing_metric(spec)
     if name not in metrics:
-        near = nearest(name, metrics)
-        shown = ", ".join(key for key in metrics if "/" not in key)
-        raise UserError(
-            f"training.metric_for_best_model: the task has no metric {name!r}\n    → "
-            + (f"Did you mean {near!r}? " if near else "")
-            + f"There are: {shown}"
-        )
+        raise UserError(missing_metric("training.metric_for_best_model", name, metrics))
     return float(metrics[name])
+
+
+def missing_metric(key: str, name: str, metrics: Collection[str]) -> str:
+    """That the task has no metric of this name, which stands at ``key`` of the recipe, and which it has.
+
+    >>> print(missing_metric("search.metric", "acuracy", ["loss", "accuracy", "f1/cat"]))
+    search.metric: the task has no metric 'acuracy'
+        → Did you mean 'accuracy'? There are: loss, accuracy
+    """
+    near = nearest(name, metrics)
+    shown = ", ".join(one for one in metrics if "/" not in one)
+    return f"{key}: the task has no metric {name!r}\n    → {f'Did you mean {near!r}? ' if near else ''}There are: {shown}"
 
 
 def score(spec: FitSpec, metrics: Mapping[str, float], excess: float = 0.0) -> float:

@@ -65,30 +65,18 @@ def _train(told: WorkerConfig, mailbox: Any) -> None:
     import ray.train
 
     from tunesmith.data import PreparedData
-    from tunesmith.data.old import OldPlaces
     from tunesmith.tasks import load_task
-    from tunesmith.tasks.base import Preprocessing
     from tunesmith.training.acceleration import use_cores
     from tunesmith.training.checkpoint import Start
-    from tunesmith.training.fit import FitContext, FitData, FitSpec, fit
+    from tunesmith.training.fit import FitContext, fit
     from tunesmith.training.mailbox import Sender
-    from tunesmith.training.spec import OldData
+    from tunesmith.training.parts import open_parts
 
     send = Sender(mailbox)
     where = ray.train.get_context()
     use_cores(where.get_local_world_size(), told.cpus)
     task = load_task(told.recipe.task)
-    prepared = PreparedData.open(told.data)
-    spec = FitSpec(told.recipe, task, Preprocessing(prepared.state, task.load_processor(told.recipe)))
-    validation = prepared.splits.get("validation")
-    old = told.old or OldPlaces()
-    data = FitData(
-        prepared.splits["train"],
-        validation if validation is not None and len(validation) else None,
-        replay=old.replay.open() if old.replay is not None else None,
-        retention={name: OldData(place.open(), place.by) for name, place in old.retention.items()},
-        domains=prepared.splits["train"].domains,
-    )
+    spec, data = open_parts(told.recipe, task, PreparedData.open(told.data), told.old)
     # What was imported so far never becomes garbage; without this every collection walks all of torch.
     gc.collect()
     gc.freeze()

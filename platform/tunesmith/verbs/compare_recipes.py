@@ -272,11 +272,16 @@ def _over_rows(run: Run, reference: Run) -> tuple[Estimates, Estimates]:
 
     What was kept of old data has no interval for its difference: its rows are not those of the test.
     """
-    from tunesmith.evaluation.evaluate import judgement
+    from tunesmith.evaluation.pairing import aligned
+    from tunesmith.evaluation.sides import open_side
     from tunesmith.evaluation.statistics import Estimate, difference
 
     settings = reference.recipe.evaluation
-    one, other = judgement(run, settings), judgement(reference, settings)
+    sides = open_side(run.path), open_side(reference.path)
+    one, other = (
+        side.judged(records, settings.bootstrap_samples, settings.seed)
+        for side, records in zip(sides, aligned(*sides), strict=True)
+    )
     mine, theirs = _found(run), _found(reference)
     more: Estimates = {}
     for name in (name for name in mine if name in theirs):

@@ -1,15 +1,27 @@
-"""Judge a run's model: metrics with intervals, beside its baselines."""
+"""Judge a run's model, or a served one: metrics with intervals, beside its baselines."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
 from tunesmith.errors import UserError
+from tunesmith.evaluation.openai_url import refuse_openai
+from tunesmith.verbs.evaluate_url import (
+    SCHEMES,
+    ServedFiles,
+    evaluate_url,
+    print_served,
+    refuse_served,
+    served_options,
+    wanted,
+)
+from tunesmith.verbs.evaluation_settings import settings_of
 from tunesmith.verbs.options import on_option
 
 if TYPE_CHECKING:
@@ -19,8 +31,10 @@ if TYPE_CHECKING:
     from tunesmith.cluster.judges import Spread
     from tunesmith.data.prepared import PreparedData
     from tunesmith.evaluation.results import Evaluation
+    from tunesmith.recipe.evaluation import EvaluationSection
     from tunesmith.runs import Run
     from tunesmith.training.progress import Progress
+    from tunesmith.training.spec import Event
 
 COLOURS = {"better": "green", "worse": "red", "unclear": "yellow", "alone": "cyan"}
 MOST_SHOWN = 8
@@ -28,7 +42,7 @@ MOST_SHOWN = 8
 
 
 @click.command("evaluate")
-@click.argument("run")
+@click.argument("run", metavar="RUN|URL")
 @click.option(
     "--data",
     metavar="[NAME=]PLACE",
@@ -42,17 +56,46 @@ MOST_SHOWN = 8
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Spread it over N Ray workers; with --on 1 if not said."
 )
+@click.option(
+    "--suite", "suites", multiple=True, metavar="NAME", help="Also run this suite of the test bench; several times for several."
+)
+@click.argument("overrides", nargs=-1, metavar="[evaluation.KEY=VALUE]…")
+@served_options()
 @on_option
-def command(run: str, data: tuple[str, ...], split: str | None, output_dir: str, workers: int | None, on: str | None) -> None:
-    """Judge the model of RUN: a run's folder, URI, name, or `latest`.
+def command(
+    run: str,
+    data: tuple[str, ...],
+    split: str | None,
+    output_dir: str,
+    workers: int | None,
+    suites: tuple[str, ...],
+    overrides: tuple[str, ...],
+    on: str | None,
+    **served: Any,
+) -> None:
+    """Judge the model of RUN, a run's folder, URI, name, or `latest`; or of a URL, http://HOST:PORT/v2/models/NAME.
 
     Without options the run's own verdict is made again; other data or another split goes to a folder under evaluations/.
+    Keys of the recipe's evaluation section can be given as KEY=VALUE: evaluation.fairness.groups=region.
+
+    A served model needs --like RUN, or --data and what it does not tell itself: --task, or a --target file. The same command
+    again goes on where it was stopped.
     """
     from tunesmith.runs import Run
     from tunesmith.verbs.console import out
 
+    refuse_openai(run)
+    if run.startswith(SCHEMES):
+        _refuse_elsewhere(on, workers)
+        told = wanted(
+            run, data=parse_data(data), split=split, suites=suites, overrides=overrides, output_dir=output_dir, **served
+        )
+        print_served(evaluate_url(told), out())
+        return
+    refuse_served(served)
     opened = Run.open(run, output_dir)
-    evaluation = evaluate(opened, data=parse_data(data), split=split, on=on, workers=workers)
+    settings = settings_of(opened.recipe, suites, overrides)
+    evaluation = evaluate(opened, data=parse_data(data), split=split, settings=settings, on=on, workers=workers)
     print_verdict(evaluation, opened, out())
 
 
@@ -91,24 +134,34 @@ def evaluate(
     data: str | Mapping[str, str] | None = None,
     split: str | None = None,
     prepared: PreparedData | None = None,
+    settings: EvaluationSection | None = None,
     on: str | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    **served: Unpack[ServedFiles],
 ) -> Evaluation:
-    """Judge the run, and write the report and (for the run's own verdict) the model card. The end of ``train`` too.
+    """Judge a run or a served model, and write the report and (for a run's own verdict) the model card. ``train`` ends so too.
 
     Args:
-        run: a finished run, or its folder or URI.
+        run: a finished run, or its folder or URI; or the URL of a served model, ``http://HOST:PORT/v2/models/NAME``.
         data: other labelled data: a path, glob, URI or Hub id, relative to the working directory.
         split: ``test``, ``validation`` or ``train`` of the run's own data.
         prepared: the run's prepared data, where it is open already.
+        settings: how it is judged and which suites are run; as the run's recipe says where not given.
         on: the Ray cluster that judges, ``HOST:PORT``; None is this process, or with ``workers`` a Ray started here.
         workers: spread the examples over so many workers; the numbers are those of one.
         progress: where progress is shown; its own view if not given.
+        served: of a URL: ``like``, ``key``, ``out`` and the others of :class:`tunesmith.verbs.evaluate_url.ServedFiles`.
 
     Raises:
         UserError: something that the user can mend.
     """
+    if isinstance(run, str):
+        refuse_openai(run)
+    if isinstance(run, str) and run.startswith(SCHEMES):
+        _refuse_elsewhere(on, workers)
+        return evaluate_url(wanted(run, data=data, split=split, settings=settings, **served), progress=progress)
+    refuse_served(served)
     from tunesmith.evaluation.evaluate import evaluate_run
     from tunesmith.report.card import write_card
     from tunesmith.report.html import write_report
@@ -122,11 +175,50 @@ def evaluate(
         progress = progress or stack.enter_context(View(err()))
         judges = stack.enter_context(_judges(run, on, workers or 1, progress)) if on or workers else None
         progress.phase("Judging the model")
-        found = evaluate_run(run, data=data, split=split, prepared=prepared, judges=judges, progress=progress.prepared)
+        found = evaluate_run(
+            run,
+            data=data,
+            split=split,
+            prepared=prepared,
+            judges=judges,
+            settings=settings,
+            ready=partial(train_shadows, run, settings or run.recipe.evaluation, prepared, progress),
+            progress=progress.prepared,
+        )
     write_report(run, found)
     if found.folder == run.file(""):
         write_card(run, found, load_task(found.task).pipeline)
     return found
+
+
+def train_shadows(run: Run, settings: EvaluationSection, prepared: PreparedData | None, progress: Progress) -> None:
+    """The shadow models that the suite ``privacy`` asks for, where the run has not got them and its data is there."""
+    from tunesmith.recipe.suite_names import asked
+
+    wanted = settings.privacy.shadow_models
+    if not wanted or "privacy" not in asked(settings):
+        return
+    from tunesmith.evaluation.suites.training_rows import data_of_training
+    from tunesmith.tasks import load_task
+    from tunesmith.training import shadows
+
+    task = load_task(run.recipe.task)
+    data = data_of_training(run, task, prepared)
+    if isinstance(data, str):
+        return  # the suite says so
+
+    def steps(event: Event) -> None:
+        """How far it is; what validation says of a shadow model interests nobody."""
+        if event["kind"] in ("start", "step"):
+            progress.handle(event)
+
+    if shadows.train_shadows(run, task, data, wanted, settings.seed, phase=progress.phase, event=steps):
+        progress.phase("Judging the model")
+
+
+def _refuse_elsewhere(on: str | None, workers: int | None) -> None:
+    if on or workers:
+        raise UserError("a served model is asked from here\n    → Leave --on and --workers out.")
 
 
 @contextmanager
@@ -146,6 +238,7 @@ def print_verdict(evaluation: Evaluation, run: Run, console: Console) -> None:
 
     from tunesmith import storage
     from tunesmith.report import retention
+    from tunesmith.report import suites as suite_words
     from tunesmith.report.html import REPORT
     from tunesmith.report.words import verdict
 
@@ -154,9 +247,11 @@ def print_verdict(evaluation: Evaluation, run: Run, console: Console) -> None:
     console.print(f"[bold {COLOURS[said.tone]}]{escape(said.sentence)}[/]")
     console.print(escape(said.detail))
     console.print()
-    console.print(_table(evaluation))
+    console.print(verdict_table(evaluation))
     for text in craft_notes(evaluation, run):
         console.print(escape(text))
+    for title, text in suite_words.lines(evaluation):
+        console.print(f"[bold]{escape(title)}:[/] {escape(text)}")
     for text in (*filter(None, [retention.ceiling(run)]), *evaluation.warnings):
         console.print(f"[yellow]note:[/] {escape(text)}")
     for one in evaluation.baselines.values():
@@ -187,20 +282,22 @@ def craft_notes(evaluation: Evaluation, run: Run) -> list[str]:
     return said
 
 
-def _table(evaluation: Evaluation) -> Table:
+def verdict_table(evaluation: Evaluation) -> Table:
+    """The metrics beside the baselines."""
     from rich import box
     from rich.table import Table
 
-    from tunesmith.evaluation.evaluate import BASE_MODEL, MAJORITY
+    from tunesmith.evaluation.baselines import BASE_MODEL, IN_PROCESS, MAJORITY
     from tunesmith.report import words
 
     judged = {key: one for key, one in evaluation.baselines.items() if not one.skipped}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(f"{evaluation.split}, n = {evaluation.n:,}")
-    table.add_column("fine-tuned", justify="right", style="bold")
+    table.add_column("served" if evaluation.target else "fine-tuned", justify="right", style="bold")
     table.add_column(f"{100 * evaluation.confidence:g} % interval")
+    titles = {BASE_MODEL: "pre-trained", MAJORITY: "guessing", IN_PROCESS: "in process"}
     for key in judged:
-        table.add_column({BASE_MODEL: "pre-trained", MAJORITY: "guessing"}.get(key, key), justify="right")
+        table.add_column(titles.get(key, key), justify="right")
         table.add_column("difference")
     for name in _shown(evaluation):
         one = evaluation.metrics[name]

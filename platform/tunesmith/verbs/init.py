@@ -29,7 +29,6 @@ def command(task: str, out: Path, data: str | None, model: str | None, force: bo
     """
     from tunesmith.errors import UserError
     from tunesmith.recipe import task_names
-    from tunesmith.recipe.schema import FILE_NAME
     from tunesmith.recipe.starting import start
     from tunesmith.recipe.template import BATCH, template
     from tunesmith.verbs.schema import write
@@ -42,11 +41,11 @@ def command(task: str, out: Path, data: str | None, model: str | None, force: bo
     if out.exists() and not force:
         raise UserError(f"{out} exists: name another file with --out, or replace it with --force")
     folder = out.parent.absolute()
-    schema = FILE_NAME if (folder / FILE_NAME).is_file() else None
+    schema = schema_beside(folder)
     chosen = model or task_names.KNOWN[task].model
     counted = _counted(data)
-    begin = start(chosen, _config(chosen), counted, BATCH)
-    seen = {"data": _seen_from(folder, data), "model": _seen_from(folder, model)}
+    begin = start(chosen, config_of(chosen), counted, BATCH)
+    seen: dict[str, Any] = {"data": seen_from(folder, data), "model": seen_from(folder, model)}
     write(out, template(task, **seen, schema=schema, begin=begin))
     of = f" for {counted}" if counted else ""
     click.echo(
@@ -55,7 +54,14 @@ def command(task: str, out: Path, data: str | None, model: str | None, force: bo
     click.echo(f"edit {'the rest' if data else 'data.train and the rest'}, then `tunesmith validate {out}`")
 
 
-def _seen_from(folder: Path, name: str | None) -> str | None:
+def schema_beside(folder: Path) -> str | None:
+    """The name of the JSON Schema in a recipe's folder, where there is one."""
+    from tunesmith.recipe.schema import FILE_NAME
+
+    return FILE_NAME if (folder / FILE_NAME).is_file() else None
+
+
+def seen_from(folder: Path, name: str | None) -> str | None:
     """A local path as the recipe's folder sees it; a URI, a Hub id or an absolute path stays."""
     from tunesmith.recipe.paths import clearly_local, is_uri
 
@@ -64,7 +70,7 @@ def _seen_from(folder: Path, name: str | None) -> str | None:
     return os.path.relpath(name, folder) if clearly_local(name) or os.path.exists(name) else name
 
 
-def _config(model: str) -> dict[str, Any] | None:
+def config_of(model: str) -> dict[str, Any] | None:
     """What the model's ``config.json`` says, from its folder or the Hub's cache on this machine; None where it is not here."""
     from tunesmith.recipe.paths import is_uri
 

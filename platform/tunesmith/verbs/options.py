@@ -10,6 +10,8 @@ from typing import ParamSpec, TypeVar
 
 import click
 
+from tunesmith.errors import UserError
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -29,6 +31,24 @@ def on_option(function: Callable[P, R]) -> Callable[P, R]:
         on = kwargs.get("on") or os.environ.get("RAY_ADDRESS") or None
         dispatch(str(on) if on else None)
         return function(*args, **(kwargs | {"on": on}))  # type: ignore[arg-type]
+
+    return verb
+
+
+def run_options(function: Callable[P, R]) -> Callable[P, R]:
+    """Adds ``--run DIR``, ``--force`` and ``--new`` to a verb that makes a run, which gets ``folder``, ``force`` and ``new``.
+
+    Raises :class:`UserError` for ``--force`` without a run that could be started over.
+    """
+
+    @click.option("--run", "folder", metavar="DIR", help="The run's folder: a new one, or one to go on with.")
+    @click.option("--force", is_flag=True, help="Start --run DIR over, also where it belongs to another recipe.")
+    @click.option("--new", is_flag=True, help="Begin anew even where a run of this recipe is unfinished.")
+    @functools.wraps(function)
+    def verb(*args: P.args, **kwargs: P.kwargs) -> R:
+        if kwargs.get("force") and kwargs.get("folder") is None:
+            raise UserError("--force goes with --run DIR, the run to start over")
+        return function(*args, **kwargs)
 
     return verb
 

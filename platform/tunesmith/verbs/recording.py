@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 if TYPE_CHECKING:
     from tunesmith.data import PreparedData
+    from tunesmith.data.old import OldPlaces
     from tunesmith.recipe import Recipe
     from tunesmith.runs import Run
     from tunesmith.tasks.base import Task
@@ -126,6 +127,16 @@ def record_data(run: Run, prepared: PreparedData, unlabelled: PreparedData | Non
         storage.write_bytes(run.file("data/quarantine-unlabelled.jsonl"), unlabelled.quarantine.read_bytes())
 
 
+def record_prepared(recipe: Recipe, task: Task, run: Run, prepared: PreparedData, old: OldPlaces) -> None:
+    """What a training rests on goes into the run's record, and what of it is worth a line is said."""
+    record_data(run, prepared)
+    run.update(old_data=old.to_json())
+    say_care(prepared)
+    record_domains(recipe, task, run, prepared)
+    record_groups(recipe, task, run, prepared)
+    record_augmented(recipe, task, run, prepared)
+
+
 def say_care(prepared: PreparedData) -> None:
     """What data care found, in a line or two."""
     from tunesmith.report.care import summary
@@ -140,6 +151,7 @@ def record_domains(recipe: Recipe, task: Task, run: Run, prepared: PreparedData)
     from tunesmith.recipe.data import weights_of
     from tunesmith.report.domains import composition_line
     from tunesmith.tasks.base import Preprocessing
+    from tunesmith.training.groups import groups_of
     from tunesmith.training.sampling import drawn_by_domain, make_sampler
     from tunesmith.training.spec import FitSpec
     from tunesmith.verbs import console
@@ -147,12 +159,38 @@ def record_domains(recipe: Recipe, task: Task, run: Run, prepared: PreparedData)
     train = prepared.splits["train"]
     if train.domains is None:
         return
-    sampler = make_sampler(FitSpec(recipe, task, Preprocessing(prepared.state)), train, train.domains)
+    spec, groups = FitSpec(recipe, task, Preprocessing(prepared.state)), groups_of(recipe, train)
+    sampler = make_sampler(spec, train, train.domains, groups)
     drawn = drawn_by_domain(sampler, train.domains, epochs=COUNTED)
     rows, weights = train.domains.counts(), weights_of(recipe.data.train)
     composition = {"rows": rows, "weights": weights, "drawn": drawn, "epoch": len(train)}
     run.update(domains=composition)
     console.err().print(composition_line(composition), markup=False)
+
+
+def record_groups(recipe: Recipe, task: Task, run: Run, prepared: PreparedData) -> None:
+    """The groups that training treats alike: their rows by class, and how often an epoch draws each; for the report."""
+    import numpy as np
+
+    from tunesmith.report.groups import RECORD, record
+    from tunesmith.tasks.base import Preprocessing
+    from tunesmith.training.groups import classes_of, groups_of, has_one_class
+    from tunesmith.training.sampling import make_sampler
+    from tunesmith.training.spec import FitSpec
+
+    train, section = prepared.splits["train"], recipe.data.groups
+    groups = groups_of(recipe, train)
+    if groups is None:
+        return
+    spec = FitSpec(recipe, task, Preprocessing(prepared.state))
+    known = prepared.state["labels"] if has_one_class(task, prepared.state) else ["rows"]
+    classes = classes_of(spec, train) if len(known) > 1 else np.zeros(len(train), dtype=np.int64)
+    counts = np.zeros((len(groups.names), len(known)), dtype=np.int64)
+    np.add.at(counts, (groups.codes, classes), 1)
+    sampler = make_sampler(spec, train, train.domains, groups)
+    draws = np.concatenate([groups.codes[sampler.draw(epoch)] for epoch in range(COUNTED)])
+    drawn = np.bincount(draws, minlength=len(groups.names)) / COUNTED
+    run.update(**{RECORD: record(section.columns, section.method, groups.names, known, counts, drawn.tolist())})
 
 
 def record_augmented(recipe: Recipe, task: Task, run: Run, prepared: PreparedData) -> None:

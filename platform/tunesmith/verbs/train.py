@@ -6,19 +6,19 @@ the best checkpoint, judge it, write the report. The loop itself is ``tunesmith/
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from tunesmith.errors import RunError, UserError
-from tunesmith.verbs.options import on_option
-from tunesmith.verbs.recording import Listener, outcome, record_augmented, record_data, record_domains, say_care, timed
+from tunesmith.errors import UserError
+from tunesmith.verbs.options import on_option, run_options
+from tunesmith.verbs.recording import Listener, record_data, record_prepared, timed
+from tunesmith.verbs.standing import asked_for, is_trained, log_file, record_for, standing
 
 if TYPE_CHECKING:
     from tunesmith.data import PreparedData
@@ -57,15 +57,12 @@ def train(
         UserError: something that the user can mend; nothing is lost.
         TrainingFailed: workers failed more often than ``training.max_failures``.
     """
-    from tunesmith.recipe import Recipe as RecipeClass
     from tunesmith.tasks import load_task
     from tunesmith.training.precheck import check_prepared
     from tunesmith.training.progress import Progress
     from tunesmith.verbs import console
 
-    if not isinstance(recipe, RecipeClass):
-        recipe = RecipeClass.load(recipe, overrides)
-    recipe = recipe.resolved()
+    recipe = asked_for(recipe, overrides)
     if recipe.data.few_shot.seeds > 1:
         raise UserError("data.few_shot.seeds: a run is one training\n    → Call tunesmith.repeat, or set it to 1")
     task = load_task(recipe.task)
@@ -74,9 +71,9 @@ def train(
             # A mistake must not cost the run that is to be started over.
             checked = _prepare(recipe, task, progress, "Checking the data")
             check_prepared(recipe, task, checked, progress.prepared)
-        record, new = _record(recipe, run, force, resume, command or [Path(sys.argv[0]).name, *sys.argv[1:]])
+        record, new = record_for(recipe, run, force, resume, command)
         if not (new or force):
-            console.err().print(f"Going on with {record.path}")
+            console.err().print(f"Going on with {record.path}", markup=False)
         _finish(recipe, task, record, new, on, progress)
     return record
 
@@ -86,71 +83,16 @@ def _finish(recipe: Recipe, task: Task, run: Run, new: bool, on: str | None, pro
     from tunesmith.data import PreparedData
     from tunesmith.verbs.evaluate import evaluate
 
-    with _standing(run, new):
-        if not _is_trained(run):
-            _keep_model(recipe, task, run, _fine_tune(recipe, task, run, on, progress), progress)
+    with standing(run, new):
+        if not is_trained(run):
+            keep_model(recipe, task, run, fine_tune(recipe, task, run, on, progress), progress)
         # Judged where it was trained if that was on GPUs: this process, on a cluster's head, may have none.
         there = on if run.manifest.get("trained_on") == "GPU" else None
         evaluate(run, prepared=PreparedData.open(run.manifest["prepared"]), on=there, progress=progress)
 
 
-def _record(recipe: Recipe, folder: str | None, force: bool, resume: bool, command: Sequence[str]) -> tuple[Run, bool]:
-    """The run to write to: the one named, an unfinished one of the same recipe, or a new one; and whether it is new."""
-    from tunesmith import storage
-    from tunesmith.runs import Run, find_resumable
-
-    if folder is not None and storage.exists(storage.join(folder, "manifest.json")):
-        run = Run.open(folder)
-        if force:
-            run.start_over(recipe, command)
-        run.check_recipe(recipe)
-        if run.status == "done":
-            raise RunError(
-                f"{folder} is a finished run of this recipe\n    → Name another folder, or add --force to train it again"
-            )
-        return run, False
-    if folder is None and resume and (unfinished := find_resumable(recipe)) is not None:
-        return unfinished, False
-    return Run.create(recipe, command, folder), True
-
-
-@contextmanager
-def _standing(run: Run, new: bool) -> Iterator[None]:
-    """Locks the run and keeps its status true, however the block ends; an interruption is told how to go on.
-
-    A new run that a user's mistake ended before its first update leaves nothing behind.
-    """
-    from tunesmith import storage
-    from tunesmith.runs.run import TEACHER
-
-    kept = True
-    with run.lock():
-        run.set_status("running")
-        try:
-            yield
-        except BaseException as error:
-            kept = not (new and isinstance(error, UserError)) or bool(run.history) or storage.exists(run.file(TEACHER))
-            if kept:
-                run.set_status(outcome(type(error)))
-            if outcome(type(error)) == "interrupted":
-                error.__notes__ = [f"The same command goes on with {run.path}"]  # instead of what its teacher says of itself
-            raise
-        else:
-            run.set_status("done")
-        finally:
-            if not kept:
-                run.remove()
-
-
-def _is_trained(run: Run) -> bool:
-    """Whether the run has its model already, so that only the verdict is missing."""
-    from tunesmith import storage
-
-    return storage.exists(storage.join(run.file("model"), "tunesmith.json"))
-
-
 @dataclass(frozen=True)
-class _Session:
+class Session:
     """What training rested on, and what it left."""
 
     labelled: PreparedData
@@ -161,7 +103,7 @@ class _Session:
     """None where a teacher was sure of no row, so that there was nothing more to train on."""
 
 
-def _fine_tune(recipe: Recipe, task: Task, run: Run, on: str | None, progress: Progress) -> _Session:
+def fine_tune(recipe: Recipe, task: Task, run: Run, on: str | None, progress: Progress) -> Session:
     """Prepare the data, then train on Ray; of self-training, the teacher first."""
     from tunesmith.cluster.connect import connect
     from tunesmith.cluster.preflight import detect_gpus, preflight
@@ -175,22 +117,18 @@ def _fine_tune(recipe: Recipe, task: Task, run: Run, on: str | None, progress: P
     with ExitStack() as stack:
         if _needs_ray_first(recipe, on):
             progress.phase("Joining the cluster" if on else "Starting Ray")
-            stack.enter_context(connect(on, log_file=_log_file(run)))
+            stack.enter_context(connect(on, log_file=log_file(run)))
         prepared = labelled = _prepare(recipe, task, progress)
         old = prepare_old(recipe, task, prepared, progress.prepared)
         check_training(recipe, task, prepared, old)
-        record_data(run, prepared)
-        run.update(old_data=old.to_json())
         unlabelled = prepare_unlabelled(recipe, task, labelled, progress.prepared)
         if unlabelled is not None:
             check_apart(task, unlabelled, old)
-        say_care(prepared)
-        record_domains(recipe, task, run, prepared)
-        record_augmented(recipe, task, run, prepared)
+        record_prepared(recipe, task, run, prepared, old)
         run.update(durations={"prepare": round(time.perf_counter() - begun, 1)})
         if not _needs_ray_first(recipe, on):
             progress.phase("Starting Ray")
-            stack.enter_context(connect(None, log_file=_log_file(run)))
+            stack.enter_context(connect(None, log_file=log_file(run)))
         resources = demand(recipe, detect_gpus())
         run.update(trained_on="GPU" if "GPU" in resources else "CPU")
         preflight(recipe.training.num_workers, resources, storage=recipe.training.output_dir)
@@ -198,7 +136,7 @@ def _fine_tune(recipe: Recipe, task: Task, run: Run, on: str | None, progress: P
             _teach(recipe, task, run, progress)
             made = student_data(recipe, task, run, labelled, unlabelled, progress.prepared)
             if made is None:
-                return _Session(labelled, labelled, old, None)
+                return Session(labelled, labelled, old, None)
             prepared = made
             record_data(run, prepared, unlabelled)
         progress.phase(f"Starting {recipe.training.num_workers} worker{'s' * (recipe.training.num_workers > 1)}")
@@ -208,7 +146,7 @@ def _fine_tune(recipe: Recipe, task: Task, run: Run, on: str | None, progress: P
             trained = launch(recipe, prepared.path, run, resources, listener.hear, old)
         best = {"step": trained.step, "metric": chosen_by, "value": trained.metrics.get(chosen_by)}
         run.update(steps=listener.step, best=best)
-    return _Session(labelled, prepared, old, trained)
+    return Session(labelled, prepared, old, trained)
 
 
 def _teach(recipe: Recipe, task: Task, run: Run, progress: Progress) -> None:
@@ -241,28 +179,25 @@ def _prepare(recipe: Recipe, task: Task, progress: Progress, phase: str = "Prepa
     return prepare(recipe, task, output_dir=recipe.training.output_dir, progress=progress.prepared)
 
 
-def _keep_model(recipe: Recipe, task: Task, run: Run, made: _Session, progress: Progress) -> None:
-    """The chosen checkpoint's model becomes the run's, with its lineage; ``tunesmith.json`` last: it says that all is there.
+def keep_model(recipe: Recipe, task: Task, run: Run, made: Session, progress: Progress) -> None:
+    """The chosen checkpoint's model becomes the run's, with its lineage.
 
     Of a self-training it does where it is better than its teacher; else the teacher's model does.
     """
     import tempfile
 
-    from tunesmith import __version__, storage
+    from tunesmith import storage
     from tunesmith.evaluation.retention import beyond_ceiling
     from tunesmith.report import retention
-    from tunesmith.runs import Artefact
-    from tunesmith.runs.artefact import base_model_record
-    from tunesmith.tasks import hub
     from tunesmith.training.finish import finish, finished_predictor
     from tunesmith.training.self_training import decide, keep_teacher
+    from tunesmith.verbs.publishing import publish, record_base
 
     if made.trained is None:
         decide(recipe, run, None, made.labelled)
         keep_teacher(run)
         return
-    base = base_model_record(hub.model_source(recipe), recipe.model.revision)
-    run.update(base_model={**base, "name_or_path": recipe.model.model_name_or_path})
+    record_base(recipe, run)
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder, "model")
         storage.download(storage.join(made.trained.checkpoint, "model"), local)
@@ -274,45 +209,22 @@ def _keep_model(recipe: Recipe, task: Task, run: Run, made: _Session, progress: 
                 record_data(run, made.labelled)
                 keep_teacher(run)
                 return
-        (local / "tunesmith.json").unlink(missing_ok=True)
-        storage.upload(local, run.file("model"))
-    run.update(**finished.records)
+        publish(task, run, made.prepared.state, local, finished)
     if beyond := beyond_ceiling(run):
         run.update(beyond_ceiling=beyond)
         progress.handle({"kind": "note", "message": retention.ceiling(run)})
-    artefact = Artefact(
-        task=task.name,
-        state=made.prepared.state,
-        base_model=run.manifest["base_model"],
-        run=run.name,
-        metrics=finished.metrics,
-        tunesmith=__version__,
-        calibration=finished.records.get("calibration"),
-    )
-    artefact.write(run.file("model"))
-
-
-def _log_file(run: Run) -> str | None:
-    """Where Ray's and the workers' chatter goes; a remote run keeps it in Ray's own logs only."""
-    from tunesmith import storage
-
-    return str(storage.local_path(run.file("train.log"))) if storage.is_local(run.path) else None
 
 
 @click.command("train")
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1)
-@click.option("--run", "folder", metavar="DIR", help="The run's folder: a new one, or one to go on with.")
-@click.option("--force", is_flag=True, help="Start --run DIR over, also where it belongs to another recipe.")
-@click.option("--new", is_flag=True, help="Begin a new run even where one of this recipe is unfinished.")
+@run_options
 @on_option
 def command(recipe: str, overrides: tuple[str, ...], folder: str | None, force: bool, new: bool, on: str | None) -> None:
     """Fine-tune as RECIPE says, judge the model, write the report.
 
     OVERRIDES are dotted: training.learning_rate=3e-5. Run it again after a crash or Ctrl-C, and it goes on where it stopped.
     """
-    if force and folder is None:
-        raise UserError("--force goes with --run DIR, the run to start over")
     from tunesmith.evaluation.results import Evaluation
     from tunesmith.recipe import Recipe as RecipeClass
     from tunesmith.verbs import console

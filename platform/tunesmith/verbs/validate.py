@@ -42,6 +42,10 @@ def summary(recipe: Recipe, file: str) -> str:
         "best by": _best(recipe),
         "runs in": recipe.training.output_dir,
     }
+    if recipe.search.space:
+        from tunesmith.verbs.search_words import plan, searched_keys
+
+        facts |= {"search": plan(recipe), "over": searched_keys(recipe), "judged by": _judged_by(recipe)}
     lines += [f"  {click.style(f'{name:<9}', fg='cyan')} {text}" for name, text in facts.items()]
     return "\n".join(lines)
 
@@ -68,7 +72,11 @@ def _rows(section: Any, prefix: str, provenance: dict[str, str]) -> Any:
 
 
 def _data(recipe: Recipe) -> str:
+    from tunesmith.recipe.paths import AT_SITES
+
     data, split = recipe.data, recipe.data.split
+    if data.train == AT_SITES:
+        return _at_sites(recipe)
     parts = [_train(data.train)]
     for name, given, share in (("validation", data.validation, split.validation), ("test", data.test, split.test)):
         if given is not None:
@@ -78,6 +86,13 @@ def _data(recipe: Recipe) -> str:
         else:
             parts.append(f"no {name} split")
     return ", ".join(parts)
+
+
+def _at_sites(recipe: Recipe) -> str:
+    held = recipe.federation.holdout
+    judged = f"{held:.0%} of them held back to judge by" if held else "none of them held back"
+    own = ", and test rows here" if recipe.data.test is not None else ""
+    return f"each site's own rows, {judged}{own} (for federate --superlink)"
 
 
 def _train(given: Sources) -> str:
@@ -125,3 +140,12 @@ def _best(recipe: Recipe) -> str:
         if training.load_best_model_at_end
         else f"nothing: the last is kept; judged {every}{stop}"
     )
+
+
+def _judged_by(recipe: Recipe) -> str:
+    """What trials are compared by, and what becomes of the winner."""
+    search = recipe.search
+    metric = search.metric or recipe.training.metric_for_best_model or "the task's own metric"
+    by = " and ".join(search.objectives) if search.objectives else metric
+    kept = "its values are trained anew" if search.winner == "refit" else "its best checkpoint is kept"
+    return f"{by} on the validation split; of the winner {kept}"

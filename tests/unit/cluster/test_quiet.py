@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,20 @@ def test_a_full_disk_costs_the_log_its_lines_and_the_screen_nothing(capfd: pytes
         logging.getLogger("ray.somewhere").warning("from a logger")
         dispatcher.emit({"pid": 7, "ip": "h", "actor_name": "Worker", "is_err": False, "lines": ["from a worker"]})
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_warning_while_ray_has_taken_its_handlers_away_goes_to_the_log_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    with quiet_ray(str(tmp_path / "ray.log")) as capture:
+        with capture():
+            monkeypatch.setattr(sys, "stderr", screen)  # as a progress bar leads it back to the screen
+            logging.getLogger("ray").handlers = []
+            logging.getLogger("ray").warning("tokens are in use")
+        capture.take_logger()
+    assert screen.getvalue() == ""
+    assert "tokens are in use" in (tmp_path / "ray.log").read_text()
 
 
 def test_without_a_log_it_is_dropped(capfd: pytest.CaptureFixture[str]) -> None:

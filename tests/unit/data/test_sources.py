@@ -12,6 +12,7 @@ from tunesmith.data.hub import HubId, is_hub, parse
 from tunesmith.data.sources import Source, resolve, resolve_splits
 from tunesmith.errors import DataError
 from tunesmith.recipe.data import DataSection
+from tunesmith.recipe.paths import AT_SITES
 
 pytestmark = pytest.mark.unit
 
@@ -141,3 +142,8 @@ def test_hub_ids_are_told_from_files() -> None:
     assert parse("hf://a/b:c@v1.0/test") == HubId("a/b", "c", "v1.0", "test")
     with pytest.raises(DataError, match="is not a Hub id"):
         parse("hf://a/b/c/d/e")
+
+
+def test_rows_that_sites_have_are_not_looked_for_here() -> None:
+    with pytest.raises(DataError, match=r"leaves the rows to the sites of a federation\n    → `tunesmith federate RECIPE"):
+        resolve_splits(DataSection(train=AT_SITES, test="held.csv"), "")

@@ -14,11 +14,15 @@ from click.testing import CliRunner
 from support.data import texts
 from support.runs import finished_run
 from tunesmith.data.prepare import prepare
-from tunesmith.errors import UserError
-from tunesmith.evaluation.domains import over_domains, worst_of
-from tunesmith.evaluation.evaluate import BASE_MODEL, MAJORITY, evaluate_run
+from tunesmith.errors import RecipeError, UserError
+from tunesmith.evaluation.baselines import BASE_MODEL, MAJORITY
+from tunesmith.evaluation.domains import over_domains, with_gaps, worst_of
+from tunesmith.evaluation.evaluate import evaluate_run
+from tunesmith.evaluation.gate import judge
+from tunesmith.evaluation.measures import is_better_when_more, measures
 from tunesmith.evaluation.results import DomainResult, Evaluation
 from tunesmith.evaluation.statistics import Estimate, mean_of
+from tunesmith.recipe.gate import load_gate
 from tunesmith.report.card import card
 from tunesmith.report.domains import sentence
 from tunesmith.report.html import render
@@ -90,6 +94,55 @@ def test_the_interval_of_a_mean_covers_it() -> None:
     assert 0.93 <= held / 2000 <= 0.975
 
 
+def test_the_generalisation_gap_is_how_much_worse_it_is_out_of_domain(named: tuple[Run, Evaluation]) -> None:
+    _, found = named
+    value = {name: one.metrics["accuracy"].value for name, one in found.domains.items()}
+    gap = found.domain_gap["accuracy"]
+    assert gap.value == pytest.approx((value["a"] + value["b"]) / 2 - value["outside"])
+    assert gap.low <= gap.value <= gap.high
+    losses = {name: one.metrics["log_loss"].value for name, one in found.domains.items()}
+    assert found.domain_gap["log_loss"].value == pytest.approx(losses["outside"] - (losses["a"] + losses["b"]) / 2), "worse"
+    assert found.domains["outside"].gap == found.domain_gap, "there is one domain out of domain"
+    assert not found.domains["a"].gap
+    known = measures(found)
+    assert known["domain_gap/accuracy"] == known["domain_gap/outside/accuracy"] == gap
+    assert not is_better_when_more("domain_gap/outside/accuracy")
+    (rule,) = judge(load_gate({"rules": [{"measure": "domain_gap/accuracy", "max": 0.9}]}), found)
+    assert rule.status == "passed"
+
+
+def test_what_counts_as_in_domain_can_be_said(named: tuple[Run, Evaluation]) -> None:
+    run, found = named
+    folder = Path(run.path).parents[1]
+    data = {"a": str(folder / "ta.jsonl"), "b": str(folder / "tb.jsonl")}
+    assert evaluate_run(run, data=data).domain_gap == {}, "training had both"
+    settings = run.recipe.evaluation.model_copy(update={"in_domain": ["b", "gone"]})
+    again = evaluate_run(run, data=data, settings=settings)
+    value = {name: one.metrics["accuracy"].value for name, one in found.domains.items()}
+    assert again.domain_gap["accuracy"].value == pytest.approx(value["b"] - value["a"])
+    assert "evaluation.in_domain names gone, and the domains judged here are a, b." in again.warnings
+    with pytest.raises(RecipeError, match="nobody knows which domains are in"):
+        judge(load_gate({"rules": [{"measure": "domain_gap/accuracy", "max": 0.1}]}), evaluate_run(run, data=data))
+
+
+def test_the_gaps_interval_covers_it() -> None:
+    """Of 400 and 150 examples in domain and 200 and 60 out of it, at ordinary rates and near 1: in 95 % of 2000 draws."""
+    from tunesmith.evaluation.statistics import wilson
+
+    rng, sizes = np.random.default_rng(1), np.array([400, 150, 200, 60])
+    for shares in (np.array([0.9, 0.8, 0.7, 0.5]), np.array([0.99, 0.98, 0.97, 0.9])):
+        true, held = shares[:2].mean() - shares[2:].mean(), 0
+        for _ in range(2000):
+            got = rng.binomial(sizes, shares) / sizes
+            domains = {
+                str(k): DomainResult(int(n), {"accuracy": Estimate(v, *wilson(v, n), int(n), "wilson")})
+                for k, (v, n) in enumerate(zip(got, sizes, strict=True))
+            }
+            gap = with_gaps(domains, ["0", "1"])[1]["accuracy"]
+            held += gap.low <= true <= gap.high
+        assert 0.93 <= held / 2000 <= 0.98
+
+
 def test_the_base_model_and_guessing_stand_beside_each_domain(named: tuple[Run, Evaluation]) -> None:
     _, found = named
     for key in (BASE_MODEL, MAJORITY):
@@ -114,13 +167,22 @@ def test_it_is_kept_and_shown(named: tuple[Run, Evaluation], capsys: pytest.Capt
     assert (composition["drawn"], composition["epoch"]) == ({"a": 54, "b": 54}, 108)
     assert "data: of 108 draws an epoch 54 are of a (72 rows), 54 of b (36 rows)" in capsys.readouterr().err
     page = render(run, found)
-    for words in (">Domains<", "unseen: not in training", "mean over the domains", "Share asked", "50.0", "Pre-trained"):
+    for words in (
+        ">Domains<",
+        "unseen: not in training",
+        "mean over the domains",
+        "Share asked",
+        "50.0",
+        "Pre-trained",
+        "<th>Gap</th>",
+    ):
         assert words in page
     assert "outside (not in training)" in card(run, found, "text-classification")
     said = craft_notes(found, run)[0]
     assert said == sentence(found)
     assert f"worst on {found.worst_domain}" in said
     assert "not in training: outside" in said
+    assert "the generalisation gap from a, b to outside is " in said
 
 
 def test_other_data_is_judged_by_its_domains(named: tuple[Run, Evaluation]) -> None:

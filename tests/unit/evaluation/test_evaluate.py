@@ -12,7 +12,8 @@ import pytest
 
 from support.runs import finished_run
 from tunesmith.errors import DataError, UserError
-from tunesmith.evaluation.evaluate import BASE_MODEL, MAJORITY, evaluate_run
+from tunesmith.evaluation.baselines import BASE_MODEL, MAJORITY
+from tunesmith.evaluation.evaluate import evaluate_run
 from tunesmith.evaluation.results import Evaluation
 from tunesmith.runs import Artefact, Run
 

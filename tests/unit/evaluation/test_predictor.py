@@ -16,7 +16,7 @@ from support.cases import CASES
 from support.data import MemorySplit, texts
 from support.saved import saved
 from tunesmith.errors import DataError, ModelError
-from tunesmith.evaluation.predictor import Predictor, batches_by_length, to_device
+from tunesmith.evaluation.predictor import Predictor, batches_by_length, batches_by_tokens, to_device
 
 pytestmark = pytest.mark.unit
 
@@ -51,6 +51,18 @@ def test_no_other_way_to_cut_the_sorted_examples_costs_less(lengths: list[int], 
     made = batches_by_length(np.array(lengths, dtype=np.int32), budget, most, beside)
 
     assert sum(beside + len(batch) * max(lengths[i] for i in batch) for batch in made) == min(ways)
+
+
+@given(st.lists(st.integers(0, 900), max_size=80), st.integers(1, 1000), st.integers(1, 20))
+def test_batches_without_padding_are_full(lengths: list[int], budget: int, most: int) -> None:
+    made = batches_by_tokens(np.array(lengths, dtype=np.int32), budget, most)
+    assert sorted(int(i) for batch in made for i in batch) == list(range(len(lengths)))
+    assert [lengths[i] for batch in made for i in batch] == sorted(lengths, reverse=True)
+    sums = [sum(lengths[i] for i in batch) for batch in made]
+    for batch, tokens, following in itertools.zip_longest(made, sums, made[1:]):
+        assert 1 <= len(batch) <= most
+        assert len(batch) == 1 or tokens <= budget
+        assert following is None or len(batch) == most or tokens + lengths[following[0]] > budget
 
 
 def test_answers_are_in_the_order_of_the_examples(made: tuple[Predictor, str]) -> None:

@@ -121,3 +121,9 @@ def test_a_weight_of_rows_that_are_only_judged_is_refused_with_the_reason(mistak
 def test_every_mistake_is_told_at_once(mistakes: Mistakes) -> None:
     train = "[{name: a, path: train.csv, weight: 0}, {name: b c, path: train.csv}]"
     assert len(mistakes(head=data(train))) == 2
+
+
+def test_what_counts_as_in_domain_must_be_there(mistakes: Mistakes) -> None:
+    (found,) = mistakes("evaluation: {in_domain: [clinc]}\n", head=HEAD)
+    assert "evaluation.in_domain[0]: no data set is called clinc" in found
+    assert "did you mean clinic?" in found

@@ -29,6 +29,7 @@ Write = Callable[..., Path]
             "no validation split to choose by",
         ),
         (["training.replay.data=nowhere.csv"], "training.replay.data", "does not exist"),
+        (["training.replay.share=0.5"], "training.replay.share", "no old data to replay"),
         (["training.replay={data: train.csv, share: 1}"], "training.replay.share", "below 1"),
         (["evaluation.retention.data=nowhere.csv"], "evaluation.retention.data", "does not exist"),
         (["evaluation.retention.data={old: nowhere.csv}"], "evaluation.retention.data.old", "does not exist"),

@@ -43,3 +43,11 @@ def test_a_resolved_recipe_fits_it() -> None:
     jsonschema.validate(yaml.safe_load(recipe.to_yaml()), json_schema())
     jsonschema.validate(yaml.safe_load(recipe.resolved().to_yaml()), json_schema())
     jsonschema.validate({**values, "training": {"report_to": "mlflow"}}, json_schema())
+
+
+def test_rows_are_required_where_no_federation_has_them() -> None:
+    values = {"task": "text-classification", "model": {"model_name_or_path": "a/b"}}
+    for rows in ({}, {"data": {}}, {"data": {"test": "held.csv"}}):
+        jsonschema.validate({**values, **rows, "federation": {}}, json_schema())
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**values, **rows}, json_schema())

@@ -63,7 +63,8 @@ def test_it_has_every_part(judged: Judged) -> None:
     assert judged[1].data_hash is not None
     assert judged[1].data_hash in text
     assert "tunesmith reproduce" in text
-    assert text.count("data:image/png") == len(judged[1].worst) + len(judged[1].best)
+    shown = (*judged[1].worst, *judged[1].best, *judged[1].samples.shown)
+    assert text.count("data:image/png") == len(shown)
 
 
 def test_text_from_the_data_cannot_become_markup(judged: Judged) -> None:

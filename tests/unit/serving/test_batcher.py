@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import torch
 
 from tunesmith.tasks.base import Answer, Features
 from tunesmith_serving.batcher import Batcher, Limits
+from tunesmith_serving.lanes import Lane, first_thread, lanes
 
 pytestmark = pytest.mark.unit
 
@@ -59,7 +61,7 @@ async def crowd(batcher: Batcher, model: Model, lengths: Sequence[int]) -> list[
 
 def test_those_that_wait_share_passes_of_similar_length_within_the_budget(thread: ThreadPoolExecutor) -> None:
     model, lengths = Model(), [5, 40, 7, 38, 6, 39, 100]
-    batcher = Batcher(model, Limits(budget=80, most=8, beside=5), thread)
+    batcher = Batcher(model, Limits(budget=80, most=8, beside=5), [Lane(thread)])
     answers = asyncio.run(crowd(batcher, model, lengths))
     assert [found[0]["name"] for found, _ in answers] == list(range(len(lengths)))
     assert sorted(length for batch in model.seen[1:] for length in batch) == sorted(lengths)
@@ -70,7 +72,7 @@ def test_those_that_wait_share_passes_of_similar_length_within_the_budget(thread
 
 def test_only_equal_lengths_share_a_pass_where_padding_matters(thread: ThreadPoolExecutor) -> None:
     model = Model()
-    batcher = Batcher(model, Limits(budget=1000, most=8, equal_lengths=True), thread)
+    batcher = Batcher(model, Limits(budget=1000, most=8, equal_lengths=True), [Lane(thread)])
     asyncio.run(crowd(batcher, model, [5, 6, 5, 7, 6, 5]))
     assert sorted(model.seen[1:]) == [[5, 5, 5], [6, 6], [7]]
 
@@ -78,14 +80,14 @@ def test_only_equal_lengths_share_a_pass_where_padding_matters(thread: ThreadPoo
 def test_the_oldest_is_never_passed_over(thread: ThreadPoolExecutor) -> None:
     """A stream of short texts must not keep a long one waiting."""
     model = Model()
-    batcher = Batcher(model, Limits(budget=100, most=4), thread)
+    batcher = Batcher(model, Limits(budget=100, most=4), [Lane(thread)])
     asyncio.run(crowd(batcher, model, [90, *[5] * 40]))
     assert model.seen[1] == [90]
 
 
 def test_one_request_of_many_examples_is_answered_in_order(thread: ThreadPoolExecutor) -> None:
     async def ask() -> tuple[list[Answer], list[Any]]:
-        batcher = Batcher(Model(), Limits(budget=30, most=4), thread)
+        batcher = Batcher(Model(), Limits(budget=30, most=4), [Lane(thread)])
         found = await batcher.answer([feature(n % 9 + 1, n) for n in range(25)])
         await batcher.close()
         return found
@@ -97,7 +99,7 @@ def test_one_request_of_many_examples_is_answered_in_order(thread: ThreadPoolExe
 
 def test_a_bad_example_fails_alone(thread: ThreadPoolExecutor) -> None:
     model = Model()
-    batcher = Batcher(model, Limits(budget=1000, most=8), thread)
+    batcher = Batcher(model, Limits(budget=1000, most=8), [Lane(thread)])
 
     async def ask() -> list[Any]:
         model.free.clear()
@@ -119,7 +121,7 @@ def test_a_bad_example_fails_alone(thread: ThreadPoolExecutor) -> None:
 
 def test_what_nobody_waits_for_is_not_computed(thread: ThreadPoolExecutor) -> None:
     model = Model()
-    batcher = Batcher(model, Limits(budget=1000, most=1), thread)
+    batcher = Batcher(model, Limits(budget=1000, most=1), [Lane(thread)])
 
     async def ask() -> None:
         model.free.clear()
@@ -143,7 +145,7 @@ def test_what_nobody_waits_for_is_not_computed(thread: ThreadPoolExecutor) -> No
 
 def test_a_lone_client_never_waits_and_a_crowd_waits_no_longer_than_told(thread: ThreadPoolExecutor) -> None:
     model = Model()
-    batcher = Batcher(model, Limits(budget=1000, most=8, wait=0.2), thread)
+    batcher = Batcher(model, Limits(budget=1000, most=8, wait=0.2), [Lane(thread)])
 
     async def ask() -> tuple[float, float]:
         start = time.monotonic()
@@ -160,3 +162,96 @@ def test_a_lone_client_never_waits_and_a_crowd_waits_no_longer_than_told(thread:
     alone, crowded = asyncio.run(ask())
     assert alone < 0.2
     assert 0.15 < crowded < 1.0
+
+
+def test_without_padding_passes_are_filled_in_the_order_of_arrival(thread: ThreadPoolExecutor) -> None:
+    model = Model()
+    lengths = [30, 2, 40, 9, 60, 200, 1]
+    limits = Limits(budget=100, most=4, packed=True)
+
+    async def ask() -> list[Any]:
+        return await crowd(Batcher(model, limits, [Lane(thread)]), model, lengths)
+
+    answers = asyncio.run(ask())
+    assert [answer[0][0]["name"] for answer in answers] == list(range(len(lengths)))
+    assert model.seen[1:] == [[40, 30, 9, 2], [60], [200], [1]]
+
+
+@pytest.mark.parametrize(("lengths", "waits"), [([40, 60], False), ([1, 1, 1, 1], False), ([40, 30], True)])
+def test_without_padding_a_full_pass_does_not_wait(thread: ThreadPoolExecutor, lengths: list[int], waits: bool) -> None:
+    model = Model()
+    limits = Limits(budget=100, most=4, packed=True, wait=0.3)
+
+    async def ask() -> float:
+        batcher = Batcher(model, limits, [Lane(thread)])
+        await asyncio.gather(batcher.answer([feature(1)]), batcher.answer([feature(1)]))  # company: waiting is likely to pay
+        start = time.monotonic()
+        await asyncio.gather(*(batcher.answer([feature(length)]) for length in lengths))
+        spent = time.monotonic() - start
+        await batcher.close()
+        return spent
+
+    assert (asyncio.run(ask()) >= 0.3) == waits
+
+
+class Meeting:
+    """A model whose passes end once so many are under way together; keeps the threads of PyTorch that each had."""
+
+    def __init__(self, together: int) -> None:
+        self.threads: list[int] = []
+        self._barrier = threading.Barrier(together)
+
+    def __call__(self, batch: Sequence[Features]) -> list[Answer]:
+        self.threads.append(torch.get_num_threads())
+        self._barrier.wait(10)
+        return [{"name": one.values["name"]} for one in batch]
+
+
+def test_lanes_compute_at_the_same_time_each_with_its_share_of_threads() -> None:
+    model = Meeting(2)
+
+    async def ask() -> list[Any]:
+        made = lanes(first_thread(), 4)[:2]
+        batcher = Batcher(model, Limits(budget=100, most=1), made)
+        answers = await asyncio.gather(*(batcher.answer([feature(1, i)]) for i in range(4)))
+        await batcher.close()
+        return answers
+
+    assert [answers[0]["name"] for answers, _ in asyncio.run(ask())] == [0, 1, 2, 3]
+    assert model.threads == [1, 1, 1, 1]
+
+
+def test_a_request_alone_has_all_threads_and_nobody_beside_it() -> None:
+    model = Meeting(1)
+    seen: list[int] = []
+
+    async def ask() -> None:
+        batcher = Batcher(model, Limits(budget=100, most=1), lanes(first_thread(), 2))
+        for _ in range(3):
+            await batcher.answer([feature(1)])
+        first = asyncio.create_task(batcher.answer([feature(1)]))
+        while len(model.threads) < 4:
+            await asyncio.sleep(0)
+        await asyncio.gather(first, batcher.answer([feature(1)]))
+        seen.extend(model.threads)
+        await batcher.close()
+
+    asyncio.run(ask())
+    assert seen == [2, 2, 2, 2, 2]
+
+
+def test_closing_tells_those_in_a_pass(thread: ThreadPoolExecutor) -> None:
+    model = Model()
+    model.free.clear()
+
+    async def ask() -> None:
+        batcher = Batcher(model, Limits(budget=100, most=4), [Lane(thread)])
+        asked = asyncio.create_task(batcher.answer([feature(1)]))
+        while not model.seen:
+            await asyncio.sleep(0.001)
+        await batcher.close()
+        model.free.set()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(asked, 5)
+
+    asyncio.run(ask())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tunesmith.cluster.ports import free_port
 from tunesmith_serving import front
 
 pytestmark = pytest.mark.unit
@@ -73,7 +74,7 @@ def test_closing_waits_for_haproxy_to_end_and_lets_no_other_begin(tmp_path: Path
 
     program = front.haproxy()
     assert program is not None
-    port = front.free_port()
+    port = free_port()
     wrapper = front.environment(tmp_path, program, 5)["RAY_SERVE_HAPROXY_BINARY_PATH"]
     node = tmp_path / "node"
     node.mkdir()
@@ -121,3 +122,14 @@ def test_the_environment_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch
 def test_the_plain_path_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(front.PLAIN_VARIABLE, "1")
     assert front.haproxy() is None
+
+
+def test_the_route_is_awaited_until_the_door_stands_in_haproxys_configuration(tmp_path: Path) -> None:
+    """Before, requests take Serve's way round, which is cut off as HAProxy begins anew."""
+    wrapper = front.environment(tmp_path, "/bin/echo", 5)["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    assert not front.await_route(tmp_path, 0.1), "nothing has begun"
+    place = tmp_path / "haproxy.cfg"
+    for servers, routed in (("server SERVE_PROXY_ACTOR-fallback", False), ("server SERVE_REPLICA_tunesmith-door-1", True)):
+        place.write_text(f"backend http-tunesmith\n    {servers} 127.0.0.1:1 check\n")
+        subprocess.run([wrapper, "-f", str(place)], capture_output=True, check=True)
+        assert front.await_route(tmp_path, 0.1) == routed

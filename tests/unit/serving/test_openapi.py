@@ -11,12 +11,15 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
+from schemathesis.specs.openapi import schemas as _schemas  # noqa: F401  (see below)
 
 from support.served import Service
 from unit.serving.conftest import _load
 
 pytestmark = pytest.mark.unit
-
+# schemathesis imports its OpenAPI part when it first reads a document, and pytest rewrites what it imports with `ast.parse`, of
+# which two at once make Python before 3.11.8 raise "AST constructor recursion depth mismatch" (python/cpython#106905). Imported
+# here, before the service has threads.
 
 PATIENT = settings(
     max_examples=12,

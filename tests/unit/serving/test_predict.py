@@ -25,13 +25,14 @@ from support.runs import finished_run
 from support.served import Service, listening
 from tunesmith import cli
 from tunesmith.errors import ServiceError, UserError
+from tunesmith.evaluation.journal import Journal
+from tunesmith.evaluation.targets import Here, Provided, Reply
 from tunesmith.runs import Run
+from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Example
 from tunesmith_serving.answers import answer
 from tunesmith_serving.client import Client
 from tunesmith_serving.engine import Engine
-from tunesmith_serving.journal import Journal
-from tunesmith_serving.target import About, Here, Reply
 from unit.serving.conftest import Loaded
 
 pytestmark = pytest.mark.unit
@@ -43,7 +44,9 @@ class Echo:
     """A target that says the text it is asked; ``fails_after`` so many it is gone."""
 
     def __init__(self, fails_after: int | None = None, version: str = "1") -> None:
-        self.about = About("echo", version, "text-classification", ("a", "b"), {"text": "text"})
+        self.name, self.version = "echo", version
+        self.task, self.state = load_task("text-classification"), {"labels": ["a", "b"]}
+        self.provides: frozenset[Provided] = frozenset({"labels", "scores"})
         self.asked: list[str] = []
         self._left = fails_after
 
@@ -127,7 +130,9 @@ def test_every_task_answers_alike_here_and_over_http(loaded: Loaded, tmp_path: P
     with listening(service.app) as url, Client(f"{url}/predict/m", service.key, batch_size=5) as client:
         there = {reply.index: reply for reply in client.replies(inputs)}
         here = {reply.index: reply for reply in Here(loaded.predictor, "m").replies(inputs)}
-        assert client.about == Here(loaded.predictor, "m").about
+        target = Here(loaded.predictor, "m")
+        assert (client.name, client.version, client.task.name) == (target.name, target.version, target.task.name)
+        assert client.state["labels"] == list(target.state.get("labels") or ())
     assert here.keys() == there.keys() == set(range(12))
     for index, reply in here.items():
         assert reply.problem is None

@@ -38,7 +38,7 @@ def replaying(tmp_path: Path, share: float = 0.25, **training: object) -> tuple[
         tmp_path / "a",
         eval_strategy="no",
         load_best_model_at_end=False,
-        replay={"share": share},
+        replay={"share": share, "data": str(base)},  # the rows are in memory
         **training,
     )
     spec, data = prepare_in_memory(recipe, texts(64))

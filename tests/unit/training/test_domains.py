@@ -122,7 +122,7 @@ def test_class_weights_go_by_the_rows_and_not_by_the_draws(base: Path) -> None:
 
 
 def test_replay_is_its_share_beside_the_weighted_rows(base: Path) -> None:
-    spec, data = made(base, replay={"share": 0.25})
+    spec, data = made(base, replay={"share": 0.25, "data": str(base)})  # the rows are in memory
     data = dataclasses.replace(data, replay=MemorySplit(spec.task, texts(10, seed=4), spec.preprocessing))
     composition = compose(spec, data)
     rows = composition.rows(2)

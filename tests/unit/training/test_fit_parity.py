@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from support.data import pictures, sentences, texts
 from support.fits import Fitted, fitted, fitted_each, losses, on_ranks, prepare_in_memory, recipe_for
 from support.models import tiny_bert, tiny_vit
 from tunesmith.tasks.losses import CrossEntropy
-from tunesmith.training.checkpoint import Start
+from tunesmith.training.checkpoint import Start, seed_update
 from tunesmith.training.fit import FitContext, fit
 
 TASKS = {
@@ -219,3 +220,20 @@ def test_every_example_brings_the_same_loss_bucketed_or_alone(tmp_path: Path) ->
 
     everything = list(range(len(data.train)))
     assert summed(everything) == pytest.approx(sum(summed([i]) for i in everything), abs=1e-3)
+
+
+def test_an_update_draws_what_seeding_every_device_would_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    others: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", others.append)
+    for step in (0, 1, 10**6):
+        seed_update(42, step, 1, torch.device("cpu"))
+        assert not others, "no word for devices that nobody trains on"
+        here = torch.rand(5), torch.get_rng_state(), np.random.rand(), random.random()  # noqa: NPY002
+        seed_update(42, step, 1, torch.device("cuda"))
+        seed, there = others.pop(), (torch.rand(5), torch.get_rng_state(), np.random.rand(), random.random())  # noqa: NPY002
+        assert here[0].equal(there[0])
+        assert here[1].equal(there[1])
+        assert here[2:] == there[2:]
+        torch.manual_seed(seed)
+        assert others.pop() == seed
+        assert torch.rand(5).equal(here[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from support.data import texts
 from support.fits import prepare_in_memory, recipe_for
 from support.forgetting import with_old
 from support.models import tiny_bert, tiny_resnet
+from support.runs import finished_run
+from tunesmith.data.old import OldPlaces
+from tunesmith.data.prepare import prepare
 from tunesmith.errors import DataError, ModelError, UserError
 from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Outlines
 from tunesmith.training.composition import epoch_size
 from tunesmith.training.fit import FitContext, FitData, FitSpec, fit
-from tunesmith.training.precheck import check_model
+from tunesmith.training.precheck import check_model, check_training
 from tunesmith.training.updates import count_updates
 
 pytestmark = pytest.mark.unit
@@ -148,7 +152,8 @@ def test_a_task_that_has_no_outline_is_left_to_the_workers(tmp_path: Path) -> No
 @pytest.mark.parametrize("training", [{}, {"max_steps": 5}, {"gradient_accumulation_steps": 2}, {"num_train_epochs": 1.5}])
 def test_the_updates_are_counted_as_the_loop_counts_them(training: dict[str, Any], tmp_path: Path) -> None:
     base = tiny_bert(tmp_path / "base", labels=["high", "low"])
-    settings = {"num_train_epochs": 2, "batching": "fixed", "replay": {"share": 0.3}, "eval_strategy": "no", **training}
+    replay = {"share": 0.3, "data": str(base)}  # the rows are in memory
+    settings = {"num_train_epochs": 2, "batching": "fixed", "replay": replay, "eval_strategy": "no", **training}
     spec, data = with_old(recipe_for("text-classification", base, tmp_path / "a", **settings), ROWS, texts(20, seed=5))
     start = fit(spec, data).history[0]
     counted = count_updates(spec, epoch_size(data, 0.3), FitContext())
@@ -171,3 +176,15 @@ def test_convolutions_take_adapters_where_they_are_named(tmp_path: Path) -> None
     spec, data = prepare_in_memory(recipe_for("image-classification", base, tmp_path / "b", **auto), pictures(40))
     with pytest.raises(ModelError, match="matches no module of ResNetForImageClassification's trunk"):
         check(spec, data)
+
+
+@pytest.mark.parametrize("evaluation", [{"slices": ["scaner"]}, {"fairness": {"groups": ["scaner"]}}])
+def test_columns_that_the_verdict_needs_are_looked_for_before_training(tmp_path: Path, evaluation: dict[str, Any]) -> None:
+    run = finished_run(tmp_path, "text-classification", steps=1, rows=60)
+    task = load_task(run.recipe.task)
+    data = prepare(run.recipe, task, output_dir=run.recipe.training.output_dir)
+    check_training(run.recipe, task, data, OldPlaces())
+    (key, value), *_ = evaluation.items()
+    wrong = run.recipe.override(f"evaluation.{key}={json.dumps(value)}", check_paths=False)
+    with pytest.raises(DataError, match="Did you mean 'scanner'"):
+        check_training(wrong, task, data, OldPlaces())

@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from support.runs import finished_run
-from tunesmith.errors import RunError
+from tunesmith.cli import main
+from tunesmith.errors import RunError, UserError
 from tunesmith.runs import Run
 from tunesmith.verbs.evaluate import command
 
@@ -40,9 +41,46 @@ def test_another_split_gets_its_own_report_and_no_card(run: Run) -> None:
     assert (Path(run.path, "README.md").stat().st_mtime_ns if before else 0) == before
 
 
+def test_suites_and_their_settings_are_given_on_the_command_line(run: Run) -> None:
+    settings = ["evaluation.fairness.groups=scanner", "evaluation.fairness.min_group=5"]
+    arguments = ["--split", "test", "--suite", "calibration", *settings]
+    done = CliRunner().invoke(command, [run.path, *arguments], catch_exceptions=False)
+    assert "Fairness: Groups of scanner are farthest apart" in done.output
+    assert "Calibration: The model is" in done.output
+    page = Path(run.path, "evaluations", "test", "report.html").read_text(encoding="utf-8")
+    assert "<h2>Fairness</h2>" in page
+    assert "<h2>Calibration</h2>" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--suite", "calibraton"], "did you mean calibration"),
+        (["evaluation.fairness.groups=scaner"], "Did you mean 'scanner'"),
+        (["training.seed=1"], "only keys of evaluation"),
+    ],
+)
+def test_suites_that_cannot_be_are_refused(run: Run, arguments: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        CliRunner().invoke(command, [run.path, *arguments], catch_exceptions=False)
+
+
 def test_a_run_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError):
         CliRunner().invoke(command, [str(tmp_path / "nowhere")], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("url", ["openai:http://127.0.0.1:1/v1", "http://127.0.0.1:1/v1/chat/completions"])
+@pytest.mark.parametrize("verb", [["evaluate"], ["loadtest"], ["compare", "latest"], ["gate", "--gate", "gate.yaml"]])
+def test_a_server_of_the_openai_protocol_is_refused_with_the_reason(
+    verb: list[str], url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("gate.yaml").write_text("rules: [{measure: n, min: 1}]")
+    name, *rest = verb
+    done = CliRunner().invoke(main, [name, url, *rest])
+    assert done.exit_code == 2
+    assert f"{url} speaks the OpenAI protocol: it answers with free text, which no task here judges yet" in done.output
 
 
 def test_the_verb_imports_nothing_heavy() -> None:

@@ -16,7 +16,7 @@ from tunesmith import storage
 from tunesmith.data.prepare import prepare
 from tunesmith.data.prepared import PreparedData
 from tunesmith.errors import DataError, UserError
-from tunesmith.evaluation.evaluate import judgement
+from tunesmith.evaluation.sides import open_side
 from tunesmith.evaluation.statistics import difference
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
@@ -91,7 +91,8 @@ def test_the_better_one_on_validation_rows_is_kept(done: Run) -> None:
     assert done.metrics["f1_macro"] == pytest.approx(values["f1_macro"])
     assert teacher.metrics["f1_macro"] == pytest.approx(record["test"]["teacher"]["f1_macro"]["value"])
     if record["kept"] == "student":
-        paired = difference(judgement(done), judgement(teacher), "f1_macro")
+        one, other = (side.judged(side.records, *side.seed) for side in (open_side(done.path), open_side(teacher.path)))
+        paired = difference(one, other, "f1_macro")
         assert paired.low == pytest.approx(record["test"]["difference"]["f1_macro"]["low"])
 
 

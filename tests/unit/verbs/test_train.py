@@ -19,7 +19,8 @@ from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.training.progress import Progress
 from tunesmith.verbs.recording import Listener, outcome, timed
-from tunesmith.verbs.train import _record, _standing, command, train
+from tunesmith.verbs.standing import record_for, standing
+from tunesmith.verbs.train import command, train
 
 COMMAND = ["tunesmith", "train", "recipe.yaml"]
 
@@ -136,10 +137,10 @@ def test_an_unfinished_run_is_gone_on_with_unless_a_new_one_is_wanted(recipe: Re
     run.set_status("interrupted")
     run.lock().release()
 
-    found, new = _record(recipe.resolved(), None, False, True, COMMAND)
+    found, new = record_for(recipe.resolved(), None, False, True, COMMAND)
     assert (found.path, new) == (run.path, False)
 
-    other, new = _record(recipe.resolved(), None, False, False, COMMAND)
+    other, new = record_for(recipe.resolved(), None, False, False, COMMAND)
     other.lock().release()
     assert new
     assert other.path != run.path
@@ -151,9 +152,9 @@ def test_a_finished_run_is_refused_and_started_over_by_force(recipe: Recipe, run
     run.lock().release()
 
     with pytest.raises(RunError, match="is a finished run"):
-        _record(recipe.resolved(), run.path, False, True, COMMAND)
+        record_for(recipe.resolved(), run.path, False, True, COMMAND)
 
-    again, new = _record(recipe.resolved(), run.path, True, True, COMMAND)
+    again, new = record_for(recipe.resolved(), run.path, True, True, COMMAND)
     again.lock().release()
     assert not new
     assert not storage.exists(run.file("report.html"))
@@ -164,7 +165,7 @@ def test_a_finished_run_is_refused_and_started_over_by_force(recipe: Recipe, run
     [(None, "done"), (KeyboardInterrupt(), "interrupted"), (SystemExit(), "interrupted"), (TrainingFailed("x"), "failed")],
 )
 def test_the_run_says_how_it_ended(run: Run, error: BaseException | None, status: str) -> None:
-    with contextlib.suppress(KeyboardInterrupt, SystemExit, TrainingFailed), _standing(run, new=True):
+    with contextlib.suppress(KeyboardInterrupt, SystemExit, TrainingFailed), standing(run, new=True):
         assert Run(run.path).status == "running"
         if error is not None:
             raise error
@@ -174,7 +175,7 @@ def test_the_run_says_how_it_ended(run: Run, error: BaseException | None, status
 
 
 def test_an_interruption_tells_how_to_go_on(run: Run) -> None:
-    with pytest.raises(KeyboardInterrupt) as raised, _standing(run, new=True):
+    with pytest.raises(KeyboardInterrupt) as raised, standing(run, new=True):
         raise KeyboardInterrupt
 
     assert raised.value.__notes__ == [f"The same command goes on with {run.path}"]
@@ -183,7 +184,7 @@ def test_an_interruption_tells_how_to_go_on(run: Run) -> None:
 def test_a_mistake_that_shows_in_training_leaves_its_record(run: Run) -> None:
     run.log_metrics({"step": 10, "split": "train", "loss": 1.0})
 
-    with pytest.raises(UserError), _standing(run, new=True):
+    with pytest.raises(UserError), standing(run, new=True):
         raise UserError("out of memory")
 
     assert Run(run.path).status == "failed"
@@ -266,7 +267,7 @@ def test_a_kept_model_beyond_the_ceiling_is_told_and_recorded(most: float, beyon
     from tunesmith.training.fit import FitContext, FitData, FitSpec, fit
     from tunesmith.training.launch import Trained
     from tunesmith.training.spec import OldData
-    from tunesmith.verbs.train import _keep_model, _Session
+    from tunesmith.verbs.train import Session, keep_model
 
     other = {"low": "high", "high": "low"}  # of old rows the opposite is true, so that they are forgotten
     for name, lines in (
@@ -299,7 +300,7 @@ def test_a_kept_model_beyond_the_ceiling_is_told_and_recorded(most: float, beyon
         fit(spec, data, FitContext(report=report, event=listener.hear))
         run.update(old_data=old.to_json(), best={"step": kept["step"], "metric": task.metric, "value": kept[task.metric]})
         trained = Trained(str(tmp_path / "last"), kept["step"], {task.metric: kept[task.metric]})
-        _keep_model(recipe, task, run, _Session(prepared, prepared, old, trained), progress)
+        keep_model(recipe, task, run, Session(prepared, prepared, old, trained), progress)
     run.lock().release()
 
     found = Run.open(run.path).manifest.get("beyond_ceiling")

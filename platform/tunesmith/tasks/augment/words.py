@@ -94,7 +94,7 @@ def mistyped(word: str, rng: np.random.Generator) -> str:
     """The word with one mistake: a letter's neighbour on the keyboard, left out, doubled, or swapped with the next."""
     at = int(rng.integers(len(word)))
     match int(rng.integers(4)):
-        case 0 if near := _neighbours(word[at]):
+        case 0 if near := neighbours(word[at]):
             return word[:at] + near[int(rng.integers(len(near)))] + word[at + 1 :]
         case 1 if len(word) > 1:
             return word[:at] + word[at + 1 :]
@@ -105,7 +105,8 @@ def mistyped(word: str, rng: np.random.Generator) -> str:
             return word[: at + 1] + word[at:]
 
 
-def _neighbours(letter: str) -> str:
+def neighbours(letter: str) -> str:
+    """The letters beside one on the keyboard, in its case; none for what is no letter."""
     for row in ROWS:
         at = row.find(letter.lower())
         if at >= 0:

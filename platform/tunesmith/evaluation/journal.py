@@ -1,7 +1,8 @@
-"""The journal of answers beside the file that they will make: a run that was killed goes on from it.
+"""The journal of answers beside the file that they will make: a command that was killed goes on from it.
 
 One line of JSON for each answered sample, behind a first line that says what is asked and whom; a line that was cut off in the
-middle counts for nothing.
+middle counts for nothing. A line has the sample's number ``i``, its contents' hash or id ``h``, the answer ``a`` or the reason
+``p`` why there is none, and the seconds ``t`` of the request that answered it.
 """
 
 from __future__ import annotations
@@ -9,19 +10,24 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
 from tunesmith.errors import UserError
-from tunesmith_serving.target import Reply
+from tunesmith.evaluation.targets import Reply
+
+SYNCED = 256
+"""Lines after which the disk has them: more would be lost where the machine itself fails. A killed process loses none."""
 
 
 class Journal:
     """The answers so far, in a file that only grows; :meth:`remove` ends it."""
 
-    def __init__(self, path: Path, job: Mapping[str, Any]) -> None:
-        self.path, self._job = path, dict(job)
+    def __init__(self, path: Path, job: Mapping[str, Any], option: str = "--out") -> None:
+        """``job`` must be the same for answers to belong together; ``option`` names another place, in messages."""
+        self.path, self._job, self._option = path, dict(job), option
         self._places: dict[int, int] = {}
         self._stream: IO[bytes] | None = None
 
@@ -32,7 +38,9 @@ class Journal:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             stream.close()
-            raise UserError(f"another process writes {self.path}\n    → Wait for it, or name another --out.") from error
+            raise UserError(
+                f"another process writes {self.path}\n    → Wait for it, or name another {self._option}."
+            ) from error
         self._stream = stream
         try:
             self._read(stream)
@@ -45,6 +53,8 @@ class Journal:
         if self._stream is not None:
             if not self._places:
                 self.remove()
+            else:
+                os.fsync(self._stream)
             self._stream.close()
 
     def __len__(self) -> int:
@@ -57,12 +67,16 @@ class Journal:
         """Keep a reply; it is with the operating system when this returns."""
         assert self._stream is not None
         line = {"i": index, "h": content} | ({"p": reply.problem} if reply.problem is not None else {"a": reply.answer})
+        if reply.seconds is not None:
+            line["t"] = round(reply.seconds, 6)
         self._places[index] = self._stream.seek(0, 2)
         self._stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
         self._stream.flush()
+        if len(self._places) % SYNCED == 0:
+            os.fsync(self._stream)
 
     def get(self, index: int) -> dict[str, Any]:
-        """What was kept: ``h``, and ``a`` or ``p``."""
+        """What was kept: ``h``, and ``a`` or ``p``; ``t`` where it was asked of a service."""
         assert self._stream is not None
         self._stream.seek(self._places[index])
         return dict(_line(self._stream.readline()) or {})
@@ -84,7 +98,7 @@ class Journal:
             what = next((name for name in self._job if first.get(name) != self._job[name]), "format")
             raise UserError(
                 f"{self.path} has answers of an earlier run with another {'model' if what == 'target' else what}"
-                "\n    → Delete it to begin anew, or name another --out."
+                f"\n    → Delete it to begin anew, or name another {self._option}."
             )
         while True:
             place = stream.tell()

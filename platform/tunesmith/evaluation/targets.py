@@ -1,87 +1,88 @@
-"""Who answers examples: a model in this process (:class:`Here`), or a service (:class:`tunesmith_serving.client.Client`).
+"""Who is tested: a model that answers examples, wherever it is. Every suite asks through this one Protocol.
 
-Both say what they take and answer in the same words, so that whoever asks need not know which of the two it is.
+A target answers in the task's own terms (:data:`tunesmith.tasks.base.Answer`), so that its answers are scored, sliced and
+compared by the same code whether they come from this process or from a server that somebody else has built
+(:class:`tunesmith.evaluation.v2_target.V2Target`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from tunesmith.errors import DataError
-from tunesmith.tasks.base import Example, Features
-from tunesmith_serving import plain
-from tunesmith_serving.describe import Description, describe
+from tunesmith.tasks.base import Answer, Example, Features, State, Task
 
 if TYPE_CHECKING:
     from tunesmith.evaluation.predictor import Predictor
 
+Provided = Literal["labels", "scores", "logits", "hidden", "text"]
+"""What a target tells of an example: the answer alone, each class's probability, …"""
+
 BLOCK = 256
 """Examples that a model in this process answers at a time: sorted by length, and few enough to lose little when killed."""
 PIECE = 8
-"""Examples that are opened at a time."""
-
-
-@dataclass(frozen=True)
-class About:
-    """What a target says of itself."""
-
-    name: str
-    version: str
-    task: str
-    labels: tuple[str, ...]
-    columns: Mapping[str, str]
-    """Roles that it takes → their kind; the first is what a bare value is taken for."""
-
-    @classmethod
-    def of(cls, description: Description) -> About:
-        """What a served model says, less what only its process needs."""
-        given = description
-        return cls(given.name, given.version, given.task, given.labels, given.columns)
+"""Examples that are opened at a time: few images are in memory as they are."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What one example got: an answer for people (``label``, ``score``, ``scores`` …), or the reason why there is none."""
+    """What one example got: the answer, or the reason why there is none."""
 
     index: int
     """Which of the examples that were given, from 0."""
-    answer: dict[str, Any] | None = None
+    answer: Answer | None = None
     problem: str | None = None
+    seconds: float | None = None
+    """How long the request took that answered it, its repetitions included; None where it was no request."""
 
 
 class Target(Protocol):
     """A model that answers, wherever it is."""
 
     @property
-    def about(self) -> About:
-        """What it takes and gives."""
+    def name(self) -> str:
+        """For people: a run's name, or a URL."""
+
+    @property
+    def version(self) -> str:
+        """Which version of the model answers; answers of two versions do not belong together."""
+
+    @property
+    def task(self) -> Task:
+        """What it is asked, and in what terms it answers."""
+
+    @property
+    def state(self) -> State:
+        """The labels in the order of its probabilities, and whatever else scoring needs."""
+
+    @property
+    def provides(self) -> frozenset[Provided]:
+        """What it tells of an example."""
 
     def replies(self, examples: Iterable[Example]) -> Iterator[Reply]:
-        """One reply for each example, in any order, while the examples are still being read. Media are their bytes."""
+        """One reply for each example, in any order, while the examples are still being read. Their target role is not sent."""
 
 
 class Here:
     """A model in this process."""
 
     def __init__(self, predictor: Predictor, name: str = "model", version: str = "1") -> None:
-        self._predictor = predictor
-        self._about = About.of(describe(predictor.task, predictor.preprocessing.state, name, version))
-
-    @property
-    def about(self) -> About:
-        """What the model takes and gives."""
-        return self._about
+        self.name, self.version = name, version
+        self.task: Task = predictor.task
+        self.state: State = predictor.preprocessing.state
+        self.provides: frozenset[Provided] = frozenset({"labels", "scores"})
+        self.predictor = predictor
 
     def replies(self, examples: Iterable[Example]) -> Iterator[Reply]:
         """A block at a time, in order: encoded as they are read, so that few images are in memory, then sorted by length."""
         encoded: list[Features | str] = []
         start = 0
-        for piece in batched(examples, PIECE):
+        for piece in in_pieces(examples, PIECE):
             encoded.extend(self._encoded(piece))
             if len(encoded) >= BLOCK:
                 yield from self._answered(encoded, start)
@@ -90,19 +91,18 @@ class Here:
 
     def _encoded(self, examples: Sequence[Example]) -> list[Features | str]:
         """Each example's features, or the reason why it has none."""
-        task = self._predictor.task
         found: list[Features | str | None] = [None] * len(examples)
         usable: list[tuple[int, dict[str, Any]]] = []
         for index, example in enumerate(examples):
             try:
                 opened = self._opened(example)
-                found[index] = task.check(opened)
+                found[index] = self.task.check(opened)
             except DataError as error:
                 found[index] = str(error)
             if found[index] is None:
                 usable.append((index, opened))
         try:
-            made = task.encode([one for _, one in usable], self._predictor.preprocessing) if usable else []
+            made = self.task.encode([one for _, one in usable], self.predictor.preprocessing) if usable else []
             for (index, _), features in zip(usable, made, strict=True):
                 found[index] = features
         except DataError as error:
@@ -114,26 +114,26 @@ class Here:
     def _answered(self, encoded: Sequence[Features | str], start: int) -> Iterator[Reply]:
         places = [index for index, one in enumerate(encoded) if not isinstance(one, str)]
         features = [one for one in encoded if not isinstance(one, str)]
-        answers: dict[int, dict[str, Any]] = {}
-        for batch in self._predictor.batches(np.asarray([one.length for one in features], np.int32)):
-            for index, answer in zip(batch, self._predictor.forward([features[k] for k in batch]), strict=True):
-                answers[places[index]] = plain.spoken(answer, self._about.labels)
+        answers: dict[int, Answer] = {}
+        for batch in self.predictor.batches(np.asarray([one.length for one in features], np.int32)):
+            for index, answer in zip(batch, self.predictor.forward([features[k] for k in batch]), strict=True):
+                answers[places[index]] = answer
         for index, one in enumerate(encoded):
             yield Reply(start + index, problem=one) if isinstance(one, str) else Reply(start + index, answers[index])
 
     def _opened(self, example: Example) -> dict[str, Any]:
-        """The example with its images decoded, once."""
+        """The example without its target, its images decoded once."""
         from tunesmith.tasks.images import open_image
 
-        kinds = self._about.columns
+        columns = self.task.columns
         return {
-            role: open_image(value) if kinds[role] == "image" and value is not None else value
+            role: open_image(value) if columns[role].kind == "image" and value is not None else value
             for role, value in example.items()
-            if role in kinds
+            if role in columns and role != self.task.target
         }
 
 
-def batched(values: Iterable[Example], size: int) -> Iterator[list[Example]]:
+def in_pieces(values: Iterable[Example], size: int) -> Iterator[list[Example]]:
     """Lists of ``size`` values, the last one shorter."""
     source = iter(values)
     while piece := list(islice(source, size)):

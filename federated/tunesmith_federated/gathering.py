@@ -1,0 +1,147 @@
+"""What one exchange brings: replies checked one by one, kept on disk where they are sound, each with a line for the record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tunesmith_federated import checks, sums
+from tunesmith_federated.exchange import exchange
+from tunesmith_federated.messages import opened
+from tunesmith_federated.models import size
+from tunesmith_federated.protocol import Ask, Reply, Tensors
+from tunesmith_federated.roster import failure
+
+if TYPE_CHECKING:
+    from tunesmith.tasks.base import Metrics, State, Task
+    from tunesmith_federated.flower import Grid, Message
+    from tunesmith_federated.inbox import Inbox
+    from tunesmith_federated.server_state import Row
+
+Tell = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass
+class Gathered:
+    """What one exchange brought."""
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    """A line for each site that was asked."""
+    norms: dict[str, float] = field(default_factory=dict)
+    """The length of each update that came while this process was there."""
+
+    @property
+    def accepted(self) -> list[str]:
+        """The sites whose reply counts, sorted: sums do not depend on who came first."""
+        return sorted(name for name, row in self.rows.items() if row["status"] == "replied")
+
+    @property
+    def others(self) -> list[Row]:
+        """The lines of the sites whose reply does not count."""
+        return [row for _, row in sorted(self.rows.items()) if row["status"] != "replied"]
+
+
+@dataclass(frozen=True)
+class Gatherer:
+    """Gathers into an inbox, which outlives this process."""
+
+    grid: Grid
+    inbox: Inbox
+    task: Task
+    state: State
+    timeout: float
+    tell: Tell
+    again: float | None = None
+    """Seconds after which a site that is online and says nothing is asked once more; None never."""
+
+    def gather(self, ask: Ask, asked: Mapping[str, int], sent: Tensors, extras: Tensors) -> Gathered:
+        """Ask these sites (name → node). Replies that a killed server had got already count, and are not asked for again."""
+        found, going = self._had(ask, asked, size(sent) + size(extras)), size(sent) + size(extras)
+        missing = {name: node for name, node in asked.items() if name not in found.rows}
+        self._progress(ask, found, asked)
+        for name, message in exchange(self.grid, ask, missing, sent, extras, self.timeout, self.again):
+            found.rows[name] = {**self._admitted(name, message, ask, sent, extras, found.norms), "bytes_sent": going}
+            self._progress(ask, found, asked)
+        for name in missing:
+            late = {"round": ask.round, "site": name, "status": "late", "reason": f"no word in {self.timeout:g} s"}
+            found.rows.setdefault(name, {**late, "bytes_sent": going})
+        return found
+
+    def reject_too_long(self, gathered: Gathered, ratio: float) -> None:
+        """Updates that are far longer than the cohort's are not counted."""
+        known = gathered.norms
+        norms = {name: known[name] if name in known else checks.norm(self.inbox.update(name)) for name in gathered.accepted}
+        for name, reason in checks.too_long(norms, ratio).items():
+            gathered.rows[name] |= {"status": "rejected", "reason": reason}
+            self.inbox.reject(name, reason)
+            self._say_rejected(gathered.rows[name])
+
+    def judged(self, gathered: Gathered) -> Metrics:
+        """The metrics of the model that was asked about, over all rows held back at the sites whose reply counts."""
+        told: dict[str, Any] = {}
+        for name in gathered.accepted:
+            one = self.inbox.reply(name).sums
+            told = sums.merge([told, dict(one)]) if told and one else told or dict(one)
+        return self.metrics(told)
+
+    def metrics(self, told: Mapping[str, Any]) -> Metrics:
+        """The headline metrics of these sums; none where there are no sums."""
+        found = sums.metrics(told, self.task, self.state) if told else {}
+        return {name: float(value) for name, value in found.items() if "/" not in name}
+
+    def _had(self, ask: Ask, asked: Mapping[str, int], going: int) -> Gathered:
+        found = Gathered()
+        for name in self.inbox.sites():
+            reply = self.inbox.reply(name)
+            if name in asked and (reply.job, reply.round, reply.kind) == (ask.job, ask.round, ask.kind):
+                found.rows[name] = {**self._row(reply), "bytes_sent": going}
+            else:
+                self.inbox.reject(name)
+        return found
+
+    def _admitted(self, name: str, message: Message, ask: Ask, sent: Tensors, extras: Tensors, norms: dict[str, float]) -> Row:
+        """The line of one reply, which is kept where it is sound, and its length measured."""
+        row: Row = {"round": ask.round, "site": name}
+        if not message.has_content():
+            return {**row, "status": "lost", "reason": failure(message)}
+        try:
+            parcel = opened(message)
+            reply = Reply.from_json(parcel.words)
+        except ValueError as error:
+            return self._say_rejected({**row, "status": "rejected", "reason": str(error)})
+        if reply.site != name:
+            return self._say_rejected({**row, "status": "rejected", "reason": f"it calls itself {reply.site!r}"})
+        if reply.refused:
+            return {**row, "status": "refused", "reason": reply.refused}
+        expected = sent if ask.kind == "train" else {}
+        problem = checks.check_reply(reply, parcel.model, parcel.extras, expected, ask, extras)
+        if problem is not None:
+            return self._say_rejected({**self._row(reply), "status": "rejected", "reason": problem})
+        self.inbox.put(reply, parcel.model, parcel.extras)
+        norms[name] = checks.norm(parcel.model)
+        return self._row(reply)
+
+    def _row(self, reply: Reply) -> Row:
+        return {
+            "round": reply.round,
+            "site": reply.site,
+            "status": "replied",
+            "reason": "",
+            "examples": reply.examples,
+            "steps": reply.steps,
+            "loss": reply.loss,
+            "seconds": reply.seconds,
+            "bytes_received": reply.sent_bytes,
+            "judged": int(reply.sums.get("n", 0)),
+            "metrics": self.metrics(reply.sums),
+        }
+
+    def _say_rejected(self, row: Row) -> Row:
+        message = f"Round {row['round']}: the reply of {row['site']} is rejected: {row['reason']}"
+        self.tell({"kind": "note", "message": message})
+        return row
+
+    def _progress(self, ask: Ask, found: Gathered, asked: Mapping[str, int]) -> None:
+        what = f"Round {ask.round} of {ask.rounds}" if ask.kind == "train" else "Judging the last model"
+        self.tell({"kind": "prepare", "message": f"{what}: sites", "done": len(found.rows), "total": len(asked)})

@@ -1,0 +1,280 @@
+"""The round loop: ask, gather, check, combine, keep. The same for simulated and for real sites.
+
+:meth:`Federation.run` is the whole story, and :meth:`Federation._round` one round of it. Nothing is in memory alone: a server
+that is killed goes on from its last round, with the replies that had come in the round under way.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tunesmith import __version__
+from tunesmith.errors import TrainingFailed, UserError
+from tunesmith_federated import aggregate, asked_recipe
+from tunesmith_federated.checks import check_described
+from tunesmith_federated.gathering import Gathered, Gatherer
+from tunesmith_federated.inbox import Inbox
+from tunesmith_federated.methods import make_method
+from tunesmith_federated.methods.base import Combined
+from tunesmith_federated.models import Base, size, tensors_of, travelling
+from tunesmith_federated.protocol import Ask, Kind, Tensors
+from tunesmith_federated.roster import Roster, gather, merged
+from tunesmith_federated.server_state import INBOX, Book
+
+if TYPE_CHECKING:
+    from tunesmith.recipe import Recipe
+    from tunesmith.tasks.base import Metrics, State, Task
+    from tunesmith_federated.flower import Grid
+
+Tell = Callable[[Mapping[str, Any]], None]
+
+PAUSE = 2.0
+"""Seconds before sites are asked again that could not be reached."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done, on the server's side."""
+
+    id: str
+    """Of the federated run: sites keep what they keep under it."""
+    recipe: Recipe
+    task: Task
+    folder: Path
+    state: State | None = None
+    """The frozen state, where it is known before the sites are asked (a simulation)."""
+    most_bytes: int | None = None
+    """The largest message that the line takes."""
+    wait_s: float = 60.0
+    """How long sites may take to join."""
+    again_s: float | None = None
+    """After how long a silent site is asked once more; None never."""
+    signatures: tuple[str, ...] = ()
+    """Of the recipe, for sites that allow by signer."""
+
+    @property
+    def rounds(self) -> int:
+        """Exchanges of the model."""
+        section = self.recipe.federation
+        return section.rounds or math.ceil(self.recipe.training.num_train_epochs / section.local_epochs)
+
+
+class Federation:
+    """One federated run, from its book."""
+
+    def __init__(self, plan: Plan, grid: Grid, tell: Tell) -> None:
+        self.plan, self.book = plan, Book(plan.folder)
+        self._grid, self._tell = grid, tell
+        self._section = plan.recipe.federation
+        self._method = make_method(self._section)
+        self._inbox, self._roster = Inbox(plan.folder / INBOX), Roster(check=partial(check_described, task=plan.task))
+        self.state: State = {}
+        """The frozen preprocessing state that all sites share, once they have said what they hold."""
+        self._yaml = ""
+        self._waiting: float | None = None
+        """When the round under way must have its quorum, once it was found without."""
+
+    def run(self) -> Book:
+        """All rounds, and the last judgement; returns what is on disk of them.
+
+        Raises:
+            UserError: too few sites take part, or the model is too large for the line.
+            TrainingFailed: too few updates came, several rounds in a row. The run can be gone on with.
+        """
+        self._enrol()
+        if not self.book.begun:
+            self._begin()
+        model, state = self.book.tensors()
+        while self.book.standing.round < self.plan.rounds:
+            model, state = self._round(self.book.standing.round + 1, model, state)
+        if not self.book.standing.ended:
+            self._judge_last(model)
+        return self.book
+
+    def _enrol(self) -> None:
+        """Ask the sites what they have, and settle the classes."""
+        recipe, standing, least = self.plan.recipe, self.book.standing, self._section.min_sites
+        known = self.plan.state.get("labels") if self.plan.state else recipe.data.labels
+        self._yaml = asked_recipe.for_sites(recipe, list(known) if known else standing.labels)
+        self._tell({"kind": "phase", "message": "Asking the sites what they hold"})
+
+        said: set[str] = set()
+
+        def refusals() -> None:
+            for name, reason in sorted(self._roster.refused.items()):
+                if name not in said:
+                    self._tell({"kind": "note", "message": f"{name} does not take part: {reason}"})
+            said.update(self._roster.refused)
+
+        def waiting(there: int) -> None:
+            refusals()
+            self._tell({"kind": "phase", "message": f"Waiting for sites: {there} of at least {least} are there"})
+
+        gather(self._grid, self._roster, self._ask("describe", 0), least, self.plan.wait_s, waiting)
+        refusals()
+        self.state = self.plan.state or self.plan.task.freeze(
+            merged(self.plan.task, self._roster.said), asked_recipe.read(self._yaml)
+        )
+        standing.labels = list(self.state.get("labels") or ()) or None
+        standing.sites = {
+            name: {part: int(reply.statistics.get(part, 0)) for part in ("train", "holdout")}
+            for name, reply in sorted(self._roster.said.items())
+        }
+        self._yaml = asked_recipe.for_sites(recipe, standing.labels)
+
+    def _begin(self) -> None:
+        """The model that the first round starts from."""
+        model, _ = Base(self.plan.recipe, self.plan.task, self.state).adapted()
+        tensors = tensors_of(model, travelling(model, self._method))
+        weighs, most = size(self._sent(tensors)), self.plan.most_bytes
+        if most is not None and weighs > most:
+            raise UserError(
+                f"the model's tensors are {weighs / 1e6:,.0f} MB a message, and the SuperLink's database takes "
+                f"{most / 1e6:,.0f} MB\n    → Send adapters only (training.adaptation: lora), or federation.dtype: bfloat16"
+            )
+        self.book.turn(0, tensors, self._method.begin(tensors), [])
+
+    def _round(self, number: int, model: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
+        """One exchange: sites judge the model and train it; returns the next one. The same again where too few replied."""
+        begun, gatherer = time.perf_counter(), self._gatherer()
+        self._roster.refresh(self._grid, self._ask("describe", 0), self._section.round_timeout_s)
+        asked = self._drawn(number)
+        gathered = gatherer.gather(
+            self._ask("train", number), asked, self._sent(model), self._sent(self._method.broadcast(state))
+        )
+        if self._section.max_norm_ratio is not None:
+            gatherer.reject_too_long(gathered, self._section.max_norm_ratio)
+        if len(gathered.accepted) < self._section.min_sites:
+            self._too_few(number, gathered)
+            return model, state
+        self._waiting = None
+        judged = gatherer.judged(gathered)
+        self._remember(number - 1, judged, model)
+        model, state = self._method.step(model, self._combined(gathered, model, state), state)
+        self.book.turn(number, model, state, [row for _, row in sorted(gathered.rows.items())])
+        self._inbox.clear()
+        self._tell({"kind": "round", **_told(number, self.plan.rounds, gathered, judged, time.perf_counter() - begun)})
+        return model, state
+
+    def _combined(self, gathered: Gathered, model: Tensors, state: Tensors) -> Combined:
+        """The accepted updates as one; one tensor of one site in memory at a time."""
+        combine = {"mean": aggregate.mean, "median": aggregate.median}[self._method.combine]
+        updates = [self._inbox.update(name) for name in gathered.accepted]
+        beside = gathered.accepted if self._method.broadcast(state) else []
+        extras = aggregate.mean_of_extras([self._inbox.extras(name) for name in beside])
+        return Combined(combine(updates, model), extras, len(updates) / max(1, len(self._roster.nodes)))
+
+    def _drawn(self, number: int) -> dict[str, int]:
+        """The sites that a round asks: drawn by the seed, the round and its attempt alone."""
+        there = self._roster.online()
+        wanted = max(self._section.min_sites, math.ceil(self._section.fraction_train * len(there)))
+        if wanted >= len(there):
+            return there
+        rng = np.random.default_rng([self.plan.recipe.training.seed, number, self.book.standing.failed])
+        return {name: there[name] for name in sorted(str(one) for one in rng.choice(sorted(there), wanted, replace=False))}
+
+    def _too_few(self, number: int, gathered: Gathered) -> None:
+        """A round without its quorum is made again: soon, while its time lasts, and then some times anew.
+
+        What has come is kept, so that only the others are asked. Raises :class:`TrainingFailed` after the last time.
+        """
+        standing, least, came = self.book.standing, self._section.min_sites, len(gathered.accepted)
+        said = "".join(f"\n  {row['site']}: {row['status']}, {row['reason']}" for row in gathered.others)
+        first = self._waiting is None
+        self._waiting = self._waiting or time.monotonic() + self._section.round_timeout_s
+        if time.monotonic() < self._waiting:
+            if first:
+                message = (
+                    f"Round {number} waits for more sites: {came} of at least {least} have sent an update that counts{said}"
+                )
+                self._tell({"kind": "note", "message": message})
+            time.sleep(min(PAUSE, max(0.0, self._waiting - time.monotonic())))
+            return
+        self._waiting = None
+        standing.failed += 1
+        ends = standing.failed >= self._section.max_failed_rounds
+        if ends:
+            standing.failed = 0
+        self.book.save()
+        if ends:
+            raise TrainingFailed(
+                f"round {number}: only {came} of at least {least} sites sent an update that counts, "
+                f"{self._section.max_failed_rounds} times in a row{said}\n"
+                "    → The same command goes on from this round, once enough sites are there"
+            )
+        message = f"Round {number} is made again: {came} of at least {least} sites sent an update that counts{said}"
+        self._tell({"kind": "note", "message": message})
+
+    def _remember(self, number: int, judged: Metrics, model: Tensors) -> None:
+        """The model after round ``number`` is judged: is it the best so far? The one that training began with never is."""
+        standing, name = self.book.standing, self.plan.recipe.training.metric_for_best_model or self.plan.task.metric
+        standing.judged[number] = judged
+        value = judged.get(name, math.nan)
+        if not number or math.isnan(value):
+            return
+        before = standing.judged[standing.best][name] if standing.best is not None else None
+        more = bool(self.plan.recipe.resolved().training.greater_is_better)
+        if before is None or (value > before if more else value < before):
+            self.book.keep_best(number, model)
+
+    def _judge_last(self, model: Tensors) -> None:
+        """The sites judge the last model, which nobody trains any more."""
+        gatherer, number = self._gatherer(), self.plan.rounds + 1
+        least, said = self._section.min_examples, self._roster.said
+        held_back = {name for name, reply in said.items() if int(reply.statistics.get("holdout", 0)) >= least}
+        asked = {name: node for name, node in self._roster.online().items() if name in held_back}
+        gathered = gatherer.gather(self._ask("evaluate", number), asked, self._sent(model), {})
+        judged = gatherer.judged(gathered)
+        self._remember(self.plan.rounds, judged, model)
+        self.book.end([row for _, row in sorted(gathered.rows.items())])
+        self._inbox.clear()
+        self._tell({"kind": "judged", "round": self.plan.rounds, "metrics": judged})
+
+    def _gatherer(self) -> Gatherer:
+        timeout, again = self._section.round_timeout_s, self.plan.again_s
+        return Gatherer(self._grid, self._inbox, self.plan.task, self.state, timeout, self._tell, again)
+
+    def _sent(self, tensors: Tensors) -> Tensors:
+        """Tensors as they travel."""
+        wire = getattr(torch, self._section.dtype)
+        return {name: value.to(wire) if value.is_floating_point() else value for name, value in tensors.items()}
+
+    def _ask(self, kind: Kind, number: int) -> Ask:
+        return Ask(
+            kind=kind,
+            job=self.plan.id,
+            round=number,
+            rounds=self.plan.rounds,
+            recipe=self._yaml,
+            fingerprint=asked_recipe.fingerprint(self._yaml),
+            labels=self.book.standing.labels,
+            sites=self._section.min_sites,
+            tunesmith=__version__,
+            signatures=list(self.plan.signatures),
+        )
+
+
+def _told(number: int, rounds: int, gathered: Gathered, judged: Metrics, seconds: float) -> dict[str, Any]:
+    """What is told of a round."""
+    counted = [gathered.rows[name] for name in gathered.accepted]
+    losses = [(row["loss"], row["examples"]) for row in counted if row["loss"] is not None]
+    total = sum(examples for _, examples in losses)
+    return {
+        "round": number,
+        "rounds": rounds,
+        "replied": len(counted),
+        "asked": len(gathered.rows),
+        "loss": sum(loss * examples for loss, examples in losses) / total if total else None,
+        "metrics": judged,
+        "bytes": sum(row.get("bytes_sent", 0) + row.get("bytes_received", 0) for row in gathered.rows.values()),
+        "seconds": seconds,
+    }

@@ -1,0 +1,1 @@
+"""How a served model stands load: requests in a closed or an open loop, and what their times say."""

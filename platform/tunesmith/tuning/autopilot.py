@@ -1,0 +1,245 @@
+"""The recipe and the gate that ``tunesmith auto`` writes: every choice a line, with its reason beside it."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tunesmith.recipe.starting import Counted, Family, family_of, start
+from tunesmith.recipe.task_names import KNOWN
+from tunesmith.recipe.template import BATCH, WIDTH, inline, template
+from tunesmith.tuning.looking import Seen
+
+FEW_JUDGES = 200
+"""Validation rows below which a rate moves in steps of half a point and more: the loss tells trials apart more finely."""
+
+UNEVEN = 3.0
+"""Times as many rows in the commonest class as in the rarest, from which each class should count alike."""
+
+RESERVED, LEAST_RESERVED = 0.1, 45.0
+"""Share of the time, and at least so many seconds, kept for preparing, the start of Ray, the last verdict."""
+
+MOST_TRIALS = 200
+
+Searched = tuple[str, str, dict[str, Any]]
+"""A searched key, the reason, and its range."""
+
+
+def write_recipe(
+    seen: Seen,
+    *,
+    name: str,
+    data: str,
+    models: Sequence[str],
+    configs: Sequence[Mapping[str, Any] | None],
+    layers: Sequence[int | None],
+    seconds: float,
+    schema: str | None = None,
+) -> str:
+    """The recipe as YAML.
+
+    Args:
+        name: of the runs.
+        data: as the recipe's folder sees it.
+        models: the pre-trained models to choose from, the first one to begin with; ``configs`` are their ``config.json``.
+        layers: how many layer groups each of them has (:func:`tunesmith.tuning.looking.count_layers`); None is unknown.
+        seconds: time for everything.
+    """
+    validation, test, why_split = _shares(seen)
+    counted = Counted(seen.rows, 1 - validation - test)
+    begin = start(models[0], configs[0], counted, BATCH)
+    families = [family_of(model, config)[0] for model, config in zip(models, configs, strict=True)]
+    metric, why_metric = _metric(seen, validation)
+    chosen: dict[str, Any] = {
+        "name": name,
+        "training.metric_for_best_model": metric,
+        "data.split.validation": validation,
+        "data.split.test": test,
+    }
+    why = {
+        "task": f"{seen.task}, because {seen.why_task}.",
+        "data.train": _rows(seen),
+        "data.split.validation": why_split,
+        "training.metric_for_best_model": why_metric,
+        **begin.why,
+    }
+    if seen.columns:
+        chosen["data.columns"] = dict(seen.columns)
+        why["data.columns"] = "Told by what the columns hold: their names are not the usual ones."
+    text = template(seen.task, data=data, model=models[0], schema=schema, begin=replace(begin, why=why), chosen=chosen)
+    grace = max(1, begin.num_train_epochs // 8)
+    space = _space(seen, models, families, begin.learning_rate, _unfreezing(layers, grace))
+    lines = _search(space, begin.num_train_epochs, grace, seconds)
+    return text.replace("# A recipe of Tunesmith.", "# A recipe of Tunesmith, written by `tunesmith auto`.") + "\n".join(
+        ["", *lines, ""]
+    )
+
+
+def _rows(seen: Seen) -> str:
+    """What the data is like, in a sentence."""
+    many = "more than 10,000" if seen.rows >= 10_000 else f"{seen.rows:,}"
+    said = f"{many} rows"
+    if seen.classes:
+        common, *_, rare = [*seen.classes, *seen.classes]
+        said += (
+            f" of {len(seen.classes)} classes; the commonest ({common}) has {seen.classes[common]:,}, the rarest ({rare}) "
+            f"{seen.classes[rare]:,} of those looked at"
+        )
+    if seen.words[1]:
+        said += f"; texts have {seen.words[0]} words at the median, {seen.words[1]} at the 99th percentile"
+    return said + "."
+
+
+def _shares(seen: Seen) -> tuple[float, float, str]:
+    """Shares of validation and test, and why. A split that the data brings is not cut off."""
+    validation = 0.0 if "validation" in seen.splits else (0.2 if seen.rows < 1000 else 0.15 if seen.rows < 5000 else 0.1)
+    test = 0.0 if "test" in seen.splits else (0.2 if seen.rows < 5000 else 0.15)
+    brought = [name for name in ("validation", "test") if name in seen.splits]
+    if len(brought) == 2:
+        return validation, test, "The data brings its own validation and test splits."
+    own = f" ({brought[0]} is the data's own)" if brought else ""
+    return (
+        validation,
+        test,
+        (
+            f"Of {seen.rows:,} rows{own}: trials are chosen on validation and the verdict comes from test, so that both must "
+            "be large enough to tell models apart; small data gives up larger shares."
+        ),
+    )
+
+
+def _metric(seen: Seen, validation: float) -> tuple[str, str]:
+    """What trials are compared by, and why."""
+    facts = KNOWN[seen.task]
+    judges = seen.rows * validation
+    if validation and judges < FEW_JUDGES:
+        return "loss", (
+            f"About {judges:.0f} validation rows: the loss tells trials apart more finely than {facts.metric}, which moves in "
+            f"steps of {100 / max(judges, 1):.1f} points."
+        )
+    if facts.metric == "accuracy" and seen.imbalance >= UNEVEN:
+        return "f1_macro", (
+            f"The commonest class has {seen.imbalance:.0f} times the rows of the rarest: F1 counts every class alike, accuracy "
+            "would hardly see the rare ones."
+        )
+    return facts.metric, f"The metric of {seen.task}; there are validation rows enough for it."
+
+
+def _search(space: Sequence[Searched], epochs: int, grace: int, seconds: float) -> list[str]:
+    """The lines of the ``search`` section."""
+    budget = round(seconds - max(RESERVED * seconds, min(LEAST_RESERVED, seconds / 2)))
+    lines = [
+        "search:",
+        "  # Trials are drawn by TPE (Bergstra et al. 2011), which learns from the earlier ones and takes conditions.",
+        "  algorithm: tpe",
+        f"  # Trials that lag behind after {grace} of {epochs} epochs are stopped (ASHA, Li et al. 2020).",
+        "  scheduler: asha",
+        f"  grace_period: {grace}",
+        f"  # Of the {seconds:g} s that were given; the rest is for preparing, starting and judging.",
+        f"  time_budget_s: {budget:g}",
+        "  # More than the time allows: the clock ends it. The first trial has the values written above.",
+        f"  num_samples: {MOST_TRIALS}",
+        "  space:",
+    ]
+    for key, reason, told in space:
+        lines += [*textwrap.wrap(reason, WIDTH, initial_indent="    # ", subsequent_indent="    # ")]
+        lines += [f"    {key}: {inline(told)}"]
+    return lines
+
+
+def _space(
+    seen: Seen, models: Sequence[str], families: Sequence[Family | None], rate: float, unfreezing: Sequence[Searched]
+) -> Sequence[Searched]:
+    """Everything that is searched."""
+    found: list[Searched] = []
+    if len(models) > 1:
+        found.append(("model.model_name_or_path", "Which of the models that were given.", {"choice": list(models)}))
+    # A probe and adapters want rates ten times and more those of a full fine-tuning (Hu et al. 2021, table D).
+    low, high = _power(rate / 10), _power(rate * 30)
+    found.append(
+        (
+            "training.learning_rate",
+            f"From a tenth of the usual {inline(rate)} to thirty times of it, which adapters and probes want; it matters most.",
+            {"loguniform": [low, high]},
+        )
+    )
+    ways = ["full", "linear-probe"] + (["lora"] if "convolutional" not in families else [])
+    found.append(
+        (
+            "training.adaptation",
+            "All parameters, or few of them: with few rows a probe or adapters may be better, and they are cheaper.",
+            {"choice": ways},
+        )
+    )
+    if "lora" in ways:
+        found.append(
+            (
+                "training.lora.r",
+                "The rank of the adapters, where there are any.",
+                {"choice": [4, 8, 16, 32], "when": {"training.adaptation": "lora"}},
+            )
+        )
+    if "convolutional" not in families:
+        found.append(
+            (
+                "training.layerwise_lr_decay",
+                "Lower layers learn more slowly, so that they keep more of what they know.",
+                {"choice": [1.0, 0.9, 0.8], "when": {"training.adaptation": "full"}},
+            )
+        )
+    found += unfreezing
+    found += [
+        ("training.lr_scheduler_type", "How the rate falls.", {"choice": ["linear", "cosine"]}),
+        ("training.warmup_ratio", "A rise before it, against early divergence.", {"choice": [0.0, 0.1]}),
+        ("training.weight_decay", "How strongly weights are held small.", {"choice": [0.0, 0.01, 0.1]}),
+    ]
+    if KNOWN[seen.task].one_label and seen.imbalance >= UNEVEN:
+        found.append(
+            (
+                "training.class_weights",
+                f"The commonest class has {seen.imbalance:.0f} times the rows of the rarest: rare ones may have to weigh more.",
+                {"choice": ["none", "effective", "inverse"]},
+            )
+        )
+    return found
+
+
+def _unfreezing(layers: Sequence[int | None], grace: int) -> Sequence[Searched]:
+    """Schedules of gradual unfreezing; none where a model's layers are not known to be grouped.
+
+    When ASHA first compares the trial all groups have joined, or half of them: a slower schedule would be stopped for it.
+    """
+    known = [count for count in layers if count is not None]
+    if not known or len(known) < len(layers):
+        return []
+    most = max(known)
+    every = [float(f"{times * grace / (most - 1):.2g}") for times in (1, 2)]
+    said = f"{most} groups of layers" if len(known) == 1 else f"up to {most} groups of layers"
+    reason = (
+        f"Train the head alone first, and let the {said} join from the top, one after so many epochs (Howard and Ruder 2018): "
+        "what is pre-trained is not torn by a fresh head. null trains all from the start."
+    )
+    return [("training.unfreeze.every_epochs", reason, {"choice": [None, *every], "when": {"training.adaptation": "full"}})]
+
+
+def _power(value: float) -> float:
+    """Rounded to one digit that matters."""
+    return float(f"{value:.0e}")
+
+
+def write_gate(seen: Seen, headline: str) -> str:
+    """A gate as YAML, which asks the least of a model that is worth releasing."""
+    lines = [
+        "# The gate that `tunesmith auto` writes: the least that a model must be. Write down what you need.",
+        "undecided: fail",
+        "baseline: base        # margins are against the pre-trained model",
+        "rules:",
+        f"  - {{measure: {headline}, margin: 0}}    # not worse than before fine-tuning, for certain",
+    ]
+    if seen.classes and KNOWN[seen.task].one_label:
+        share = math.ceil(1000 * seen.commonest) / 1000
+        lines.append(f"  - {{measure: accuracy, min: {share:g}}}    # better than always saying the commonest class")
+    return "\n".join([*lines, ""])

@@ -1,0 +1,209 @@
+"""The release gate before a service: only what passes is let in, and what was let in by which gate is written down.
+
+Nothing of a service is touched before its gate is judged. ``--despite-gate`` lets in what does not pass; that is said loudly,
+and stands in the service's record and log beside what did not hold.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tunesmith.errors import GateFailed, UserError
+from tunesmith_serving.record import Record, chosen, write
+
+if TYPE_CHECKING:
+    from tunesmith.evaluation.against import Against
+    from tunesmith.evaluation.gate import GateResult
+    from tunesmith.evaluation.sides import Side
+    from tunesmith.recipe.gate import Gate
+    from tunesmith_serving.change import Standing
+
+EVENT = "gate"
+"""The event in the service's log."""
+
+
+@dataclass(frozen=True)
+class Gating:
+    """The gate of a command, as it was asked for."""
+
+    file: str
+    baseline: str | None = None
+    despite: bool = False
+    """Let in what does not pass too."""
+
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+def gate_options(verb: Verb) -> Verb:
+    """Adds ``--gate``, ``--baseline`` and ``--despite-gate``; the verb has them as ``gating``, None where there is none."""
+
+    @click.option("--gate", "gate_file", metavar="FILE", help="Only what passes this gate is let in; else exit code 3.")
+    @click.option("--baseline", metavar="B", help="With --gate: what margins are against: a run, or an evaluation's folder.")
+    @click.option("--despite-gate", is_flag=True, help="Let in what does not pass too; it is said, and written down.")
+    @functools.wraps(verb)
+    def gated(*args: Any, gate_file: str | None, baseline: str | None, despite_gate: bool, **rest: Any) -> Any:
+        if gate_file is None and (baseline or despite_gate):
+            raise UserError(f"{'--baseline' if baseline else '--despite-gate'} goes with --gate FILE\n    → Name the gate.")
+        gating = Gating(gate_file, baseline, despite_gate) if gate_file is not None else None
+        return verb(*args, gating=gating, **rest)
+
+    return gated  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """How a version of a model came through its gate."""
+
+    model: str
+    """``NAME``, or ``NAME@VERSION`` where the version is known."""
+    run: str
+    gate: str
+    passed: bool
+    said: str
+    """The gate's sentence."""
+    date: str
+
+    def words(self) -> str:
+        """For the record and ``serve status``.
+
+        >>> Passage("m@1", "runs/a", "gate.yaml", True, "The gate passed: 2 of 2 rules hold", "2026-11-26T02:00").words()
+        'gate.yaml, 2026-11-26T02:00: The gate passed: 2 of 2 rules hold'
+        """
+        despite = "" if self.passed else "LET IN DESPITE ITS GATE: "
+        return f"{despite}{self.gate}, {self.date}: {self.said}"
+
+
+def let_in(gating: Gating, models: Mapping[str, str], output_dir: str = "runs", record: Record | None = None) -> list[Passage]:
+    """Judge the run of each model (``NAME[@VERSION]`` → run) as ``tunesmith gate`` does; each run once, all before any refusal.
+
+    Raises:
+        GateFailed: one does not pass, without ``--despite-gate``.
+        UserError: what is wrong with the gate, or that a run has not been judged.
+    """
+    from tunesmith.verbs.gate import gate
+
+    baseline, runs = gating.baseline, dict.fromkeys(models.values())
+    found = {run: gate(run, gating.file, baseline=baseline, output_dir=output_dir) for run in runs}
+    return settled(gating, {name: (run, found[run]) for name, run in models.items()}, record)
+
+
+def let_candidate_in(gating: Gating, record: Record, name: str, standing: Standing, labels: str | None) -> list[Passage]:
+    """Judge the version that comes in: its run, against the version's that answers now, and the pairs of the rollout.
+
+    Raises as :func:`let_in`; :class:`DataError` too where rules ask for pairs and there are none.
+    """
+    from tunesmith.evaluation.sides import open_evaluation
+    from tunesmith.recipe.gate import load_gate
+    from tunesmith.verbs.gate import judge_side
+
+    rules, run = load_gate(gating.file), standing.candidate_run
+    side = open_evaluation(run)
+    against = _against(side, rules, gating, standing)
+    if labels is not None or _asks_for_pairs(rules):
+        side, against = _with_traffic(side, record, name, standing, labels, against)
+    return settled(gating, {f"{name}@{standing.candidate}": (run, judge_side(side, rules, against))}, record)
+
+
+def _against(side: Side, rules: Gate, gating: Gating, standing: Standing) -> Against | None:
+    """What margins are against: what is named, else the version that answers now."""
+    from tunesmith.verbs.gate import against_of
+
+    if not rules.has_margins:
+        return None
+    named = gating.baseline or rules.baseline
+    return against_of(side, named or standing.stable_run, itself=named is None)
+
+
+def _asks_for_pairs(rules: Gate) -> bool:
+    return any(rule.measure.partition("/")[0] == "pairs" for rule in rules.rules)
+
+
+def _with_traffic(
+    side: Side, record: Record, name: str, standing: Standing, labels: str | None, against: Against | None
+) -> tuple[Side, Against]:
+    from tunesmith.evaluation.paired_log import read_pairs
+    from tunesmith.evaluation.traffic import with_traffic
+
+    if not record.log:
+        raise UserError(f"{record.url} is a service of a cluster, which writes no pairs down\n    → Leave rules on pairs out.")
+    file = record.log.removesuffix(".jsonl") + ".pairs.jsonl"
+    pairs = read_pairs(file, standing.candidate, standing.stable, model=name, rollout=standing.rollout)
+    assert side.evaluation is not None
+    evaluation, with_pairs = with_traffic(side.evaluation, pairs, labels, against)
+    return replace(side, evaluation=evaluation), with_pairs
+
+
+def settled(gating: Gating, found: Mapping[str, tuple[str, GateResult]], record: Record | None = None) -> list[Passage]:
+    """Print every verdict; refuse what does not pass, or say loudly that it is let in. ``record`` is of the service that stays.
+
+    Raises :class:`GateFailed`.
+    """
+    from tunesmith.report.gate_words import sentence
+    from tunesmith.verbs import console
+    from tunesmith.verbs.gate import print_gate
+
+    for verdict in {id(one): one for _, one in found.values()}.values():
+        print_gate(verdict, console.err())
+    passages = [Passage(name, run, gating.file, one.passed, sentence(one), one.date) for name, (run, one) in found.items()]
+    refused = [one for one in passages if not one.passed]
+    if refused and not gating.despite:
+        if record is not None:
+            log(record, refused, let_in=False)
+        names = ", ".join(one.model for one in refused)
+        raise GateFailed(f"{names} is not let in, and nothing has changed. {refused[0].said}")
+    for one in refused:
+        click.secho(
+            f"warning: {one.model} is let in although it does not pass {one.gate} (--despite-gate)",
+            fg="red",
+            bold=True,
+            err=True,
+        )
+    return passages
+
+
+def numbered(passages: Iterable[Passage], before: Record) -> list[Passage]:
+    """The same with the version that the model was given: the one that the service had not before."""
+    known = {one.partition(" ")[0] for one in before.models}
+    new = {one.partition(" ")[0] for one in chosen(before.port).models} - known
+    return [
+        replace(one, model=next((name for name in new if name.partition("@")[0] == one.model.partition("@")[0]), one.model))
+        for one in passages
+    ]
+
+
+def note(port: int, passages: Iterable[Passage]) -> None:
+    """Write down in the service's record and log what was let in by which gate."""
+    passages, record = list(passages), chosen(port)
+    there = {one.partition(" ")[0] for one in record.models}
+    gates = {name: words for name, words in record.gates.items() if name in there}
+    gates |= {one.model: one.words() for one in passages}
+    write(replace(record, gates=gates))
+    log(record, passages, let_in=True)
+
+
+def log(record: Record, passages: Iterable[Passage], *, let_in: bool) -> None:
+    """Add a line for each to the service's log; a service on a cluster has none."""
+    if not record.log:
+        return
+    lines = []
+    for one in passages:
+        name, _, version = one.model.partition("@")
+        about = {"model": name, "version": version or None, "run": one.run, "gate": one.gate, "passed": one.passed}
+        when = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+        level = "info" if one.passed else "warning"
+        lines.append({"time": when, "level": level, "event": EVENT, **about, "let_in": let_in, "said": one.said})
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+    file = os.open(record.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)  # the door writes there too: a line is one write
+    try:
+        os.write(file, text)
+    finally:
+        os.close(file)

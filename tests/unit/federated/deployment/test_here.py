@@ -1,0 +1,91 @@
+"""The site over the owner's own rows: what is wrong with them stays there, and the owner's number of rows counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from support.data import texts
+from tunesmith.errors import DataError
+from tunesmith.recipe.paths import AT_SITES
+from tunesmith.tasks import load_task
+from tunesmith_federated import asked_recipe
+from tunesmith_federated.deployment.audit import DiskTrouble
+from tunesmith_federated.deployment.here import OwnData, OwnedSite
+from tunesmith_federated.deployment.ledger import Ledger
+from tunesmith_federated.deployment.owner import Owner
+from tunesmith_federated.deployment.site_config import SiteConfig
+from tunesmith_federated.protocol import Ask
+from tunesmith_federated.site import Site
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def text(bert: Path) -> str:
+    """A recipe as it travels."""
+    return (
+        f'task: text-classification\nmodel: {{model_name_or_path: {bert}}}\ndata: {{train: "{AT_SITES}"}}\n'
+        "training: {num_train_epochs: 1, per_device_train_batch_size: 8, use_gpu: false}\nfederation: {min_examples: 2}\n"
+    )
+
+
+def write(folder: Path, header: str, rows: int) -> None:
+    lines = [f"{row['text']},{row['label']}" for row in texts(rows, seed=1)]
+    (folder / "rows.csv").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def site(site_config: Callable[..., SiteConfig]) -> OwnedSite:
+    config = site_config(allow="{recipes: any, base_models: any}", limits="{min_examples: 12}")
+    return OwnedSite(Owner(config), Site("a", OwnData(config), config.state_dir / "jobs"))
+
+
+def test_a_column_that_is_missing_is_told_to_the_owner_and_not_to_the_server(
+    site: OwnedSite, text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, "secret_note,label", 20)
+    ask = Ask("describe", "job", 0, 1, text, "", sites=2)
+    refused = site.answer(ask, {}, {}).reply.refused
+    assert refused == "the site's data does not fit this recipe; the site's log says how"
+    assert "secret_note" in caplog.text
+    recipe = asked_recipe.read(text)
+    with pytest.raises(DataError, match="does not fit this recipe"):
+        OwnData(site.owner.config).open(recipe, load_task(recipe.task))
+
+
+def test_the_owners_number_of_rows_counts_where_it_is_larger(site: OwnedSite, text: str, tmp_path: Path) -> None:
+    write(tmp_path, "text,label", 20)
+    ask = Ask("describe", "job", 0, 1, text, "", sites=2)
+    said = site.answer(ask, {}, {}).reply
+    assert said.refused == ""
+    labels = said.statistics["stats"]["labels"]
+    assert all(count >= 12 for count in labels.values())
+    few = OwnedSite(site.owner, site._inner).answer(replace(ask, sites=1), {}, {})
+    assert "limits.least_cohort" in few.reply.refused
+    assert [entry["event"] for entry in site.owner.audit.read()] == ["asked", "done", "asked", "refused"]
+
+
+def test_a_full_disk_is_told_to_the_owner_and_is_no_refusal(
+    site: OwnedSite, text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import resource
+
+    write(tmp_path, "text,label", 200)
+    ask = Ask("describe", "job", 0, 1, text, "", sites=2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit, said in ((3000, "the site's disk does not take"), (0, "cannot write its audit log")):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(DiskTrouble, match=said) as caught:
+                site.answer(ask, {}, {})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert str(tmp_path) not in str(caught.value)
+        assert f"{tmp_path}/state" in caplog.text
+    assert Ledger(site.owner.config.state_dir).used("job").seconds > 0, "what it took counts against limits.seconds"
+    assert site.answer(ask, {}, {}).reply.refused == ""
+    assert site.owner.audit.verify().broken is None

@@ -1,0 +1,134 @@
+"""Each rule of the owner's word: what keeps to it is done, what breaks it is refused with a reason that names the key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from support.sites import RECIPE
+from tunesmith.recipe import yaml_tree
+from tunesmith_federated import asked_recipe
+from tunesmith_federated.deployment import signatures
+from tunesmith_federated.deployment.policy import Used, check
+from tunesmith_federated.deployment.site_config import SiteConfig
+from tunesmith_federated.protocol import PROTOCOL, Ask
+
+pytestmark = pytest.mark.unit
+
+KNOWN = asked_recipe.fingerprint(RECIPE)
+ASK = Ask("train", "job-1", 1, 10, RECIPE, KNOWN, sites=3)
+ALLOW = f"{{recipes: [{KNOWN}], base_models: [lab/*]}}"
+Make = Callable[..., SiteConfig]
+
+
+def test_what_keeps_to_every_rule_is_done(site_config: Make) -> None:
+    assert check(ASK, site_config(allow=ALLOW), Used()) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"recipe": RECIPE.replace("1.0", "2.0")}, "is not among those that are allowed, and it came without a signature"),
+        ({"recipe": "a: ["}, "the recipe cannot be read"),
+        ({"recipe": "[1, 2]"}, "the recipe cannot be read"),
+        ({"protocol": PROTOCOL + 1}, "install the same version on both"),
+        ({"kind": "run-this"}, "is nothing that a site does"),
+        ({"job": "../../etc"}, "the job's name is none"),
+        ({"rounds": 101}, "limits.rounds"),
+        ({"sites": 1}, "limits.least_cohort"),
+        ({"sites": 0}, "does not declare how many sites"),
+    ],
+)
+def test_a_request_that_breaks_a_rule_is_refused(site_config: Make, change: dict[str, object], why: str) -> None:
+    assert why in check(replace(ASK, **change), site_config(allow=ALLOW), Used())  # type: ignore[arg-type]
+
+
+def test_the_fingerprint_that_the_server_names_is_not_believed(site_config: Make) -> None:
+    forged = replace(ASK, recipe=RECIPE.replace("1.0", "2.0"), fingerprint=KNOWN)
+    assert "not among those" in check(forged, site_config(allow=ALLOW), Used())
+
+
+def test_where_nothing_is_allowed_nothing_is_done(site_config: Make) -> None:
+    assert "allow.recipes" in check(ASK, site_config(), Used())
+    assert "allow.base_models" in check(ASK, site_config(allow=f"{{recipes: [{KNOWN}]}}"), Used())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "key"),
+    [
+        (RECIPE.replace("lab/base", "elsewhere/base"), "model.model_name_or_path"),
+        (RECIPE.replace("lab/base", "lab/base, processor_name_or_path: x/tok"), "model.processor_name_or_path"),
+    ],
+)
+def test_every_model_that_would_be_loaded_is_checked(site_config: Make, recipe: str, key: str) -> None:
+    assert f"({key})" in check(replace(ASK, recipe=recipe), site_config(allow="{recipes: any, base_models: [lab/*]}"), Used())
+
+
+def test_any_recipe_does_not_mean_any_code(site_config: Make) -> None:
+    config = site_config(allow="{recipes: any, base_models: any}")
+    recipe = RECIPE.replace("local_epochs: 1.0", "method: 'subprocess:Popen'")
+    assert check(ASK, config, Used()) == ""
+    assert "federation.method: subprocess:Popen" in check(replace(ASK, recipe=recipe), config, Used())
+
+
+@pytest.fixture
+def signed(site_config: Make, tmp_path: Path) -> Callable[..., str]:
+    """``signed(recipe, what, by, allow)``: what the site says of a recipe with a signature of ``what``."""
+
+    def said(recipe: str = RECIPE, what: str = "", by: str = "board", allow: str = "recipes: []") -> str:
+        keys = {name: tmp_path / f"{name}.key" for name in ("board", "stranger")}
+        known = {name: signatures.make_signer(key) for name, key in keys.items()}
+        config = site_config(allow=f"{{{allow}, base_models: any, signers: {{board: '{known['board']}'}}}}")
+        line = signatures.sign(what or recipe, keys[by])
+        return check(replace(ASK, recipe=recipe, signatures=[line]), config, Used())
+
+    return said
+
+
+def test_what_a_trusted_signer_has_signed_is_done(signed: Callable[..., str]) -> None:
+    assert signed() == ""
+    assert signed(allow=f"recipes: [{KNOWN}]", by="stranger") == ""  # by its fingerprint
+
+
+def test_no_other_signature_allows_a_recipe_and_each_is_refused_by_its_reason(signed: Callable[..., str]) -> None:
+    other = RECIPE.replace("1.0", "2.0")
+    assert "is not one of this recipe" in signed(what=other)
+    said = signed(by="stranger")
+    assert "whoever signed it is not trusted here (ed25519:" in said
+    assert "board" not in said + signed(what=other)  # the owner's names stay here
+
+
+def test_a_recipe_that_loads_code_by_name_needs_its_signer(signed: Callable[..., str]) -> None:
+    recipe = RECIPE.replace("local_epochs: 1.0", "method: 'subprocess:Popen'")
+    assert signed(recipe) == signed(recipe, allow="recipes: any") == ""
+    for allow in ("recipes: []", "recipes: any"):
+        assert "not trusted here" in signed(recipe, by="stranger", allow=allow)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "data.cache_dir=s3://elsewhere/rows",
+        "training.output_dir=/elsewhere",
+        "training.report_to=[mlflow]",
+        "evaluation.confidence=0.9",
+    ],
+)
+def test_what_no_fingerprint_covers_is_not_asked_beside_an_allowed_recipe(site_config: Make, key: str) -> None:
+    values = asked_recipe.read(RECIPE).override(key, check_paths=False).model_dump(mode="json", exclude_unset=True)
+    ask = replace(ASK, recipe=yaml_tree.dump(values))
+    config = site_config(allow=f"{{recipes: [{KNOWN}, {asked_recipe.fingerprint(ask.recipe)}], base_models: any}}")
+    assert "not the server's to say at a site" in check(ask, config, Used())
+
+
+def test_what_a_job_has_had_counts(site_config: Make) -> None:
+    config = site_config(allow=ALLOW, limits="{rounds: 10, seconds: 60, epochs: 10}")
+    done = Used(frozenset(range(2, 11)), 59.0)
+    assert check(ASK, config, done) == ""
+    assert "limits.seconds" in check(ASK, config, replace(done, seconds=60.0))
+    assert "limits.rounds" in check(replace(ASK, round=11), config, replace(done, rounds=frozenset(range(1, 11))))
+    assert check(replace(ASK, round=10), config, replace(done, rounds=frozenset(range(1, 11)))) == ""  # made again, no more
+    assert "limits.epochs" in check(ASK, site_config(allow=ALLOW, limits="{epochs: 9.5}"), Used())

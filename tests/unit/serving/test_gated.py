@@ -1,0 +1,182 @@
+"""Only what passes its gate comes into a service; what does not changes nothing, and what is let in is written down."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from support.runs import finished_run
+from tunesmith import cli
+from tunesmith.evaluation.evaluate import evaluate_run
+from tunesmith.runs import Run
+from tunesmith_serving import change, record, service
+from tunesmith_serving.change import Standing
+
+pytestmark = pytest.mark.unit
+Invoke = Callable[..., Result]
+PORT = 7001
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that has been judged."""
+    run = finished_run(tmp_path_factory.mktemp("text"), "text-classification", steps=20, evaluation={"bootstrap_samples": 100})
+    evaluate_run(run)
+    return run
+
+
+@pytest.fixture
+def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What would have been done to a service; no Ray starts. The service of ``m`` has a record and a log."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    happened: list[Any] = []
+
+    def comes_in(there: record.Record, what: str, **given: Any) -> str:
+        happened.append(("update", what))
+        record.write(record.Record(**{**vars(there), "models": (*there.models, "m@2"), "rollouts": ("m",)}))
+        return "in"
+
+    def started(models: Any, told: Callable[[str], None], **given: Any) -> None:
+        happened.append(("start", [one.name for one in models]))
+        told(f"http://127.0.0.1:{PORT}")
+
+    monkeypatch.setattr(service, "run", started)
+    monkeypatch.setattr(change, "update", comes_in)
+    monkeypatch.setattr(change, "promote", lambda there, name, judged=None: happened.append(("promote", judged)) or "promoted")
+    log = tmp_path / f"{PORT}.jsonl"
+    write(log=str(log))
+    return happened
+
+
+def write(**given: Any) -> None:
+    about = {"url": f"http://127.0.0.1:{PORT}", "pid": os.getpid(), "on": None, "models": ("m@1",), "started": 1.0, **given}
+    record.write(record.Record(**about, born=record.born(os.getpid())))
+
+
+def typed(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.main, ["serve", *arguments])
+
+
+def gate(measure: str = "accuracy", **limit: float) -> str:
+    Path("gate.yaml").write_text(json.dumps({"rules": [{"measure": measure, **limit}]}))
+    return "gate.yaml"
+
+
+def logged() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(f"{PORT}.jsonl").read_text().splitlines()]
+
+
+def test_a_run_that_does_not_pass_is_not_served(done: list[Any], run: Run) -> None:
+    answer = typed(f"m={run.path}", "--gate", gate(min=1.01))
+    assert answer.exit_code == 3, answer.output
+    assert "m@1 is not let in" in answer.output
+    assert json.loads(Path(run.path, "gate", "gate.json").read_text())["passed"] is False
+    assert typed(f"m={run.path}", "--gate", gate(min=1.01), "--write", "serve.yaml").exit_code == 3
+    assert (done, Path("serve.yaml").exists()) == ([], False)
+
+
+def test_what_passes_is_served_and_stands_in_status_and_log(done: list[Any], run: Run) -> None:
+    answer = typed(f"m={run.path}", "--gate", gate(min=0.2))
+    assert answer.exit_code == 0, answer.output
+    assert done == [("start", ["m"])]
+    (line,) = logged()
+    assert {key: line[key] for key in ("event", "level", "model", "version", "passed", "let_in")} == {
+        "event": "gate",
+        "level": "info",
+        "model": "m",
+        "version": "1",
+        "passed": True,
+        "let_in": True,
+    }
+    assert "m@1: gate.yaml, 20" in typed("status").output
+
+
+def test_a_version_that_does_not_pass_leaves_the_service_as_it_was(done: list[Any], run: Run) -> None:
+    before = record.chosen(PORT)
+    answer = typed("update", f"m={run.path}", "--canary", "10", "--gate", gate(min=1.01))
+    assert (answer.exit_code, done, record.chosen(PORT)) == (3, [], before), answer.output
+    assert [(line["let_in"], line["level"]) for line in logged()] == [(False, "warning")]
+
+
+def test_a_version_that_passes_is_noted_under_its_new_number(done: list[Any], run: Run) -> None:
+    answer = typed("update", f"m={run.path}", "--gate", gate(min=0.2))
+    assert answer.exit_code == 0, answer.output
+    assert done == [("update", f"m={run.path}")]
+    assert list(record.chosen(PORT).gates) == ["m@2"]
+
+
+def test_what_is_let_in_all_the_same_is_said_loudly_and_logged(done: list[Any], run: Run) -> None:
+    answer = typed("update", f"m={run.path}", "--gate", gate(min=1.01), "--despite-gate")
+    assert answer.exit_code == 0, answer.output
+    assert "warning: m is let in although it does not pass gate.yaml" in answer.output
+    assert record.chosen(PORT).gates["m@2"].startswith("LET IN DESPITE ITS GATE")
+    assert [(line["passed"], line["let_in"], line["level"]) for line in logged()] == [(False, True, "warning")]
+
+
+@pytest.fixture
+def rollout(done: list[Any], run: Run, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Version 2 beside 1, which has heard 200 requests and answers 8 of them otherwise; an earlier rollout agreed in none."""
+    monkeypatch.setattr(change, "standing", lambda there, name: Standing("1", "2", run.path, run.path, "now"))
+    lines = [pair(f"old{k}", "low", "high", "before") for k in range(50)]
+    lines += [pair(f"r{k}", "low", "high" if k < 8 else "low", "now") for k in range(200)]
+    Path(f"{PORT}.pairs.jsonl").write_text("\n".join(lines) + "\n")
+    return done
+
+
+def pair(name: str, one: str, two: str, of: str) -> str:
+    answers = {"1": [{"label": one}], "2": [{"label": two}]}
+    return json.dumps({"id": name, "model": "m", "answered": "1", "mirrored": "2", "rollout": of, "answers": answers})
+
+
+@pytest.mark.parametrize(("floor", "code"), [(0.9, 0), (0.99, 3)])
+def test_a_promotion_hangs_on_the_pairs_of_its_own_rollout(rollout: list[Any], floor: float, code: int) -> None:
+    answer = typed("promote", "m", "--gate", gate("pairs/agreement", min=floor))
+    assert answer.exit_code == code, answer.output
+    assert rollout == ([("promote", "now")] if code == 0 else [])
+
+
+@pytest.mark.parametrize(("right", "code"), [("high", 0), ("low", 3)])
+def test_with_labels_the_new_version_is_held_against_the_old_one(rollout: list[Any], right: str, code: int) -> None:
+    """The eight that differ: the new version is right in all of them, or in none."""
+    rows = [f"r{k},{right if k < 8 else 'low'}" for k in range(200)]
+    Path("labels.csv").write_text("\n".join(["id,label", *rows]) + "\n")
+    answer = typed("promote", "m", "--gate", gate("pairs/accuracy", margin=0.01), "--labels", "labels.csv")
+    assert answer.exit_code == code, answer.output
+
+
+def test_margins_of_a_promotion_are_against_the_version_that_answers(rollout: list[Any], run: Run) -> None:
+    answer = typed("promote", "m", "--gate", gate(margin=0.5))
+    assert answer.exit_code == 0, answer.output
+    assert f"against {run.name}" in " ".join(answer.output.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["promote", "m", "--labels", "x.csv"], "--labels goes with --gate"),
+        (["promote", "m", "--despite-gate"], "--despite-gate goes with --gate"),
+        (["update", "m", "--canary", "5", "--gate", "gate.yaml"], "names none"),
+        (["promote", "m", "--gate", "gone.yaml"], "there is no gate gone.yaml"),
+        (["update", "m=nothing", "--gate", "gate.yaml"], "there is no run 'nothing'"),
+    ],
+)
+def test_mistakes_are_said(rollout: list[Any], arguments: list[str], says: str) -> None:
+    gate(min=0.1)
+    answer = typed(*arguments)
+    assert (answer.exit_code, says in answer.output, rollout) == (2, True, []), answer.output
+
+
+def test_rules_on_pairs_need_pairs_and_those_on_what_is_right_labels(rollout: list[Any]) -> None:
+    without = typed("promote", "m", "--gate", gate("pairs/accuracy", min=0.5))
+    assert (without.exit_code, "--labels FILE" in without.output) == (2, True), without.output
+    Path(f"{PORT}.pairs.jsonl").unlink()
+    none = typed("promote", "m", "--gate", gate("pairs/agreement", min=0.5))
+    assert (none.exit_code, "there is no file" in none.output) == (2, True), none.output
