@@ -90,9 +90,10 @@ class Batcher:
         loop, now = asyncio.get_running_loop(), time.monotonic()
         mine = [Waiting(one, loop.create_future(), now, now + timeout) for one in examples]
         self._waiting += mine
-        self._arrived.set()
         if self._worker is None or self._worker.done():
+            self._arrived = asyncio.Event()  # of the loop in which this worker runs
             self._worker = loop.create_task(self._work())
+        self._arrived.set()
         try:
             async with asyncio.timeout(None if timeout == float("inf") else timeout):
                 answers = [await one.answer for one in mine]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +16,20 @@ from support.served import Service
 from tunesmith.evaluation.predictor import Predictor
 from tunesmith.recipe.serving import ServingSection
 from tunesmith_serving.engine import Engine
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_task_dies_unseen() -> Iterator[None]:
+    """Event loops tell of a task whose error nobody looked at when it is collected, long after the test that left it."""
+    told: list[str] = []
+    listener = logging.Handler(logging.ERROR)
+    listener.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(listener)
+    yield
+    gc.collect()
+    logger.removeHandler(listener)
+    assert not told
 
 
 @dataclasses.dataclass

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from typing import Any
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
-from schemathesis.specs.openapi import schemas as _schemas  # noqa: F401  (see below)
 
-from support.served import Service
+from support.served import Service, listening
 from unit.serving.conftest import _load
 
 pytestmark = pytest.mark.unit
-# schemathesis imports its OpenAPI part when it first reads a document, and pytest rewrites what it imports with `ast.parse`, of
-# which two at once make Python before 3.11.8 raise "AST constructor recursion depth mismatch" (python/cpython#106905). Imported
-# here, before the service has threads.
 
 PATIENT = settings(
     max_examples=12,
@@ -40,25 +35,22 @@ def test_no_request_of_the_documentation_breaks_the_service(
     loaded = [_load(name, tmp_path_factory) for name in ("text", "text-pair", "vit")]
     service = Service(tmp_path_factory.mktemp("openapi"), *(one.engine() for one in loaded))
 
-    async def with_key(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            scope["headers"] = [*scope["headers"], (b"x-api-key", service.key.encode())]
-        await service.app(scope, receive, send)
-
     asked: Counter[int] = Counter()
-    for found in schemathesis.openapi.from_asgi("/openapi.json", with_key).get_all_operations():
+    with listening(service.app) as url:  # one event loop for all requests, as in life
+        headers = {"x-api-key": service.key}
+        for found in schemathesis.openapi.from_url(f"{url}/openapi.json", headers=headers).get_all_operations():
 
-        @PATIENT
-        @given(case=found.ok().as_strategy(generation_mode=mode), name=st.sampled_from(("text", "text-pair", "vit")))
-        def attempt(case: schemathesis.Case, name: str) -> None:
-            if "name" in case.path_parameters:
-                case.path_parameters["name"] = name
-            answer = case.call()
-            asked[answer.status_code] += 1
-            assert answer.status_code < 500, (case.method, case.path, answer.text)
-            assert answer.status_code == 200 or set(answer.json()) == {"error"}
+            @PATIENT
+            @given(case=found.ok().as_strategy(generation_mode=mode), name=st.sampled_from(("text", "text-pair", "vit")))
+            def attempt(case: schemathesis.Case, name: str) -> None:
+                if "name" in case.path_parameters:
+                    case.path_parameters["name"] = name
+                answer = case.call(headers=headers)
+                asked[answer.status_code] += 1
+                assert answer.status_code < 500, (case.method, case.path, answer.text)
+                assert answer.status_code == 200 or set(answer.json()) == {"error"}
 
-        with contextlib.suppress(Unsatisfiable):  # a path without anything in it cannot be asked wrongly
-            attempt()
+            with contextlib.suppress(Unsatisfiable):  # a path without anything in it cannot be asked wrongly
+                attempt()
     assert sum(asked.values()) > 50
     assert asked[200 if mode is schemathesis.GenerationMode.POSITIVE else 422] > 0
