@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tunesmith_federated.bundle import Bundle, Layout
 from tunesmith_federated.methods.base import Update
 from tunesmith_federated.protocol import Tensors
 
@@ -55,13 +56,10 @@ def median(updates: Sequence[Update], parameters: Mapping[str, torch.Tensor], mo
     ordered = _ordered(updates)
     result = _empty(parameters)
     low, high = (len(ordered) - 1) // 2, len(ordered) // 2
-    for group in _groups(parameters, max(most_numbers // len(ordered), 1)):
-        held = np.empty((len(ordered), sum(piece.size for piece in group)), dtype=np.float32)
+    for group in _groups(ordered, parameters, max(most_numbers // len(ordered), 1)):
+        held = np.empty((len(ordered), group.size), dtype=np.float32)
         for row, update in enumerate(ordered):
-            at = 0
-            for piece in group:
-                held[row, at : at + piece.size] = piece.of(update)
-                at += piece.size
+            held[row] = group.of(update)
         held.partition((low, high), axis=0)
         middle = ((held[low].astype(np.float64) + held[high]) / 2).astype(np.float32)
         _put(result, group, middle)
@@ -73,10 +71,10 @@ def _mean(
 ) -> Tensors:
     ordered, result = _ordered(updates), _empty(parameters)
     total = sum(weights.values())
-    for group in _groups(parameters, most_numbers):
-        sums = np.zeros(sum(piece.size for piece in group), dtype=np.float64)
+    for group in _groups(ordered, parameters, most_numbers):
+        sums = np.zeros(group.size, dtype=np.float64)
         for update in ordered:
-            sums += weights[update.site] * np.concatenate([piece.of(update) for piece in group], dtype=np.float64)
+            sums += weights[update.site] * group.of(update).astype(np.float64)
         _put(result, group, (sums / total).astype(np.float32))
     return result
 
@@ -106,6 +104,25 @@ class _Piece:
         return found
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Numbers that are taken at a time: of some tensors, or parts of them, one after the other."""
+
+    pieces: list[_Piece]
+    start: int | None
+    """Where they begin in every update, where all updates lie alike; else None."""
+
+    @property
+    def size(self) -> int:
+        return sum(piece.size for piece in self.pieces)
+
+    def of(self, update: Update) -> npt.NDArray[np.float32]:
+        """These of a site's update, in one row."""
+        if self.start is not None and isinstance(update, Bundle):
+            return update.numbers(self.start, self.start + self.size)
+        return np.concatenate([piece.of(update) for piece in self.pieces])
+
+
 def _ordered(updates: Sequence[Update]) -> list[Update]:
     """By site, so that sums do not depend on who came first."""
     ordered = sorted(updates, key=lambda one: one.site)
@@ -120,26 +137,37 @@ def _empty(parameters: Mapping[str, torch.Tensor]) -> Tensors:
     return {name: torch.empty(tensor.shape, dtype=torch.float32) for name, tensor in parameters.items()}
 
 
-def _groups(parameters: Mapping[str, torch.Tensor], most: int) -> Iterator[list[_Piece]]:
-    """All tensors in pieces, as many at a time as have ``most`` numbers together."""
-    group: list[_Piece] = []
-    room = most
-    for name, tensor in parameters.items():
-        start, whole = 0, tensor.numel()
+def _groups(updates: Sequence[Update], parameters: Mapping[str, torch.Tensor], most: int) -> Iterator[_Group]:
+    """All tensors in groups of at most ``most`` numbers; in the order in which they lie in all updates, where there is one."""
+    alike = _alike(updates, parameters)
+    pieces: list[_Piece] = []
+    done, room = 0, most
+    for name in alike.about if alike is not None else parameters:
+        start, whole = 0, parameters[name].numel()
         while start < whole:
             stop = min(start + room, whole)
-            group.append(_Piece(name, tensor.shape, start, stop))
+            pieces.append(_Piece(name, parameters[name].shape, start, stop))
             start, room = stop, room - (stop - start)
             if not room:
-                yield group
-                group, room = [], most
-    if group:
-        yield group
+                yield _Group(pieces, None if alike is None else done)
+                done, pieces, room = done + most, [], most
+    if pieces:
+        yield _Group(pieces, None if alike is None else done)
 
 
-def _put(result: Tensors, group: Sequence[_Piece], values: npt.NDArray[np.float32]) -> None:
+def _alike(updates: Sequence[Update], parameters: Mapping[str, torch.Tensor]) -> Layout | None:
+    """The layout of all updates, where all have the same, and it is of these parameters and nothing else."""
+    layouts = [one.layout if isinstance(one, Bundle) else None for one in updates]
+    first = layouts[0]
+    if first is None or not first.kind or any(one != first for one in layouts):
+        return None
+    shapes = {name: tensor.shape for name, tensor in parameters.items()}
+    return first if {name: tensor.shape for name, tensor in first.about.items()} == shapes else None
+
+
+def _put(result: Tensors, group: _Group, values: npt.NDArray[np.float32]) -> None:
     """Write the numbers of a group where they belong."""
     at = 0
-    for piece in group:
+    for piece in group.pieces:
         result[piece.name].view(-1)[piece.start : piece.stop] = torch.from_numpy(values[at : at + piece.size])
         at += piece.size

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tunesmith_federated.bundle import Bundle
 from tunesmith_federated.protocol import PROTOCOL, Ask, Reply
 from tunesmith_federated.sums_checks import check_sums
 
@@ -24,8 +25,6 @@ LEAST_SITES = 3
 """Updates from which on a median says which of them is the odd one out."""
 _NAMED = 3
 """Tensors that a reason names."""
-_AT_ONCE = 1 << 20
-"""Numbers that are put together to be measured: of many small tensors most of the time goes into the calls."""
 _TRAVELS = (torch.float32, torch.bfloat16, torch.float16)
 """Dtypes of an update's real numbers."""
 
@@ -72,15 +71,8 @@ def check_described(reply: Reply, task: Task) -> str | None:
 
 
 def norm(update: Mapping[str, torch.Tensor]) -> float:
-    """The Euclidean length of all its numbers together, in float64; few of them in memory at once, else tensor by tensor."""
-    if isinstance(update, dict) and 0 < sum(tensor.numel() for tensor in update.values()) <= _AT_ONCE:
-        return _length(torch.cat([tensor.reshape(-1) for tensor in update.values()]))
-    return math.sqrt(sum(_length(update[name]) ** 2 for name in update))
-
-
-def _length(tensor: torch.Tensor) -> float:
-    """In float64, in which the squares of all that travels are finite."""
-    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
+    """The Euclidean length of all its numbers together, in float64, in which the squares of all that travels are finite."""
+    return (update if isinstance(update, Bundle) else Bundle.of(update)).norm
 
 
 def too_long(norms: Mapping[str, float], ratio: float | None) -> dict[str, str]:
@@ -156,19 +148,20 @@ def _extras(
 
 
 def _contents(what: str, found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str | None:
-    for name in found:
-        tensor, wanted = found[name], expected[name]
+    about = found.layout.about if isinstance(found, Bundle) else found
+    for name, tensor in about.items():
+        wanted = expected[name]
         if tensor.shape != wanted.shape:
             return f"{name} of its {what} is {list(tensor.shape)}, and should be {list(wanted.shape)}"
         if tensor.dtype not in _TRAVELS:
             return f"{name} of its {what} is {str(tensor.dtype).removeprefix('torch.')}, which no update is"
     if math.isfinite(norm(found)):
         return None
-    for name in found:
-        if not math.isfinite(_length(found[name])):
-            strange = int((~torch.isfinite(found[name])).sum())
-            kind = "NaN" if bool(torch.isnan(found[name]).any()) else "infinite"
-            return f"{name} of its {what} has {strange:,} of {found[name].numel():,} numbers that are {kind} or not finite"
+    for name, tensor in found.items():
+        strange = int((~torch.isfinite(tensor)).sum())
+        if strange:
+            kind = "NaN" if bool(torch.isnan(tensor).any()) else "infinite"
+            return f"{name} of its {what} has {strange:,} of {tensor.numel():,} numbers that are {kind} or not finite"
     return None
 
 

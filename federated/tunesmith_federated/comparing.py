@@ -5,6 +5,8 @@ Each is one training as `tunesmith train` would do it, with as many passes over 
 
 from __future__ import annotations
 
+import hashlib
+import urllib.parse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 TOGETHER = "all rows together"
 FOLDER = "federation/compared"
+_LONGEST = 120
+"""Letters of an encoded site in a file's name, which may have 255."""
 
 Rows = npt.NDArray[np.int64]
 
@@ -54,9 +58,20 @@ def train_rivals(recipe: Recipe, prepared: PreparedData, parts: Dealt, run: Run,
 
 def place_of(run: Run, name: str) -> str:
     """Where the predictions of one of them are."""
-    from tunesmith_federated.inbox import file_name
-
     return run.file(f"{FOLDER}/{file_name(name)}.parquet")
+
+
+def file_name(site: str) -> str:
+    """A site's name as that of a file: it cannot leave its folder, hide, or be too long.
+
+    >>> file_name("berlin_1"), file_name("../x")
+    ('berlin_1', '%2E%2E%2Fx')
+    """
+    safe = urllib.parse.quote(site, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
+    if len(safe) <= _LONGEST:
+        return safe or "~"
+    digest = hashlib.blake2b(site.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return f"{safe[:_LONGEST]}~{digest}"
 
 
 def _train(yaml: str, prepared: str, rows: Rows, threads: int) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_federated import checks, sums
+from tunesmith_federated.codec import unopened
 from tunesmith_federated.exchange import exchange
 from tunesmith_federated.messages import opened
 from tunesmith_federated.models import size
@@ -74,7 +75,7 @@ class Gatherer:
         norms = {name: known[name] if name in known else checks.norm(self.inbox.update(name)) for name in gathered.accepted}
         for name, reason in checks.too_long(norms, ratio).items():
             gathered.rows[name] |= {"status": "rejected", "reason": reason}
-            self.inbox.reject(name, reason)
+            self.inbox.reject(name)
             self._say_rejected(gathered.rows[name])
 
     def judged(self, gathered: Gathered) -> Metrics:
@@ -106,7 +107,7 @@ class Gatherer:
         if not message.has_content():
             return {**row, "status": "lost", "reason": failure(message)}
         try:
-            parcel = opened(message)
+            parcel = opened(message, unopened)
             reply = Reply.from_json(parcel.words)
         except ValueError as error:
             return self._say_rejected({**row, "status": "rejected", "reason": str(error)})
@@ -119,7 +120,7 @@ class Gatherer:
         if problem is not None:
             return self._say_rejected({**self._row(reply), "status": "rejected", "reason": problem})
         self.inbox.put(reply, parcel.model, parcel.extras)
-        norms[name] = checks.norm(parcel.model)
+        norms[name] = parcel.model.norm
         return self._row(reply)
 
     def _row(self, reply: Reply) -> Row:

@@ -1,170 +1,156 @@
-"""One round's replies on the server's disk: a server that is killed and started again finds what had come.
+"""One round's replies in one file on the server's disk: a server that is killed and started again finds what had come.
 
-Each reply is one safetensors file that holds its tensors and, as metadata, its words; it appears whole or not at all. Tensors
-are read one at a time, so what has come takes no memory. The disk is not waited for, which would take longer than all else that
-is done with a small reply: after a power cut a checksum tells what is whole, and the other sites are asked again.
+Each reply is added at the file's end: its words, then its tensors as they came. Tensors are read when they are asked for, so
+what has come takes no memory. The disk is not waited for, which would take longer than all else that is done with a small
+reply: after a power cut a checksum tells what is whole; what comes after the first damage is cut off, and those sites are asked
+again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import mmap
 import os
-import urllib.parse
+import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load
 
 from tunesmith import storage
-from tunesmith_federated.codec import packed
+from tunesmith_federated.bundle import Bundle, Bytes, Layout, layout_of
 from tunesmith_federated.protocol import Reply, Tensors
 
-_REPLY, _REJECTED = ".reply.safetensors", ".rejected.json"
-_LONGEST = 120
-"""Letters of an encoded site in a file's name, which may have 255."""
-_WHOLE = 1 << 26
-"""Bytes of a file that is read at once: one by one the tensors of a small model take three times as long."""
-
-_PIECE = 1 << 20
-"""Bytes that are read at a time where all are read."""
+_HEAD = struct.Struct("<QI4x")
+"""Before each entry: the length of its words in bytes, and the checksum of all that follows."""
+_ALIGNED = 8
+"""Bytes that each part of an entry is filled up to a multiple of."""
 
 
 class Inbox:
-    """The replies in one folder, each under its site's name, whatever that is."""
+    """The replies in the file at ``path``, one of each site."""
 
-    def __init__(self, folder: str | Path) -> None:
-        """Made where it is missing; what a killed server left half-written is removed."""
-        self.folder = Path(folder)
-        storage.make_dir(str(folder))
-        self._replies: dict[str, Reply] = {}
-        self._rejected: dict[str, str] = {}
-        self._open: tuple[str, Any] | None = None
-        """The file that was read last: one is open at a time."""
-        for path in sorted(self.folder.iterdir()):
-            if path.name.endswith(_REPLY):
-                self._find(path)
-            elif path.name.endswith(_REJECTED):
-                known = json.loads(path.read_text(encoding="utf-8"))
-                self._rejected[known["site"]] = known["reason"]
-            else:
-                path.unlink(missing_ok=True)
+    def __init__(self, path: str | Path) -> None:
+        """What an earlier server got is there; what it left half-written is cut off."""
+        self._path = Path(path)
+        storage.make_dir(str(self._path.parent))
+        self._entries: dict[str, _Entry] = {}
+        self._end = 0
+        """Bytes of all entries that are whole."""
+        with storage.explaining(self._path):
+            if self._path.exists() and self._path.stat().st_size:
+                self._find()
+                os.truncate(self._path, self._end)
 
-    def put(self, reply: Reply, update: Mapping[str, torch.Tensor], extras: Mapping[str, torch.Tensor]) -> None:
+    def put(self, reply: Reply, update: Bundle, extras: Bundle) -> None:
         """Keep a reply, in place of an earlier one of the same site. Raises :class:`UserError` where the disk is full."""
-        named = {
-            f"{part}/{name}": tensor for part, held in (("update", update), ("extras", extras)) for name, tensor in held.items()
-        }
-        content = packed(named, {"reply": reply.to_json()}, checksum=zlib.crc32)
-        self._close(reply.site)
-        storage.write_bytes(str(self._path(reply.site, _REPLY)), content, flush=False)
-        self._path(reply.site, _REJECTED).unlink(missing_ok=True)
-        self._rejected.pop(reply.site, None)
-        self._replies[reply.site] = reply
+        words = json.dumps({"reply": reply.to_json(), "parts": [update.size, extras.size]}).encode()
+        at = self._end + _HEAD.size + _filled(len(words))
+        self._append(words, update, extras)
+        first, second = _Part(update.layout, at), _Part(extras.layout, at + _filled(update.size))
+        self._entries[reply.site] = _Entry(reply, first, second)
 
     def sites(self) -> list[str]:
         """Those whose reply is there and not rejected, sorted."""
-        return sorted(self._replies)
+        return sorted(self._entries)
 
     def reply(self, site: str) -> Reply:
         """Its words. Raises KeyError where nothing has come."""
-        return self._replies[site]
+        return self._entries[site].reply
 
     def update(self, site: str) -> Stored:
         """Its update, on the disk."""
-        return Stored(self, self._replies[site], "update")
+        return Stored(self._path, self._entries[site].reply, self._entries[site].update)
 
     def extras(self, site: str) -> Stored:
         """What came beside it, on the disk."""
-        return Stored(self, self._replies[site], "extras")
+        return Stored(self._path, self._entries[site].reply, self._entries[site].extras)
 
-    def reject(self, site: str, reason: str = "") -> None:
-        """Throw its tensors away, and remember why."""
-        storage.write_json(str(self._path(site, _REJECTED)), {"site": site, "reason": reason})
-        self._close(site)
-        self._path(site, _REPLY).unlink(missing_ok=True)
-        self._replies.pop(site, None)
-        self._rejected[site] = reason
-
-    def rejected(self) -> dict[str, str]:
-        """Site → why, of those that were rejected in this round."""
-        return dict(sorted(self._rejected.items()))
+    def reject(self, site: str) -> None:
+        """Forget what came from a site, for good."""
+        if self._entries.pop(site, None) is not None:
+            self._append(json.dumps({"rejected": site}).encode())
 
     def clear(self) -> None:
         """Forget the round."""
-        self._open = None
-        for path in self.folder.iterdir():
-            path.unlink(missing_ok=True)
-        self._replies.clear()
-        self._rejected.clear()
+        self._path.unlink(missing_ok=True)
+        self._entries.clear()
+        self._end = 0
 
-    def handle(self, site: str) -> Mapping[str, torch.Tensor]:
-        """The tensors of a site's file; that of another is closed."""
-        if self._open is None or self._open[0] != site:
-            self._open = None
-            place = self._path(site, _REPLY)
-            whole = place.stat().st_size <= _WHOLE
-            self._open = (site, load(place.read_bytes()) if whole else _Large(safe_open(place, framework="pt")))
-        found: Mapping[str, torch.Tensor] = self._open[1]
-        return found
+    def _append(self, words: bytes, *bundles: Bundle) -> None:
+        """An entry at the file's end, whole or not at all."""
+        parts: list[list[Bytes]] = [[words], *(one.pieces() for one in bundles)]
+        pieces: list[Bytes] = []
+        for part in parts:
+            length = sum(len(piece) for piece in part)
+            pieces += [*part, bytes(_filled(length) - length)]
+        checksum = 0
+        for piece in pieces:
+            checksum = zlib.crc32(piece, checksum)
+        with storage.explaining(self._path), self._path.open("ab", buffering=0) as file:
+            try:
+                for piece in (_HEAD.pack(len(words), checksum), *pieces):
+                    rest = memoryview(piece)
+                    while rest:
+                        rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(self._end)
+                raise
+            self._end = file.tell()
 
-    def _find(self, path: Path) -> None:
-        """Take up what an earlier server kept; a damaged file is as if nothing had come."""
-        try:
-            with safe_open(path, framework="pt") as held:
-                words = held.metadata() or {}
-            reply = Reply.from_json(words.get("reply", ""))
-            if _checksum(path) != int(words.get("checksum", "-1")):
-                raise ValueError("it was not written to its end")  # one way out for all damage
-        except (SafetensorError, ValueError, OSError):
-            path.unlink(missing_ok=True)
-            return
-        if path == self._path(reply.site, _REPLY):
-            self._replies[reply.site] = reply
-
-    def _path(self, site: str, ending: str) -> Path:
-        return self.folder / f"{file_name(site)}{ending}"
-
-    def _close(self, site: str) -> None:
-        if self._open is not None and self._open[0] == site:
-            self._open = None
-
-
-class _Large(Mapping[str, torch.Tensor]):
-    """A file that is read tensor by tensor."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        try:
-            found: torch.Tensor = self._file.get_tensor(name)
-        except SafetensorError:
-            raise KeyError(name) from None
-        return found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._file.keys())
-
-    def __len__(self) -> int:
-        return len(self._file.keys())
+    def _find(self) -> None:
+        """Take up what an earlier server kept, up to the first damage."""
+        with self._path.open("rb") as file:
+            held = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        while len(held) - self._end > _HEAD.size:
+            letters, checksum = _HEAD.unpack_from(held, self._end)
+            start = self._end + _HEAD.size
+            try:
+                words = json.loads(bytes(held[start : start + letters]))
+                at = [start + _filled(letters)]
+                for length in words.get("parts", ()):
+                    at.append(at[-1] + _filled(length))
+                if at[-1] > len(held) or zlib.crc32(held[start : at[-1]]) != checksum:
+                    return
+                if "rejected" in words:
+                    self._entries.pop(words["rejected"], None)
+                else:
+                    reply = Reply.from_json(words["reply"])
+                    parts = [_Part(layout_of(held[one : one + n]), one) for one, n in zip(at, words["parts"], strict=False)]
+                    self._entries[reply.site] = _Entry(reply, *parts)
+            except (ValueError, KeyError, TypeError):  # what is damaged may look like anything
+                return
+            self._end = at[-1]
 
 
-class Stored(Mapping[str, torch.Tensor]):
-    """Named tensors of one site that are read when they are asked for: an ``Update``, and a mapping."""
+@dataclass(frozen=True)
+class _Part:
+    """Tensors in the file."""
 
-    def __init__(self, inbox: Inbox, reply: Reply, part: Literal["update", "extras"]) -> None:
+    layout: Layout
+    start: int
+
+
+@dataclass(frozen=True)
+class _Entry:
+    reply: Reply
+    update: _Part
+    extras: _Part
+
+
+class Stored(Bundle):
+    """Tensors of one site that are on the disk: an ``Update``."""
+
+    def __init__(self, path: Path, reply: Reply, part: _Part) -> None:
+        super().__init__(part.layout, partial(_read, path, part.start + part.layout.begins))
         self.site, self.examples = reply.site, reply.examples
-        self._inbox, self._part = inbox, f"{part}/"
 
     def names(self) -> Sequence[str]:
         """Of its tensors, sorted."""
-        found = self._inbox.handle(self.site)
-        return sorted(name.removeprefix(self._part) for name in found if name.startswith(self._part))
+        return sorted(self)
 
     def tensor(self, name: str) -> torch.Tensor:
         """One of them, float32. Raises KeyError."""
@@ -174,35 +160,15 @@ class Stored(Mapping[str, torch.Tensor]):
         """All of them, in memory."""
         return dict(self)
 
-    def __getitem__(self, name: str) -> torch.Tensor:
-        """One of them, in the dtype in which it came."""
-        return self._inbox.handle(self.site)[f"{self._part}{name}"]
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names())
-
-    def __len__(self) -> int:
-        return len(self.names())
-
-
-def _checksum(path: Path) -> int:
-    """Of a safetensors file's tensors."""
-    with path.open("rb") as file:
-        file.seek(int.from_bytes(file.read(8), "little"), os.SEEK_CUR)
-        found = 0
-        while piece := file.read(_PIECE):
-            found = zlib.crc32(piece, found)
+def _read(path: Path, start: int, first: int, end: int) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        file.seek(start + first)
+        found = file.read(end - first)
+    if len(found) < end - first:
+        raise OSError(f"{path} is shorter than it was")  # somebody has cut it
     return found
 
 
-def file_name(site: str) -> str:
-    """A site's name as that of a file: it cannot leave its folder, hide, or be too long.
-
-    >>> file_name("berlin_1"), file_name("../x")
-    ('berlin_1', '%2E%2E%2Fx')
-    """
-    safe = urllib.parse.quote(site, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
-    if len(safe) <= _LONGEST:
-        return safe or "~"
-    digest = hashlib.blake2b(site.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return f"{safe[:_LONGEST]}~{digest}"
+def _filled(length: int) -> int:
+    return length + -length % _ALIGNED

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from tunesmith_federated.codec import decode
 from tunesmith_federated.flower import ArrayRecord, ConfigRecord, Message, RecordDict
-from tunesmith_federated.protocol import Ask, Reply, Tensors
+from tunesmith_federated.protocol import Ask, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,15 +16,19 @@ TYPES: Mapping[str, str] = {"describe": "query.describe", "train": "train", "eva
 """Flower's message type of each kind."""
 
 
+Held = TypeVar("Held")
+"""What a record's tensors are made into."""
+
+
 @dataclass(frozen=True)
-class Parcel:
+class Parcel(Generic[Held]):
     """What came with one message."""
 
     words: str
     """JSON of an :class:`Ask` or a :class:`Reply`."""
-    model: Tensors
+    model: Held
     """The model, or what was added to it."""
-    extras: Tensors
+    extras: Held
 
 
 def asking(ask: Ask, node: int, model: ArrayRecord, extras: ArrayRecord, ttl: float) -> Message:
@@ -40,8 +43,11 @@ def replying(reply: Reply, update: ArrayRecord, extras: ArrayRecord, to: Message
     return Message(content, reply_to=to)
 
 
-def opened(message: Message, read: Callable[[ArrayRecord], Tensors] = decode) -> Parcel:
-    """What came with a message. Raises :class:`ValueError` for one that is not ours, or damaged."""
+def opened(message: Message, read: Callable[[ArrayRecord], Held]) -> Parcel[Held]:
+    """What came with a message, its tensors as ``read`` makes them.
+
+    Raises :class:`ValueError` for one that is not ours, or damaged.
+    """
     content = message.content
     try:
         words, model, extras = content[WORDS]["json"], content[MODEL], content[EXTRAS]

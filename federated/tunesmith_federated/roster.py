@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.errors import UserError
+from tunesmith_federated.codec import unopened
 from tunesmith_federated.exchange import exchange
 from tunesmith_federated.messages import opened
 from tunesmith_federated.protocol import Ask, Reply
@@ -50,7 +51,7 @@ class Roster:
     def _take(self, label: str, node: int, message: Message) -> None:
         self._known.add(node)
         try:
-            reply = Reply.from_json(opened(message).words) if message.has_content() else None
+            reply = Reply.from_json(opened(message, unopened).words) if message.has_content() else None
         except ValueError as error:
             self.refused[label] = str(error)
             return

@@ -6,7 +6,7 @@
     round-000007.safetensors    the model's tensors that travel (model/…) and the method's state (method/…)
     best.safetensors            those of the best round so far
     rounds.jsonl                one line for each site and round
-    inbox/                      what has come in the round under way
+    inbox.bin                   what has come in the round under way
 
 There is no generator in it: who is drawn in a round follows from the seed and the round's number.
 """
@@ -26,7 +26,7 @@ from tunesmith import storage
 if TYPE_CHECKING:
     from tunesmith_federated.protocol import Tensors
 
-STATE, BEST, ROWS, INBOX = "state.json", "best.safetensors", "rounds.jsonl", "inbox"
+STATE, BEST, ROWS, INBOX = "state.json", "best.safetensors", "rounds.jsonl", "inbox.bin"
 _MODEL, _METHOD = "model/", "method/"
 
 Row = dict[str, Any]

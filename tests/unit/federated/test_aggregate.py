@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tunesmith_federated.aggregate import mean, mean_of_extras, median
+from tunesmith_federated.bundle import Bundle
 from tunesmith_federated.methods.base import Update
+from unit.federated.conftest import InMemory
 
 pytestmark = pytest.mark.unit
 
@@ -35,6 +37,25 @@ class Held:
 
     def tensor(self, name: str) -> torch.Tensor:
         return torch.from_numpy(np.array(self.arrays[name]))
+
+
+class InOneRow(Bundle):
+    """An update as it came, which knows how often a tensor of it was made."""
+
+    def __init__(self, site: str, examples: int, tensors: dict[str, torch.Tensor]) -> None:
+        whole = Bundle.of(tensors)
+        super().__init__(whole.layout, whole._read)
+        self.site, self.examples, self.tensors, self.reads = site, examples, tensors, 0
+
+    def called(self, site: str) -> InOneRow:
+        return InOneRow(site, self.examples, self.tensors)
+
+    def names(self) -> list[str]:
+        return list(self)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        self.reads += 1
+        return self[name].float()
 
 
 @st.composite
@@ -76,6 +97,33 @@ def test_the_median_is_numpys(cohort: list[Held], shuffle: random.Random, most: 
     for name in SHAPES:
         wanted = np.median(np.stack([one.arrays[name].astype(np.float64) for one in cohort]), axis=0)
         np.testing.assert_array_equal(found[name].numpy(), wanted.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("combine", [mean, median])
+@given(cohort=cohorts(), most=st.integers(1, 20))
+def test_updates_that_lie_alike_are_taken_as_one_row_with_the_same_result(
+    combine: Callable[..., Any], dtype: torch.dtype, cohort: list[Held], most: int
+) -> None:
+    tensors = [{name: one.tensor(name).clamp(-6e4, 6e4).to(dtype) for name in one.names()} for one in cohort]
+    apart = [InMemory(one.site, one.examples, held) for one, held in zip(cohort, tensors, strict=True)]
+    alike = [InOneRow(one.site, one.examples, held) for one, held in zip(cohort, tensors, strict=True)]
+    wanted, found = combine(apart, PARAMETERS, most_numbers=most), combine(alike, PARAMETERS, most_numbers=most)
+    assert all(torch.equal(found[name], wanted[name]) for name in SHAPES)
+    assert not any(one.reads for one in alike)
+    mixed = combine([alike[0], *apart[1:]], PARAMETERS, most_numbers=most)
+    assert all(torch.equal(mixed[name], wanted[name]) for name in SHAPES)
+
+
+def test_updates_that_do_not_lie_alike_are_taken_by_name() -> None:
+    one = InOneRow("a", 1, {"w": torch.ones(2), "v": torch.zeros(2)})
+    other = InOneRow("b", 1, {"w": torch.full((2,), 3.0, dtype=torch.bfloat16), "v": torch.zeros(2)})
+    assert mean([one, other], {"w": torch.zeros(2), "v": torch.zeros(2)})["w"].tolist() == [2.0, 2.0]
+    assert mean([one, one.called("c")], {"w": torch.zeros(2)})["w"].tolist() == [1.0, 1.0]
+    with pytest.raises(ValueError, match=r"\[2\], and should be \[1, 2\]"):
+        mean([one], {"w": torch.zeros(1, 2), "v": torch.zeros(2)})
+    with pytest.raises(ValueError, match="has no x"):
+        mean([one], {"x": torch.zeros(2), "v": torch.zeros(2)})
 
 
 def test_fewer_than_half_of_the_sites_cannot_carry_the_median_away() -> None:

@@ -95,7 +95,7 @@ def altered(change: Callable[[Tensors], None]) -> Any:
 
     def fault(message: Message, answer: Callable[[Message], Message]) -> Message:
         reply = answer(message)
-        parcel = opened(reply)
+        parcel = opened(reply, decode)
         change(parcel.model)
         return replying(Reply.from_json(parcel.words), encode(parcel.model), encode(parcel.extras), message)
 
@@ -120,7 +120,7 @@ def short_of_a_key(update: Tensors) -> None:
 def test_a_site_that_leaves_out_what_comes_beside_its_update_is_rejected(recipe: Any, tmp_path: Path) -> None:
     def fault(message: Message, answer: Callable[[Message], Message]) -> Message:
         reply = answer(message)
-        parcel = opened(reply)
+        parcel = opened(reply, decode)
         return replying(Reply.from_json(parcel.words), encode(parcel.model), encode({}), message)
 
     recipe = recipe.override("federation.method=scaffold", "training.num_train_epochs=1")
