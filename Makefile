@@ -39,8 +39,8 @@ test: $(VENV)/.installed ## the fast tests in parallel, then one real path of ea
 	$(PYTEST) tests/integration
 
 .PHONY: test-all
-test-all: $(VENV)/.installed ## the slow ones: commands, the README, the browser, killed workers (under 60 minutes)
-	$(PYTEST) tests/e2e tests/chaos
+test-all: $(VENV)/.installed ## the slow ones, two at a time: commands, the README, the browser, killed workers (under 60 minutes)
+	$(PYTEST) tests/e2e tests/chaos -n 2 --dist loadfile --durations 20
 
 .PHONY: bench
 bench: $(VENV)/.installed ## measure speed and memory and print the tables of docs/benchmarks.md

@@ -37,6 +37,24 @@ hypothesis.settings.register_profile("tunesmith", deadline=None)
 hypothesis.settings.load_profile("tunesmith")
 
 
+WITH_THE_DEMO = {f"tests/e2e/test_{name}.py" for name in ("browser", "demo", "readme", "release")}
+"""Files whose tests go on from the same `make demo`."""
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where processes share the slow tests: those of a file stay together, and those that share the demo."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "demo" if file in WITH_THE_DEMO else file
+
+    return Together(config, log)
+
+
 class NetworkBlocked(OSError):
     """A test wanted to reach another machine."""
 
