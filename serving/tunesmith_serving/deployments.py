@@ -145,9 +145,9 @@ class Door:
         """Wait until no request is held by a version that has left; whether that is so."""
         one = self._made.get(application(name, version))
         deadline = time.monotonic() + within
-        while one is not None and one.held and time.monotonic() < deadline:
+        while one is not None and one.open and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
-        if one is not None and one.held:
+        if one is not None and one.open:
             return False
         self._made.pop(application(name, version), None)
         return True

@@ -50,10 +50,11 @@ def run(models: Sequence[Planned], *, keys: str, port: int, log_folder: Path, to
     from tunesmith_serving import front
 
     url, drain = f"http://{LOOPBACK}:{port}", max(one.settings.drain_s for one in models)
+    timeout = max(one.settings.timeout_s for one in models)
     log = str(log_folder / f"{port}.jsonl")
     log_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     check_room(models, cpus_here())
-    with _until_told() as end, front.fast_path(drain) as folder:
+    with _until_told() as end, front.fast_path(drain, timeout) as folder:
         import ray.serve  # noqa: F401  (after the environment is set, which it reads as it is imported)
 
         with connect("local", log_file=str(log_folder / f"{port}.ray.log")) as here:

@@ -31,10 +31,11 @@ class ServingSection(Section):
     company: a lone client never waits."""
 
     max_queue: int = Field(default=256, ge=1)
-    """Most requests for one model that are answered or waiting at a time; further ones get 429 and may come again."""
+    """Most requests for one model that are read, waiting or answered at a time; further ones get 429 and may come again."""
 
     timeout_s: float = Field(default=30.0, gt=0)
-    """Seconds in which a request is answered, or gets 504. A caller may ask for less with ``X-Deadline-Seconds``."""
+    """Seconds in which a request is answered, or gets 504; its body has as many to come in, or gets 408. A caller may ask for
+    less with ``X-Deadline-Seconds``."""
 
     max_body_mb: float = Field(default=32.0, gt=0)
     """Largest body of a request in MiB; larger ones get 413. Several models share one front door, which takes the largest."""
