@@ -124,6 +124,13 @@ class Standing:
     """Its id."""
 
 
+def answering(record: Record, name: str) -> str:
+    """The run of the version that answers where none is named. Raises :class:`UserError`."""
+    _check_name(record, name)
+    with _joined(record), _situation() as now:
+        return _run_of(now.versions(name)[0])
+
+
 def standing(record: Record, name: str) -> Standing:
     """The two versions of a rollout, and their runs. Raises :class:`UserError` where there is none."""
     _check_name(record, name)
@@ -132,8 +139,7 @@ def standing(record: Record, name: str) -> Standing:
     if rollout is None:
         raise _no_rollout(name)
     candidate = next(one for one in versions if one["version"] == rollout.candidate)
-    runs = [one.get("run") or os.path.dirname(one["folder"]) for one in (versions[0], candidate)]
-    return Standing(versions[0]["version"], rollout.candidate, runs[0], runs[1], rollout.id)
+    return Standing(versions[0]["version"], rollout.candidate, _run_of(versions[0]), _run_of(candidate), rollout.id)
 
 
 def promote(record: Record, name: str, judged: str | None = None) -> str:
@@ -264,6 +270,10 @@ def _joined(record: Record) -> Iterator[tuple[float, float]]:
 
             logging.getLogger("ray.serve").setLevel(logging.WARNING)
             yield apps.free(cluster.nodes())
+
+
+def _run_of(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("run") or os.path.dirname(entry["folder"]))
 
 
 def _no_rollout(name: str) -> UserError:

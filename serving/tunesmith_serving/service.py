@@ -72,8 +72,8 @@ def run(models: Sequence[Planned], *, keys: str, port: int, log_folder: Path, to
                         apps.end(folder, drain)
 
 
-def deploy(models: Sequence[Planned], *, keys: str, port: int, on: str) -> Record:
-    """Serve on a cluster that runs already, and leave it there.
+def deploy(models: Sequence[Planned], *, keys: str, port: int, on: str, before: Record | None = None) -> Record:
+    """Serve on a cluster that runs already, and leave it there. ``before`` is the service that this one takes the place of.
 
     Raises:
         ClusterError: the cluster cannot be reached, or its Ray Serve runs something that is not ours.
@@ -93,7 +93,8 @@ def deploy(models: Sequence[Planned], *, keys: str, port: int, on: str) -> Recor
         if not ours:  # one that is there gives its own up
             check_room(models, *apps.free(nodes), free=True)
         apps.deploy(models, keys, port)
-        record = Record(f"http://{LOOPBACK}:{port}", 0, on, names(models), "", time.time())
+        gate_files = before.gate_files if before is not None else {}
+        record = Record(f"http://{LOOPBACK}:{port}", 0, on, names(models), "", time.time(), gate_files=gate_files)
         write(record)
     return record
 
