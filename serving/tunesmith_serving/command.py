@@ -47,6 +47,7 @@ def command() -> None:
     metavar="FILE",
     help="Only write the configuration that `serve deploy` and KubeRay take.",
 )
+@click.option("--host", metavar="ADDRESS", help="With --write: where it listens, if not on 127.0.0.1: 0.0.0.0 in a pod.")
 @click.option(
     "--keys",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -63,6 +64,7 @@ def start(
     detach: bool,
     on: str | None,
     write: Path | None,
+    host: str | None,
     keys: Path | None,
     output_dir: str,
     gating: Gating | None,
@@ -72,6 +74,7 @@ def start(
     NAME=RUN and NAME@VERSION=RUN name the model; otherwise its name is the run's, and its version 1. The first version given of
     a model is the one that answers where none is asked for. serving.KEY=VALUE changes a setting of the runs' recipes.
     """
+    from tunesmith.cluster.ports import LOOPBACK
     from tunesmith_serving import service
     from tunesmith_serving.keys import KeyFile, default_place
     from tunesmith_serving.plan import planned, serve_yaml
@@ -80,14 +83,12 @@ def start(
     models = planned(runs, output_dir)
     if write is None:
         _refuse_dashboard(on)
+        _refuse_host(host)
     there = next((one for one in records() if on is not None and one.on == on), None)
     passages = _gated(models, gating, there)
     file = KeyFile(keys or default_place())
     if write is not None:
-        from tunesmith import storage
-
-        storage.write_text(write, serve_yaml(models, str(file.path.absolute()), port or 8000))
-        click.echo(f"wrote {write}: deploy it with `serve deploy {write}`")
+        _write(write, serve_yaml(models, str(file.path.absolute()), port or 8000, host or LOOPBACK), host)
         return
     port = there.port if there is not None and port in (None, there.port) else service.choose_port(port)
     _make_first_key(file)
@@ -120,6 +121,33 @@ def _refuse_dashboard(on: str | None) -> None:
         raise UserError(
             f"--on {on} is the address of a dashboard, and a service is not a job.\n"
             f"    → Join from one of the cluster's nodes (--on HOST:6379), or --write serve.yaml and `serve deploy -a {on}`."
+        )
+
+
+def _refuse_host(host: str | None) -> None:
+    from tunesmith.errors import UserError
+
+    if host is not None:
+        raise UserError(
+            f"--host {host} goes with --write: a service of this machine listens on 127.0.0.1 alone.\n"
+            "    → To let others in, put a proxy with TLS before it."
+        )
+
+
+def _write(file: Path, text: str, host: str | None) -> None:
+    """Write the configuration, and say what is open where others reach it."""
+    from tunesmith import storage
+    from tunesmith.cluster.ports import LOOPBACK
+
+    storage.write_text(file, text)
+    click.echo(f"wrote {file}: deploy it with `serve deploy {file}`")
+    if host not in (None, LOOPBACK, "localhost"):
+        click.secho(
+            f"warning: it listens at {host}, without TLS: keys, inputs and answers can be read on the way.\n"
+            "    → Put TLS before it (an Ingress, a mesh), and let nobody else reach the port. Keys are asked for there too.",
+            fg="red",
+            bold=True,
+            err=True,
         )
 
 

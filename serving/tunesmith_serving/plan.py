@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.cluster.ports import LOOPBACK
 from tunesmith.errors import ModelError, UserError
 from tunesmith.recipe.serving import ServingSection
 
@@ -158,15 +159,19 @@ def check_room(models: Sequence[Planned], cpus: float, gpus: float | None = None
         )
 
 
-def serve_yaml(models: Sequence[Planned], keys: str, port: int) -> str:
-    """What ``serve deploy`` takes, and a RayService of KubeRay as ``serveConfigV2``."""
+def serve_yaml(models: Sequence[Planned], keys: str, port: int, host: str = LOOPBACK) -> str:
+    """What ``serve deploy`` takes, and a RayService of KubeRay as ``serveConfigV2``. It listens at ``host``.
+
+    Beyond loopback every node with a copy has a proxy: KubeRay calls a pod without one not ready, for ever
+    (https://github.com/ray-project/kuberay/issues/4994).
+    """
     import yaml
 
     plan = listed(models)
     apart = copy.deepcopy(plan["models"])  # or YAML writes the second mention of each as a reference
     config = {
-        "proxy_location": "HeadOnly",
-        "http_options": {"host": "127.0.0.1", "port": port},
+        "proxy_location": "HeadOnly" if host == LOOPBACK else "EveryNode",
+        "http_options": {"host": host, "port": port},
         "applications": [
             *(
                 {

@@ -67,6 +67,7 @@ def test_help_names_the_subcommands(invoke: Invoke) -> None:
         (["{run}", "serving.num_replicas=3", "serving.max_replicas=2"], "3 or more"),
         (["{run}", "--port", "{taken}"], "is in use"),
         (["{run}", "--on", "http://head:8265"], "serve deploy -a http://head:8265"),
+        (["{run}", "--host", "0.0.0.0"], "--host 0.0.0.0 goes with --write"),
         (["serving.max_queue=3"], "name at least one run"),
         (["stop"], "no service of yours runs here"),
         (["stop", "7"], "at port 7"),
@@ -173,6 +174,19 @@ def test_what_is_written_is_what_serve_deploy_takes(invoke: Invoke, run: Run, tm
 
     assert front.import_path == "tunesmith_serving.deployments:door"
     assert None not in (deployments.model(made.args), deployments.door(front.args))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+def test_where_a_written_service_listens_is_said_loudly_beyond_this_machine(
+    invoke: Invoke, run: Run, tmp_path: Path, host: str
+) -> None:
+    answer = invoke(run.path, "--write", tmp_path / "serve.yaml", "--host", host)
+    assert answer.exit_code == 0, answer.output
+    config = yaml.safe_load((tmp_path / "serve.yaml").read_text())
+    beyond = host != "127.0.0.1"
+    assert config["http_options"] == {"host": host, "port": 8000}
+    assert config["proxy_location"] == ("EveryNode" if beyond else "HeadOnly")
+    assert ("without TLS" in answer.output) == beyond
 
 
 def test_a_first_key_is_made_and_shown_once(invoke: Invoke, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
