@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tunesmith.errors import ModelError, ServiceError, TunesmithError, UserError, nearest
+from tunesmith.recipe.serving import ServingSection
 from tunesmith.tasks.base import TensorSpec
 from tunesmith_serving import apps
 from tunesmith_serving.describe import Description
@@ -180,7 +181,7 @@ def _bring_in(record: Record, now: Situation, new: Planned, stable: Mapping[str,
 
     from tunesmith_serving import deployments
 
-    made = entry(new, stable["threads"])
+    made = entry(new, _threads(new.settings, stable))
     where = application(new.name, new.version)
     try:
         apps.start({where: deployments.model(made)})
@@ -194,10 +195,15 @@ def _bring_in(record: Record, now: Situation, new: Planned, stable: Mapping[str,
         raise
 
 
+def _threads(settings: ServingSection, stable: Mapping[str, Any]) -> int | None:
+    """CPU threads of a pass: what the copies of the version there have in all, for as many as there may be of the new one."""
+    if stable["threads"] is None:
+        return None
+    return max(1, int(stable["threads"]) * ServingSection(**stable["settings"]).most_replicas // settings.most_replicas)
+
+
 def _settle(record: Record, name: str, *, keep_candidate: bool, judged: str | None = None) -> str:
     """End a rollout: one of the two versions stays."""
-    from tunesmith.recipe.serving import ServingSection
-
     _check_name(record, name)
     with _joined(record), _situation() as now:
         versions, rollout = now.versions(name), now.rollout(name)

@@ -200,12 +200,12 @@ def model(args: dict[str, Any]) -> serve.Application:
     """A version of a model, of an entry of the door's list (:func:`tunesmith_serving.plan.entry`)."""
     settings = ServingSection(**args["settings"])
     scale: dict[str, Any] = {"num_replicas": settings.num_replicas}
-    if settings.max_replicas and settings.max_replicas > settings.num_replicas:
+    if settings.most_replicas > settings.num_replicas:
         target = max(1, settings.max_batch_size // 2)
         scale = {
             "autoscaling_config": {
                 "min_replicas": settings.num_replicas,
-                "max_replicas": settings.max_replicas,
+                "max_replicas": settings.most_replicas,
                 "target_ongoing_requests": target,
             }
         }

@@ -47,7 +47,8 @@ class ServingSection(Section):
     """Copies of the model, each in a process of its own; the least number where there is ``max_replicas``."""
 
     max_replicas: int | None = Field(default=None, ge=1)
-    """Scale up to so many copies while requests wait. Null keeps ``num_replicas``."""
+    """Scale up to so many copies while requests wait, as far as there is room; the CPUs' threads are shared out among them all.
+    Null keeps ``num_replicas``."""
 
     num_cpus: float = Field(default=1.0, ge=0)
     """CPUs that a copy asks of the cluster."""
@@ -57,3 +58,8 @@ class ServingSection(Section):
 
     drain_s: float = Field(default=15.0, ge=0)
     """Seconds that accepted requests have to finish when the service stops or a copy is replaced."""
+
+    @property
+    def most_replicas(self) -> int:
+        """Copies that there may be at a time."""
+        return max(self.num_replicas, self.max_replicas or 0)
