@@ -86,11 +86,13 @@ METRICS: dict[str, Any] = {
     "tags": ["service"],
     "responses": {200: {"description": "Prometheus text", "content": {"text/plain": {}}}, **_errors(401)},
 }
+_SECONDS = {"type": "number", "exclusiveMinimum": 0}
 _CHOICE = [
-    {"name": name, "in": "header", "required": False, "description": words, "schema": _TEXT}
-    for name, words in (
-        ("X-Model-Version", "The version that answers, where the path names none"),
-        ("X-Sticky-Key", "Who is answered by the same version all along in a canary; without it, who has the key"),
+    {"name": name, "in": "header", "required": False, "description": words, "schema": schema}
+    for name, words, schema in (
+        ("X-Model-Version", "The version that answers, where the path names none", _TEXT),
+        ("X-Sticky-Key", "Who is answered by the same version all along in a canary; without it, who has the key", _TEXT),
+        ("X-Deadline-Seconds", "Seconds that the caller waits, where that is less than the model's own", _SECONDS),
     )
 ]
 PREDICT: dict[str, Any] = {
