@@ -11,7 +11,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
-from starlette.requests import ClientDisconnect
 
 from tunesmith.tasks.base import Answer, Example
 from tunesmith_serving import openapi, pages, plain, v2
@@ -19,7 +18,7 @@ from tunesmith_serving.describe import plain as in_words
 from tunesmith_serving.guard import Facts, Guard
 from tunesmith_serving.keys import KeyFile
 from tunesmith_serving.mirror import Answered
-from tunesmith_serving.problems import Refused, gone, invalid, slow, unready
+from tunesmith_serving.problems import Refused, invalid, slow, unready
 from tunesmith_serving.shelf import Served, Shelf
 
 PARSED_APART = 1 << 18
@@ -189,8 +188,6 @@ async def _body(request: Request, served: Served) -> bytes:
             return await request.body()
     except TimeoutError as error:
         raise slow(seconds) from error
-    except ClientDisconnect as error:
-        raise gone() from error
 
 
 async def _answer(
