@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tunesmith.errors import ModelError, ServiceError, TunesmithError, UserError, nearest
+from tunesmith.recipe.serving import ServingSection
 from tunesmith.tasks.base import TensorSpec
 from tunesmith_serving import apps
 from tunesmith_serving.describe import Description
@@ -124,6 +125,13 @@ class Standing:
     """Its id."""
 
 
+def answering(record: Record, name: str) -> str:
+    """The run of the version that answers where none is named. Raises :class:`UserError`."""
+    _check_name(record, name)
+    with _joined(record), _situation() as now:
+        return _run_of(now.versions(name)[0])
+
+
 def standing(record: Record, name: str) -> Standing:
     """The two versions of a rollout, and their runs. Raises :class:`UserError` where there is none."""
     _check_name(record, name)
@@ -132,8 +140,7 @@ def standing(record: Record, name: str) -> Standing:
     if rollout is None:
         raise _no_rollout(name)
     candidate = next(one for one in versions if one["version"] == rollout.candidate)
-    runs = [one.get("run") or os.path.dirname(one["folder"]) for one in (versions[0], candidate)]
-    return Standing(versions[0]["version"], rollout.candidate, runs[0], runs[1], rollout.id)
+    return Standing(versions[0]["version"], rollout.candidate, _run_of(versions[0]), _run_of(candidate), rollout.id)
 
 
 def promote(record: Record, name: str, judged: str | None = None) -> str:
@@ -174,7 +181,7 @@ def _bring_in(record: Record, now: Situation, new: Planned, stable: Mapping[str,
 
     from tunesmith_serving import deployments
 
-    made = entry(new, stable["threads"])
+    made = entry(new, _threads(new.settings, stable))
     where = application(new.name, new.version)
     try:
         apps.start({where: deployments.model(made)})
@@ -188,10 +195,15 @@ def _bring_in(record: Record, now: Situation, new: Planned, stable: Mapping[str,
         raise
 
 
+def _threads(settings: ServingSection, stable: Mapping[str, Any]) -> int | None:
+    """CPU threads of a pass: what the copies of the version there have in all, for as many as there may be of the new one."""
+    if stable["threads"] is None:
+        return None
+    return max(1, int(stable["threads"]) * ServingSection(**stable["settings"]).most_replicas // settings.most_replicas)
+
+
 def _settle(record: Record, name: str, *, keep_candidate: bool, judged: str | None = None) -> str:
     """End a rollout: one of the two versions stays."""
-    from tunesmith.recipe.serving import ServingSection
-
     _check_name(record, name)
     with _joined(record), _situation() as now:
         versions, rollout = now.versions(name), now.rollout(name)
@@ -264,6 +276,10 @@ def _joined(record: Record) -> Iterator[tuple[float, float]]:
 
             logging.getLogger("ray.serve").setLevel(logging.WARNING)
             yield apps.free(cluster.nodes())
+
+
+def _run_of(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("run") or os.path.dirname(entry["folder"]))
 
 
 def _no_rollout(name: str) -> UserError:

@@ -47,6 +47,7 @@ def command() -> None:
     metavar="FILE",
     help="Only write the configuration that `serve deploy` and KubeRay take.",
 )
+@click.option("--host", metavar="ADDRESS", help="With --write: where it listens, if not on 127.0.0.1: 0.0.0.0 in a pod.")
 @click.option(
     "--keys",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -63,6 +64,7 @@ def start(
     detach: bool,
     on: str | None,
     write: Path | None,
+    host: str | None,
     keys: Path | None,
     output_dir: str,
     gating: Gating | None,
@@ -72,6 +74,7 @@ def start(
     NAME=RUN and NAME@VERSION=RUN name the model; otherwise its name is the run's, and its version 1. The first version given of
     a model is the one that answers where none is asked for. serving.KEY=VALUE changes a setting of the runs' recipes.
     """
+    from tunesmith.cluster.ports import LOOPBACK
     from tunesmith_serving import service
     from tunesmith_serving.keys import KeyFile, default_place
     from tunesmith_serving.plan import planned, serve_yaml
@@ -80,22 +83,20 @@ def start(
     models = planned(runs, output_dir)
     if write is None:
         _refuse_dashboard(on)
-    passages = _gated(models, gating)
+        _refuse_host(host)
+    there = next((one for one in records() if on is not None and one.on == on), None)
+    passages = _gated(models, gating, there)
     file = KeyFile(keys or default_place())
     if write is not None:
-        from tunesmith import storage
-
-        storage.write_text(write, serve_yaml(models, str(file.path.absolute()), port or 8000))
-        click.echo(f"wrote {write}: deploy it with `serve deploy {write}`")
+        _write(write, serve_yaml(models, str(file.path.absolute()), port or 8000, host or LOOPBACK), host)
         return
-    there = next((one for one in records() if on is not None and one.on == on), None)
     port = there.port if there is not None and port in (None, there.port) else service.choose_port(port)
     _make_first_key(file)
     names = ", ".join(
         dict.fromkeys(f"{one.name} (version {one.version}, {one.task}, {one.settings.backend})" for one in models)
     )
     if on is not None:
-        _tell(service.deploy(models, keys=str(file.path.absolute()), port=port, on=on).url, names, passages)
+        _tell(service.deploy(models, keys=str(file.path.absolute()), port=port, on=on, before=there).url, names, passages)
     elif detach:
         passed = [*runs, "--output-dir", output_dir, *(["--keys", str(keys)] if keys else [])]
         record = service.detach(passed, port)
@@ -123,6 +124,33 @@ def _refuse_dashboard(on: str | None) -> None:
         )
 
 
+def _refuse_host(host: str | None) -> None:
+    from tunesmith.errors import UserError
+
+    if host is not None:
+        raise UserError(
+            f"--host {host} goes with --write: a service of this machine listens on 127.0.0.1 alone.\n"
+            "    → To let others in, put a proxy with TLS before it."
+        )
+
+
+def _write(file: Path, text: str, host: str | None) -> None:
+    """Write the configuration, and say what is open where others reach it."""
+    from tunesmith import storage
+    from tunesmith.cluster.ports import LOOPBACK
+
+    storage.write_text(file, text)
+    click.echo(f"wrote {file}: deploy it with `serve deploy {file}`")
+    if host not in (None, LOOPBACK, "localhost"):
+        click.secho(
+            f"warning: it listens at {host}, without TLS: keys, inputs and answers can be read on the way.\n"
+            "    → Put TLS before it (an Ingress, a mesh), and let nobody else reach the port. Keys are asked for there too.",
+            fg="red",
+            bold=True,
+            err=True,
+        )
+
+
 def _make_first_key(file: object) -> None:
     """A service without a key would answer nobody: make one, and show it once."""
     from tunesmith_serving.keys import KeyFile
@@ -132,11 +160,17 @@ def _make_first_key(file: object) -> None:
         click.echo(f"API key \u201cfirst\u201d, shown this once: {file.add('first')}")
 
 
-def _gated(models: Sequence[Planned], gating: Gating | None) -> list[Passage]:
-    """How each model came through the gate, where there is one. Raises :class:`GateFailed`."""
+def _gated(models: Sequence[Planned], gating: Gating | None, there: Record | None) -> list[Passage]:
+    """How each model came through its gate, where it has one. Raises :class:`GateFailed`."""
     from tunesmith_serving import gated
 
-    return gated.let_in(gating, {f"{one.name}@{one.version}": one.run for one in models}) if gating else []
+    every = (gated.LET_IN, gated.PROMOTED)
+    gates = {name: gated.due(gating, there, name, every) for name in dict.fromkeys(one.name for one in models)}
+    passages: list[Passage] = []
+    for gate in dict.fromkeys(one for one in gates.values() if one is not None):
+        behind = {f"{one.name}@{one.version}": one.run for one in models if gates[one.name] == gate}
+        passages += gated.let_in(gate, behind)
+    return passages
 
 
 def _tell(url: str, names: str, passages: Sequence[Passage]) -> None:
@@ -216,7 +250,8 @@ def update(
     """Bring a new version of a model into a running service, which goes on answering.
 
     Without --canary or --shadow it answers everyone once it is warm. The version there is stays warm until `promote` or
-    `rollback`. The same command with another share changes that. Without VERSION it is the next free number.
+    `rollback`. The same command with another share changes that. Without VERSION it is the next free number. A model that has
+    come through a gate is judged by it again, where no other one is named.
     """
     from tunesmith.errors import UserError
     from tunesmith_serving import change, gated
@@ -232,7 +267,7 @@ def update(
     kind: Kind = "canary" if canary is not None else "shadow" if shadow is not None else "all"
     percent = next((one for one in (canary, shadow) if one is not None), 100.0)
     record = chosen(int(ports[0]) if ports else None)
-    passages = _update_gated(record, name, gating, output_dir)
+    passages = _update_gated(record, name, gating, kind, output_dir)
     said = partial(click.echo, err=True)
     click.echo(
         change.update(
@@ -243,17 +278,26 @@ def update(
         gated.note(record.port, gated.numbered(passages, record))
 
 
-def _update_gated(record: Record, what: str, gating: Gating | None, output_dir: str) -> list[Passage]:
-    """How the run that is to come in came through the gate, where there is one. Raises :class:`GateFailed`."""
-    if gating is None:
-        return []
-    from tunesmith.errors import UserError
-    from tunesmith_serving import gated
+def _update_gated(record: Record, what: str, gating: Gating | None, kind: Kind, output_dir: str) -> list[Passage]:
+    """How what is to answer came through its gate, where it has one: a run, or a version that comes in already.
 
-    model, equals, run = what.partition("=")
-    if not equals or not run:
-        raise UserError(f"--gate judges a run that comes in, and {what} names none.\n    → Write {model}=RUN.")
-    return gated.let_in(gating, {model: run}, output_dir, record)
+    Raises :class:`GateFailed`.
+    """
+    from tunesmith.errors import UserError
+    from tunesmith_serving import change, gated
+
+    model, _, run = what.partition("=")
+    name = model.partition("@")[0]
+    if not run and kind != "all":
+        if gating is not None:
+            raise UserError(f"--gate judges a run that comes in, and {what} names none.\n    → Write {model}=RUN.")
+        return []
+    gate = gated.due(gating, record, name, (gated.LET_IN, gated.PROMOTED) if kind == "all" else (gated.LET_IN,))
+    if gate is None:
+        return []
+    if not run:
+        return gated.let_candidate_in(gate, record, name, change.standing(record, name), None)
+    return gated.let_version_in(gate, record, model, run, output_dir)
 
 
 @command.command("promote")
@@ -264,23 +308,25 @@ def _update_gated(record: Record, what: str, gating: Gating | None, output_dir: 
 def promote(name: str, port: int | None, labels: str | None, gating: Gating | None) -> None:
     """Keep the new version of NAME; the old one ends once it has answered what it has.
 
-    With --gate its run is judged first, margins against the version that answers now; rules may ask for pairs/agreement, and
-    with --labels for pairs/accuracy: what both versions answered to the same requests.
+    With --gate, or where the model has come through one before, its run is judged first, margins against the version that
+    answers now; rules may ask for pairs/agreement, and with --labels for pairs/accuracy: what both versions answered to the
+    same requests.
     """
     from tunesmith.errors import UserError
     from tunesmith_serving import change, gated
     from tunesmith_serving.record import chosen
 
     record = chosen(port)
-    if gating is None:
+    gate = gated.due(gating, record, name, (gated.PROMOTED, gated.LET_IN))
+    if gate is None:
         if labels is not None:
             raise UserError("--labels goes with --gate FILE\n    → Name the gate.")
         click.echo(change.promote(record, name))
         return
     standing = change.standing(record, name)
-    passages = gated.let_candidate_in(gating, record, name, standing, labels)
+    passages = gated.let_candidate_in(gate, record, name, standing, labels)
     click.echo(change.promote(record, name, judged=standing.rollout))
-    gated.note(record.port, passages)
+    gated.note(record.port, passages, gated.PROMOTED)
 
 
 @command.command("rollback")

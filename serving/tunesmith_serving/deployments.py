@@ -145,9 +145,9 @@ class Door:
         """Wait until no request is held by a version that has left; whether that is so."""
         one = self._made.get(application(name, version))
         deadline = time.monotonic() + within
-        while one is not None and one.held and time.monotonic() < deadline:
+        while one is not None and one.open and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
-        if one is not None and one.held:
+        if one is not None and one.open:
             return False
         self._made.pop(application(name, version), None)
         return True
@@ -200,12 +200,12 @@ def model(args: dict[str, Any]) -> serve.Application:
     """A version of a model, of an entry of the door's list (:func:`tunesmith_serving.plan.entry`)."""
     settings = ServingSection(**args["settings"])
     scale: dict[str, Any] = {"num_replicas": settings.num_replicas}
-    if settings.max_replicas and settings.max_replicas > settings.num_replicas:
+    if settings.most_replicas > settings.num_replicas:
         target = max(1, settings.max_batch_size // 2)
         scale = {
             "autoscaling_config": {
                 "min_replicas": settings.num_replicas,
-                "max_replicas": settings.max_replicas,
+                "max_replicas": settings.most_replicas,
                 "target_ongoing_requests": target,
             }
         }

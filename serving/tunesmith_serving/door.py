@@ -18,7 +18,7 @@ from tunesmith_serving.describe import plain as in_words
 from tunesmith_serving.guard import Facts, Guard
 from tunesmith_serving.keys import KeyFile
 from tunesmith_serving.mirror import Answered
-from tunesmith_serving.problems import Refused, invalid, unready
+from tunesmith_serving.problems import Refused, invalid, slow, unready
 from tunesmith_serving.shelf import Served, Shelf
 
 PARSED_APART = 1 << 18
@@ -100,7 +100,7 @@ def _predict(app: FastAPI, shelf: Shelf) -> None:
         facts = _facts(request)
         with _chosen(request, shelf, name) as served:
             about, kind = served.description, request.headers.get("content-type", "")
-            body = await request.body()
+            body = await _body(request, served)
             examples, given_id = await _apart(len(body), plain.read, body, kind, about)
             answers = await _answer(request, shelf, served, examples, len(body))
         return JSONResponse(
@@ -156,7 +156,7 @@ def _protocol(app: FastAPI, shelf: Shelf) -> None:
         """Tensors in, tensors out, as JSON or in binary."""
         length = request.headers.get(v2.HEADER_LENGTH)
         with _chosen(request, shelf, name, version) as served:
-            body = await request.body()
+            body = await _body(request, served)
             asked = await _apart(len(body), v2.read, body, length, served.description)
             answers = await _answer(request, shelf, served, asked.examples, len(body), version)
         content, headers = await _apart(len(body), v2.write, asked, answers, served.description, _facts(request).id)
@@ -178,6 +178,16 @@ def _chosen(request: Request, shelf: Shelf, name: str, version: str | None = Non
     key = _facts(request).key
     sticky = request.headers.get(STICKY) or (key.name if key is not None else "")
     return shelf.hold(_allowed(request, shelf, name, version or request.headers.get(VERSION), sticky))
+
+
+async def _body(request: Request, served: Served) -> bytes:
+    """The request's body, whole. Raises :class:`Refused` (408) where it does not come in the time that an answer has."""
+    seconds = served.within(_deadline(request))
+    try:
+        async with asyncio.timeout(seconds):
+            return await request.body()
+    except TimeoutError as error:
+        raise slow(seconds) from error
 
 
 async def _answer(

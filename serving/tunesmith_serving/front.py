@@ -76,14 +76,15 @@ def haproxy() -> str | None:
 
 
 @contextlib.contextmanager
-def fast_path(drain: float) -> Iterator[Path | None]:
+def fast_path(drain: float, timeout: float) -> Iterator[Path | None]:
     """Sets the environment in which a Ray that starts here, and its Serve, take the fast path; gives its folder if they do.
 
-    Must be entered before ``ray.serve`` is imported. ``drain`` are the seconds that accepted requests have at the end.
+    Must be entered before ``ray.serve`` is imported. ``drain`` are the seconds that accepted requests have at the end,
+    ``timeout`` those in which a request must be here.
     """
     program = haproxy()
     with tempfile.TemporaryDirectory(prefix="tunesmith-serve-", ignore_cleanup_errors=True) as folder:
-        values = {} if program is None else environment(Path(folder), program, drain)
+        values = {} if program is None else environment(Path(folder), program, drain, timeout)
         before = {name: os.environ.get(name) for name in values}
         os.environ |= {name: value for name, value in values.items() if before[name] is None}
         try:
@@ -94,7 +95,7 @@ def fast_path(drain: float) -> Iterator[Path | None]:
                     os.environ.pop(name, None)
 
 
-def environment(folder: Path, program: str, drain: float) -> dict[str, str]:
+def environment(folder: Path, program: str, drain: float, timeout: float) -> dict[str, str]:
     """The variables of the fast path, with all its files in the folder."""
     wrapper = folder / "haproxy"
     text = WRAPPER
@@ -120,6 +121,7 @@ def environment(folder: Path, program: str, drain: float) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(int(timeout) + 5),  # Ray's is an hour; the door says 408 before
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(int(drain) + 5),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # Ray's 5 s are too short for a loaded machine: it starts it again

@@ -1,5 +1,6 @@
 """The release gate before a service: only what passes is let in, and what was let in by which gate is written down.
 
+A model that has come through a gate once goes on coming through it: its versions are judged by it where no other one is named.
 Nothing of a service is touched before its gate is judged. ``--despite-gate`` lets in what does not pass; that is said loudly,
 and stands in the service's record and log beside what did not hold.
 """
@@ -10,7 +11,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
 
 EVENT = "gate"
 """The event in the service's log."""
+LET_IN, PROMOTED = "let in", "promoted"
+"""What a model's gates are remembered by in the service's record."""
 
 
 @dataclass(frozen=True)
 class Gating:
     """The gate of a command, as it was asked for."""
 
-    file: str
+    file: str = ""
+    """Nothing where the one is meant that the service's record remembers."""
     baseline: str | None = None
     despite: bool = False
     """Let in what does not pass too."""
@@ -44,17 +48,15 @@ Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
 def gate_options(verb: Verb) -> Verb:
-    """Adds ``--gate``, ``--baseline`` and ``--despite-gate``; the verb has them as ``gating``, None where there is none."""
+    """Adds ``--gate``, ``--baseline`` and ``--despite-gate``; the verb has them as ``gating``, None where none is given."""
 
     @click.option("--gate", "gate_file", metavar="FILE", help="Only what passes this gate is let in; else exit code 3.")
-    @click.option("--baseline", metavar="B", help="With --gate: what margins are against: a run, or an evaluation's folder.")
+    @click.option("--baseline", metavar="B", help="What margins of the gate are against: a run, or an evaluation's folder.")
     @click.option("--despite-gate", is_flag=True, help="Let in what does not pass too; it is said, and written down.")
     @functools.wraps(verb)
     def gated(*args: Any, gate_file: str | None, baseline: str | None, despite_gate: bool, **rest: Any) -> Any:
-        if gate_file is None and (baseline or despite_gate):
-            raise UserError(f"{'--baseline' if baseline else '--despite-gate'} goes with --gate FILE\n    → Name the gate.")
-        gating = Gating(gate_file, baseline, despite_gate) if gate_file is not None else None
-        return verb(*args, gating=gating, **rest)
+        given = Gating(gate_file or "", baseline, despite_gate)
+        return verb(*args, gating=given if given != Gating() else None, **rest)
 
     return gated  # type: ignore[return-value]
 
@@ -82,8 +84,25 @@ class Passage:
         return f"{despite}{self.gate}, {self.date}: {self.said}"
 
 
-def let_in(gating: Gating, models: Mapping[str, str], output_dir: str = "runs", record: Record | None = None) -> list[Passage]:
-    """Judge the run of each model (``NAME[@VERSION]`` → run) as ``tunesmith gate`` does; each run once, all before any refusal.
+def due(gating: Gating | None, record: Record | None, model: str, which: Sequence[str]) -> Gating | None:
+    """The gate of a command: the one that is named, else the first of ``which`` that the service remembers of the model.
+
+    Gives None for a model without a gate. Raises :class:`UserError` where there is none, and something is said about it.
+    """
+    if gating is not None and gating.file:
+        return gating
+    files = record.gate_files.get(model, {}) if record is not None else {}
+    file = next((files[one] for one in which if one in files), None)
+    if file is not None:
+        click.echo(f"{model} has come through {file}: judged by it again (--gate FILE names another)", err=True)
+        return replace(gating or Gating(), file=file)
+    if gating is not None:
+        raise UserError(f"{'--baseline' if gating.baseline else '--despite-gate'} goes with --gate FILE\n    → Name the gate.")
+    return None
+
+
+def let_in(gating: Gating, models: Mapping[str, str]) -> list[Passage]:
+    """Judge the run of each model (``NAME@VERSION`` → run) as ``tunesmith gate`` does; each run once, all before any refusal.
 
     Raises:
         GateFailed: one does not pass, without ``--despite-gate``.
@@ -91,9 +110,21 @@ def let_in(gating: Gating, models: Mapping[str, str], output_dir: str = "runs", 
     """
     from tunesmith.verbs.gate import gate
 
-    baseline, runs = gating.baseline, dict.fromkeys(models.values())
-    found = {run: gate(run, gating.file, baseline=baseline, output_dir=output_dir) for run in runs}
-    return settled(gating, {name: (run, found[run]) for name, run in models.items()}, record)
+    found = {run: gate(run, gating.file, baseline=gating.baseline) for run in dict.fromkeys(models.values())}
+    return settled(gating, {name: (run, found[run]) for name, run in models.items()})
+
+
+def let_version_in(gating: Gating, record: Record, model: str, run: str, output_dir: str) -> list[Passage]:
+    """Judge a run that comes into a service as ``model`` (``NAME[@VERSION]``). Raises as :func:`let_in`."""
+    from tunesmith.evaluation.sides import open_evaluation
+    from tunesmith.recipe.gate import load_gate
+    from tunesmith.verbs.gate import judge_side
+    from tunesmith_serving import change
+
+    rules, side = load_gate(gating.file), open_evaluation(run, output_dir)
+    answering = functools.partial(change.answering, record, model.partition("@")[0])
+    found = judge_side(side, rules, _against(side, rules, gating, answering, output_dir))
+    return settled(gating, {model: (run, found)}, record)
 
 
 def let_candidate_in(gating: Gating, record: Record, name: str, standing: Standing, labels: str | None) -> list[Passage]:
@@ -107,20 +138,20 @@ def let_candidate_in(gating: Gating, record: Record, name: str, standing: Standi
 
     rules, run = load_gate(gating.file), standing.candidate_run
     side = open_evaluation(run)
-    against = _against(side, rules, gating, standing)
+    against = _against(side, rules, gating, lambda: standing.stable_run)
     if labels is not None or _asks_for_pairs(rules):
         side, against = _with_traffic(side, record, name, standing, labels, against)
     return settled(gating, {f"{name}@{standing.candidate}": (run, judge_side(side, rules, against))}, record)
 
 
-def _against(side: Side, rules: Gate, gating: Gating, standing: Standing) -> Against | None:
-    """What margins are against: what is named, else the version that answers now."""
+def _against(side: Side, rules: Gate, gating: Gating, answering: Callable[[], str], output_dir: str = "runs") -> Against | None:
+    """What margins are against: what is named, else the run of the version that answers now."""
     from tunesmith.verbs.gate import against_of
 
     if not rules.has_margins:
         return None
     named = gating.baseline or rules.baseline
-    return against_of(side, named or standing.stable_run, itself=named is None)
+    return against_of(side, named or answering(), output_dir, itself=named is None)
 
 
 def _asks_for_pairs(rules: Gate) -> bool:
@@ -180,13 +211,18 @@ def numbered(passages: Iterable[Passage], before: Record) -> list[Passage]:
     ]
 
 
-def note(port: int, passages: Iterable[Passage]) -> None:
-    """Write down in the service's record and log what was let in by which gate."""
+def note(port: int, passages: Iterable[Passage], which: str = LET_IN) -> None:
+    """Write down in the service's record and log what was let in by which gate, or promoted; the next version has it too."""
+    from tunesmith import storage
+
     passages, record = list(passages), chosen(port)
     there = {one.partition(" ")[0] for one in record.models}
     gates = {name: words for name, words in record.gates.items() if name in there}
     gates |= {one.model: one.words() for one in passages}
-    write(replace(record, gates=gates))
+    files = {name: dict(known) for name, known in record.gate_files.items()}
+    for one in passages:
+        files.setdefault(one.model.partition("@")[0], {})[which] = storage.absolute(one.gate)
+    write(replace(record, gates=gates, gate_files=files))
     log(record, passages, let_in=True)
 
 

@@ -18,7 +18,7 @@ from tunesmith_serving.describe import Description
 from tunesmith_serving.keys import Key, KeyFile
 from tunesmith_serving.metrics import Metrics
 from tunesmith_serving.plain import DIGITS
-from tunesmith_serving.problems import Refused
+from tunesmith_serving.problems import Refused, gone
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -113,19 +113,21 @@ class Guard:
         return key
 
     def _limited(self, receive: Receive, headers: dict[str, str]) -> Receive:
-        """The request's body, as far as it is not too large. Raises :class:`Refused` (413)."""
+        """The request's body, as far as it is not too large and its sender stays. Raises :class:`Refused` (413, 499)."""
         told = headers.get("content-length", "")
         if DIGITS.match(told) and int(told) > self._max_body():
             raise self._too_large()
-        seen = 0
+        seen, whole = 0, False
 
         async def limited() -> MutableMapping[str, Any]:
-            nonlocal seen
+            nonlocal seen, whole
             message = await receive()
             if message["type"] == "http.request":
-                seen += len(message.get("body", b""))
+                seen, whole = seen + len(message.get("body", b"")), not message.get("more_body", False)
                 if seen > self._max_body():
                     raise self._too_large()
+            elif not whole:
+                raise gone()
             return message
 
         return limited

@@ -47,7 +47,7 @@ class Metrics:
         self.waited = Histogram(
             "tunesmith_queue_seconds", "From an encoded request to its pass", WHICH, buckets=LATENCY, registry=self.registry
         )
-        self.open = Gauge("tunesmith_queue", "Requests that are answered or wait now", WHICH, registry=self.registry)
+        self.open = Gauge("tunesmith_queue", "Requests that are read, wait or are answered now", WHICH, registry=self.registry)
         self.refused = Counter(
             "tunesmith_refused", "Requests refused because the queue was full", WHICH, registry=self.registry
         )

@@ -19,6 +19,7 @@ _WORDS = {
     401: "No key, or a wrong one",
     403: "The key may not ask this model",
     404: "No such model or version",
+    408: "The body did not come in time",
     413: "The body is too large",
     422: "The request cannot be used; the message names the field",
     429: "Too many requests wait; Retry-After says when to come again",
@@ -36,7 +37,7 @@ def _gives(schema: dict[str, Any], *statuses: int, words: str = "The answer") ->
     return {200: {"description": words, "content": {"application/json": {"schema": schema}}}, **_errors(401, *statuses)}
 
 
-_OF_A_MODEL = (403, 404, 413, 422, 429, 503, 504)
+_OF_A_MODEL = (403, 404, 408, 413, 422, 429, 503, 504)
 """What can go wrong where a model is asked."""
 
 
@@ -85,11 +86,13 @@ METRICS: dict[str, Any] = {
     "tags": ["service"],
     "responses": {200: {"description": "Prometheus text", "content": {"text/plain": {}}}, **_errors(401)},
 }
+_SECONDS = {"type": "number", "exclusiveMinimum": 0}
 _CHOICE = [
-    {"name": name, "in": "header", "required": False, "description": words, "schema": _TEXT}
-    for name, words in (
-        ("X-Model-Version", "The version that answers, where the path names none"),
-        ("X-Sticky-Key", "Who is answered by the same version all along in a canary; without it, who has the key"),
+    {"name": name, "in": "header", "required": False, "description": words, "schema": schema}
+    for name, words, schema in (
+        ("X-Model-Version", "The version that answers, where the path names none", _TEXT),
+        ("X-Sticky-Key", "Who is answered by the same version all along in a canary; without it, who has the key", _TEXT),
+        ("X-Deadline-Seconds", "Seconds that the caller waits, where that is less than the model's own", _SECONDS),
     )
 ]
 PREDICT: dict[str, Any] = {

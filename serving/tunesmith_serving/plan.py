@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import click
+
+from tunesmith.cluster.ports import LOOPBACK
 from tunesmith.errors import ModelError, UserError
 from tunesmith.recipe.serving import ServingSection
 
@@ -99,9 +102,9 @@ def listed(models: Sequence[Planned], cpus: int | None = None) -> dict[str, Any]
     """What the door is given: its models in order, and the rollouts. Plain data, for a call and for ``serve.yaml`` alike.
 
     It is the ``user_config`` of the door, and changes without starting it anew. The first version of a model is the one that
-    is meant where none is named. ``cpus`` of the machine are shared out as threads among the copies of the models.
+    is meant where none is named. ``cpus`` of the machine are shared out as threads among all copies that there may be.
     """
-    copies = sum(one.settings.num_replicas for one in models)
+    copies = sum(one.settings.most_replicas for one in models)
     return {
         "id": secrets.token_hex(4),
         "models": [entry(one, max(1, cpus // copies) if cpus else None) for one in models],
@@ -140,7 +143,8 @@ def places(models: Sequence[Planned]) -> int:
 def check_room(models: Sequence[Planned], cpus: float, gpus: float | None = None, *, free: bool = False) -> None:
     """Raises :class:`UserError` where the copies ask for more than there is: Serve would wait for it without a word.
 
-    ``gpus`` is None where nobody knows yet; ``free`` says that others hold what is not counted.
+    Copies that may come later (``max_replicas``) and will not fit are told of, once the GPUs are known. ``gpus`` is None where
+    nobody knows yet; ``free`` says that others hold what is not counted, for now.
     """
     asked = sum(one.settings.num_cpus * one.settings.num_replicas for one in models)
     if asked > cpus:
@@ -156,17 +160,37 @@ def check_room(models: Sequence[Planned], cpus: float, gpus: float | None = None
             f"the models ask for {wanted:g} GPUs and {f'{gpus:g} are free' if free else f'Ray finds {gpus:g}'}.\n"
             f"    → Serve fewer copies, let them share (serving.num_gpus=0.5), or answer on CPUs: serving.num_gpus=0"
         )
+    if gpus is not None and not free:
+        for words in short_of_room(models, cpus, gpus):
+            click.secho(f"warning: {words}", fg="yellow", err=True)
 
 
-def serve_yaml(models: Sequence[Planned], keys: str, port: int) -> str:
-    """What ``serve deploy`` takes, and a RayService of KubeRay as ``serveConfigV2``."""
+def short_of_room(models: Sequence[Planned], cpus: float, gpus: float) -> list[str]:
+    """What there is too little of for all copies that the models may scale up to."""
+    told = []
+    for what, there in (("CPUs", cpus), ("GPUs", gpus)):
+        asked = sum(getattr(one.settings, f"num_{what.lower()}") * one.settings.most_replicas for one in models)
+        if asked > there and any(one.settings.most_replicas > one.settings.num_replicas for one in models):
+            told.append(
+                f"with all their copies (serving.max_replicas) the models ask for {asked:g} {what}, and there are {there:g}: "
+                "those beyond come once there is room"
+            )
+    return told
+
+
+def serve_yaml(models: Sequence[Planned], keys: str, port: int, host: str = LOOPBACK) -> str:
+    """What ``serve deploy`` takes, and a RayService of KubeRay as ``serveConfigV2``. It listens at ``host``.
+
+    Beyond loopback every node with a copy has a proxy: KubeRay calls a pod without one not ready, for ever
+    (https://github.com/ray-project/kuberay/issues/4994).
+    """
     import yaml
 
     plan = listed(models)
     apart = copy.deepcopy(plan["models"])  # or YAML writes the second mention of each as a reference
     config = {
-        "proxy_location": "HeadOnly",
-        "http_options": {"host": "127.0.0.1", "port": port},
+        "proxy_location": "HeadOnly" if host == LOOPBACK else "EveryNode",
+        "http_options": {"host": host, "port": port},
         "applications": [
             *(
                 {

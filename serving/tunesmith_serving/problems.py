@@ -4,6 +4,7 @@
 401  no key, or a wrong one
 403  the key may not ask this model
 404  no such model, version or page
+408  the body did not come in time
 413  the body is too large
 422  the request cannot be used; the message names the field
 429  too many requests wait already; ``Retry-After`` says when to come again
@@ -33,6 +34,16 @@ def invalid(where: str, what: str) -> Refused:
 def missing(what: str) -> Refused:
     """404."""
     return Refused(404, what)
+
+
+def slow(seconds: float) -> Refused:
+    """408: the rest of the body is not waited for, so the connection is of no more use."""
+    return Refused(408, f"body: was not here within {seconds:g} s", {"Connection": "close"})
+
+
+def gone() -> Refused:
+    """499, for the log: nobody reads it."""
+    return Refused(499, "body: its sender has gone")
 
 
 def busy(model: str, waiting: int, seconds: int = 1) -> Refused:

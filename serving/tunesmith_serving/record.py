@@ -33,6 +33,8 @@ class Record:
     """Models of which a new version comes in."""
     gates: dict[str, str] = field(default_factory=dict)
     """``NAME@VERSION`` → what let it in: its gate, when, and how it came through."""
+    gate_files: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Model → the gate by which a version of it was ``let in`` last, and the one by which it was ``promoted``."""
 
     @property
     def port(self) -> int:

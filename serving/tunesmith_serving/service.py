@@ -50,10 +50,11 @@ def run(models: Sequence[Planned], *, keys: str, port: int, log_folder: Path, to
     from tunesmith_serving import front
 
     url, drain = f"http://{LOOPBACK}:{port}", max(one.settings.drain_s for one in models)
+    timeout = max(one.settings.timeout_s for one in models)
     log = str(log_folder / f"{port}.jsonl")
     log_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     check_room(models, cpus_here())
-    with _until_told() as end, front.fast_path(drain) as folder:
+    with _until_told() as end, front.fast_path(drain, timeout) as folder:
         import ray.serve  # noqa: F401  (after the environment is set, which it reads as it is imported)
 
         with connect("local", log_file=str(log_folder / f"{port}.ray.log")) as here:
@@ -71,8 +72,8 @@ def run(models: Sequence[Planned], *, keys: str, port: int, log_folder: Path, to
                         apps.end(folder, drain)
 
 
-def deploy(models: Sequence[Planned], *, keys: str, port: int, on: str) -> Record:
-    """Serve on a cluster that runs already, and leave it there.
+def deploy(models: Sequence[Planned], *, keys: str, port: int, on: str, before: Record | None = None) -> Record:
+    """Serve on a cluster that runs already, and leave it there. ``before`` is the service that this one takes the place of.
 
     Raises:
         ClusterError: the cluster cannot be reached, or its Ray Serve runs something that is not ours.
@@ -92,7 +93,8 @@ def deploy(models: Sequence[Planned], *, keys: str, port: int, on: str) -> Recor
         if not ours:  # one that is there gives its own up
             check_room(models, *apps.free(nodes), free=True)
         apps.deploy(models, keys, port)
-        record = Record(f"http://{LOOPBACK}:{port}", 0, on, names(models), "", time.time())
+        gate_files = before.gate_files if before is not None else {}
+        record = Record(f"http://{LOOPBACK}:{port}", 0, on, names(models), "", time.time(), gate_files=gate_files)
         write(record)
     return record
 

@@ -29,9 +29,7 @@ class Served:
     backend: Backend
     settings: ServingSection = field(default_factory=ServingSection)
     open: int = 0
-    """Requests that are answered or wait."""
-    held: int = 0
-    """Requests that are to be answered by it, those that are still being read too; with none it may go."""
+    """Requests that are read, wait or are answered; with none it may go."""
     pace: float = 0.05
     """Seconds between two answers lately, smoothed: what ``Retry-After`` is made of."""
 
@@ -39,6 +37,10 @@ class Served:
     def description(self) -> Description:
         """What it says of itself."""
         return self.backend.description
+
+    def within(self, deadline: float | None) -> float:
+        """Seconds that a request has: the model's, or the caller's where those are fewer."""
+        return min(self.settings.timeout_s, deadline or math.inf)
 
 
 class Shelf:
@@ -92,12 +94,19 @@ class Shelf:
 
     @contextmanager
     def hold(self, served: Served) -> Iterator[Served]:
-        """Keep a version that leaves the shelf until this request has its answer."""
-        served.held += 1
+        """A place in the queue from the body's first byte to the answer; a version that leaves the shelf is kept until then.
+
+        Raises :class:`Refused` (429) where the queue is full.
+        """
+        about = served.description
+        if served.open >= served.settings.max_queue:
+            self.metrics.refused.labels(about.name, about.version).inc()
+            raise busy(about.name, served.open, math.ceil(served.open * served.pace))
+        served.open += 1
         try:
             yield served
         finally:
-            served.held -= 1
+            served.open -= 1
 
     async def ready(self) -> bool:
         """Whether every version would answer now that callers get; one in shadow is not."""
@@ -110,20 +119,19 @@ class Shelf:
         return all(await asyncio.gather(*(one.backend.ready() for one in asked)))
 
     async def answer(self, served: Served, examples: Sequence[Example], deadline: float | None, field: str) -> list[Answer]:
-        """The answers of a model, in order. Raises :class:`Refused` with 422, 429, 503 or 504.
+        """The answers of a model that is held, in order. Raises :class:`Refused` with 422, 429, 503 or 504.
 
         ``deadline`` are the seconds that the caller will wait; ``field`` is what an example is called in a message.
         """
         about = served.description
-        seconds = min(served.settings.timeout_s, deadline or math.inf)
-        with self._place(served):
-            start = asyncio.get_running_loop().time()
-            try:
-                async with asyncio.timeout(seconds):
-                    told = await served.backend.answer(examples, seconds)
-            except TimeoutError as error:
-                raise late(about.name, seconds) from error
-            served.pace += 0.1 * ((asyncio.get_running_loop().time() - start) / max(1, served.open) - served.pace)
+        seconds = served.within(deadline)
+        start = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(seconds):
+                told = await served.backend.answer(examples, seconds)
+        except TimeoutError as error:
+            raise late(about.name, seconds) from error
+        served.pace += 0.1 * ((asyncio.get_running_loop().time() - start) / max(1, served.open) - served.pace)
         if told.problem is not None:
             index, why = told.problem
             raise invalid(f"{field}[{index}]", why)
@@ -140,19 +148,6 @@ class Shelf:
         other = rollout.mirrors(stable, done.by.version, done.id)
         if other is not None:
             self.mirror.send(done, versions[other].backend, rollout, tally)
-
-    @contextmanager
-    def _place(self, served: Served) -> Iterator[None]:
-        """A place in the queue. Raises :class:`Refused` (429) where it is full."""
-        about = served.description
-        if served.open >= served.settings.max_queue:
-            self.metrics.refused.labels(about.name, about.version).inc()
-            raise busy(about.name, served.open, math.ceil(served.open * served.pace))
-        served.open += 1
-        try:
-            yield
-        finally:
-            served.open -= 1
 
 
 def _pairs(models: Mapping[str, Mapping[str, Served]]) -> set[tuple[str, str]]:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -203,6 +204,15 @@ def test_a_body_of_50_mb_is_refused_in_words(running: Running) -> None:
             assert answer.status_code == 413
             assert "32 MiB" in answer.json()["error"]
         assert client.get("/v2/health/ready").status_code == 200
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(running: Running) -> None:
+    head = f"POST /predict/reviews HTTP/1.1\r\nHost: here\r\nX-API-Key: {running.key}\r\nX-Deadline-Seconds: 1\r\n"
+    with socket.create_connection(("127.0.0.1", int(running.url.rsplit(":", 1)[1])), timeout=30) as client:
+        client.sendall(f"{head}Content-Length: 99\r\n\r\nhalf".encode())
+        answer = client.recv(4096).decode()
+    assert answer.startswith("HTTP/1.1 408 ")
+    assert "body: was not here within 1 s" in answer
 
 
 def test_a_client_that_goes_away_leaves_no_request_open(running: Running) -> None:

@@ -31,10 +31,11 @@ class ServingSection(Section):
     company: a lone client never waits."""
 
     max_queue: int = Field(default=256, ge=1)
-    """Most requests for one model that are answered or waiting at a time; further ones get 429 and may come again."""
+    """Most requests for one model that are read, waiting or answered at a time; further ones get 429 and may come again."""
 
     timeout_s: float = Field(default=30.0, gt=0)
-    """Seconds in which a request is answered, or gets 504. A caller may ask for less with ``X-Deadline-Seconds``."""
+    """Seconds in which a request is answered, or gets 504; its body has as many to come in, or gets 408. A caller may ask for
+    less with ``X-Deadline-Seconds``."""
 
     max_body_mb: float = Field(default=32.0, gt=0)
     """Largest body of a request in MiB; larger ones get 413. Several models share one front door, which takes the largest."""
@@ -46,7 +47,8 @@ class ServingSection(Section):
     """Copies of the model, each in a process of its own; the least number where there is ``max_replicas``."""
 
     max_replicas: int | None = Field(default=None, ge=1)
-    """Scale up to so many copies while requests wait. Null keeps ``num_replicas``."""
+    """Scale up to so many copies while requests wait, as far as there is room; the CPUs' threads are shared out among them all.
+    Null keeps ``num_replicas``."""
 
     num_cpus: float = Field(default=1.0, ge=0)
     """CPUs that a copy asks of the cluster."""
@@ -56,3 +58,8 @@ class ServingSection(Section):
 
     drain_s: float = Field(default=15.0, ge=0)
     """Seconds that accepted requests have to finish when the service stops or a copy is replaced."""
+
+    @property
+    def most_replicas(self) -> int:
+        """Copies that there may be at a time."""
+        return max(self.num_replicas, self.max_replicas or 0)

@@ -36,7 +36,7 @@ MOST_SHOWN = 8
 @click.option("--labels", metavar="FILE", help="With --pairs: the right answers, a table of id and label.")
 @click.option("--model", metavar="NAME", help="With --pairs: which model, where the service has several.")
 @click.option("--data", metavar="[NAME=]PLACE", multiple=True, help="URL: other labelled data than the run's test split.")
-@served_options("like", "task", "target_file", "key")
+@served_options("like", "task", "target_file", "key", "concurrency", "batch_size", "deadline")
 @click.option("--out", metavar="DIR", help="Where the page goes; beside A's files if not said.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(

@@ -17,10 +17,11 @@ from click.testing import CliRunner, Result
 from support.runs import finished_run
 from tunesmith import cli, storage
 from tunesmith.errors import UserError
+from tunesmith.recipe.serving import ServingSection
 from tunesmith.runs import Run
-from tunesmith_serving import record, service
+from tunesmith_serving import change, record, service
 from tunesmith_serving.keys import KeyFile, default_place
-from tunesmith_serving.plan import check_room, planned
+from tunesmith_serving.plan import check_room, entry, listed, planned
 
 pytestmark = pytest.mark.unit
 Invoke = Callable[..., Result]
@@ -67,6 +68,7 @@ def test_help_names_the_subcommands(invoke: Invoke) -> None:
         (["{run}", "serving.num_replicas=3", "serving.max_replicas=2"], "3 or more"),
         (["{run}", "--port", "{taken}"], "is in use"),
         (["{run}", "--on", "http://head:8265"], "serve deploy -a http://head:8265"),
+        (["{run}", "--host", "0.0.0.0"], "--host 0.0.0.0 goes with --write"),
         (["serving.max_queue=3"], "name at least one run"),
         (["stop"], "no service of yours runs here"),
         (["stop", "7"], "at port 7"),
@@ -113,6 +115,38 @@ def test_names_and_versions_and_settings(run: Run) -> None:
     with pytest.raises(UserError, match=r"ask for 2 GPUs and Ray finds 1"):
         check_room(on_gpus, 2, 1)
     check_room(on_gpus, 2, 2)
+
+
+def test_copies_that_may_come_share_the_threads_and_their_room_is_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    models = planned([f"a={run.path}", "serving.max_replicas=4"])
+    assert [one["threads"] for one in listed(models, 16)["models"]] == [4]
+    check_room(models, 2)
+    assert capsys.readouterr().err == ""
+    check_room(models, 2, 0)
+    assert "the models ask for 4 CPUs, and there are 2" in capsys.readouterr().err
+    check_room(models, 4, 0)
+    check_room(planned([run.path]), 1, 0)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("copies", "threads"), [((1, 4), 2), ((2, None), 4), ((1, None), 8), ((16, None), 1)])
+def test_a_new_version_shares_out_the_threads_of_the_one_there(run: Run, copies: tuple[int, int | None], threads: int) -> None:
+    stable = entry(planned([run.path, "serving.num_replicas=2"])[0], 4)
+    assert change._threads(ServingSection(num_replicas=copies[0], max_replicas=copies[1]), stable) == threads
+    assert change._threads(ServingSection(), {**stable, "threads": None}) is None
+
+
+def test_a_model_scales_up_as_far_as_its_recipe_says(run: Run) -> None:
+    from tunesmith_serving import deployments
+
+    def scale(*settings: str) -> Any:
+        app = deployments.model(entry(planned([run.path, *settings])[0]))
+        return app._bound_deployment._deployment_config
+
+    grows = scale("serving.num_replicas=2", "serving.max_replicas=5", "serving.max_batch_size=32").autoscaling_config
+    assert (grows.min_replicas, grows.max_replicas, grows.target_ongoing_requests) == (2, 5, 16)
+    stays = scale("serving.num_replicas=2", "serving.max_replicas=2")
+    assert (stays.autoscaling_config, stays.num_replicas) == (None, 2)
 
 
 def test_a_record_whose_process_ended_names_no_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +207,19 @@ def test_what_is_written_is_what_serve_deploy_takes(invoke: Invoke, run: Run, tm
 
     assert front.import_path == "tunesmith_serving.deployments:door"
     assert None not in (deployments.model(made.args), deployments.door(front.args))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+def test_where_a_written_service_listens_is_said_loudly_beyond_this_machine(
+    invoke: Invoke, run: Run, tmp_path: Path, host: str
+) -> None:
+    answer = invoke(run.path, "--write", tmp_path / "serve.yaml", "--host", host)
+    assert answer.exit_code == 0, answer.output
+    config = yaml.safe_load((tmp_path / "serve.yaml").read_text())
+    beyond = host != "127.0.0.1"
+    assert config["http_options"] == {"host": host, "port": 8000}
+    assert config["proxy_location"] == ("EveryNode" if beyond else "HeadOnly")
+    assert ("without TLS" in answer.output) == beyond
 
 
 def test_a_first_key_is_made_and_shown_once(invoke: Invoke, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -324,6 +324,60 @@ def test_the_deadline_ends_a_request_the_callers_or_the_models(text: Loaded, tmp
         )
 
 
+async def stalled(
+    service: Service, path: str, headers: dict[str, str], *after: dict[str, Any]
+) -> tuple[int, dict[bytes, bytes], dict[str, str]]:
+    """A request of which half the body comes, then ``after``, then nothing: the answer's status, headers and body."""
+    sent: list[Any] = []
+    coming = [{"type": "http.request", "body": b'{"inputs": [', "more_body": True}, *after]
+
+    async def receive() -> Any:
+        if coming:
+            return coming.pop(0)
+        await asyncio.sleep(10)
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    given = {"Authorization": f"Bearer {service.key}", "Content-Length": "9999", **headers}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
+    }
+    await service.app(scope, receive, send)
+    return sent[0]["status"], dict(sent[0]["headers"]), json.loads(sent[1]["body"])
+
+
+@pytest.mark.parametrize("path", ["/predict/text", "/v2/models/text/infer"])
+def test_a_body_that_does_not_come_is_not_waited_for(text: Loaded, tmp_path: Path, path: str) -> None:
+    service = Service(tmp_path, scripted(text, None), timeout_s=0.3)
+    for headers, seconds in (({}, "0.3"), ({"X-Deadline-Seconds": "0.1"}, "0.1")):
+        status, told, body = asyncio.run(stalled(service, path, headers))
+        assert (status, body) == (408, {"error": f"body: was not here within {seconds} s"})
+        assert told[b"connection"] == b"close"
+    assert service.served[0].open == 0
+
+
+def test_bodies_that_do_not_come_take_places_in_the_queue(text: Loaded, tmp_path: Path) -> None:
+    service = Service(tmp_path, scripted(text, None), timeout_s=0.3, max_queue=3)
+
+    async def ask() -> list[Any]:
+        return await asyncio.gather(*(stalled(service, "/predict/text", {}) for _ in range(10)))
+
+    assert sorted(status for status, _, _ in asyncio.run(ask())) == [408] * 3 + [429] * 7
+
+
+def test_a_caller_who_goes_while_he_speaks_is_no_defect(text: Loaded, tmp_path: Path) -> None:
+    service = Service(tmp_path, scripted(text, None))
+    asyncio.run(stalled(service, "/predict/text", {}, {"type": "http.disconnect"}))
+    (line,) = map(json.loads, service.log.read_text().splitlines())
+    assert (line["event"], line["status"], service.served[0].open) == ("request", 499, 0)
+
+
 def test_a_defect_is_told_without_its_traceback_and_logged_with_it(text: Loaded, tmp_path: Path) -> None:
     async def broken(examples: list[Any]) -> Answered:
         raise ZeroDivisionError("secret of the house")

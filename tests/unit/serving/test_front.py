@@ -43,7 +43,7 @@ def test_only_the_front_end_is_left(tmp_path: Path) -> None:
     text = config()
     assert text.count("bind ") == 3, "Ray's template has other listeners than it had"
     (tmp_path / "haproxy.cfg").write_text(text)
-    values = front.environment(tmp_path, "/bin/echo", 5)
+    values = front.environment(tmp_path, "/bin/echo", 5, 30)
     wrapper = values["RAY_SERVE_HAPROXY_BINARY_PATH"]
     for _ in range(2):
         said = subprocess.run([wrapper, "-db", "-f", str(tmp_path / "haproxy.cfg")], capture_output=True, text=True, check=True)
@@ -62,7 +62,7 @@ def test_haproxy_takes_what_is_left(tmp_path: Path) -> None:
     assert program is not None
     text = config().replace("/tmp/haproxy-serve", str(tmp_path))
     (tmp_path / "haproxy.cfg").write_text(text)
-    wrapper = front.environment(tmp_path, program, 5)["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    wrapper = front.environment(tmp_path, program, 5, 30)["RAY_SERVE_HAPROXY_BINARY_PATH"]
     said = subprocess.run([wrapper, "-c", "-f", str(tmp_path / "haproxy.cfg")], capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr
 
@@ -75,7 +75,7 @@ def test_closing_waits_for_haproxy_to_end_and_lets_no_other_begin(tmp_path: Path
     program = front.haproxy()
     assert program is not None
     port = free_port()
-    wrapper = front.environment(tmp_path, program, 5)["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    wrapper = front.environment(tmp_path, program, 5, 30)["RAY_SERVE_HAPROXY_BINARY_PATH"]
     node = tmp_path / "node"
     node.mkdir()
     (node / "haproxy.cfg").write_text(
@@ -102,11 +102,21 @@ def test_closing_waits_for_haproxy_to_end_and_lets_no_other_begin(tmp_path: Path
 
 
 def test_everything_of_a_service_is_in_a_folder_of_its_own(tmp_path: Path) -> None:
-    values = front.environment(tmp_path, "/bin/echo", 5)
+    values = front.environment(tmp_path, "/bin/echo", 5, 30)
     places = [value for name, value in values.items() if name.endswith(("_PATH", "_LOC", "_BASE", "_FILE"))]
     assert len(places) == 6
     assert all(Path(value).is_relative_to(tmp_path) for value in places)
     assert all(len(value) < 100 for value in places if value.endswith(".sock"))
+
+
+def test_haproxy_lets_go_of_a_silent_client_after_the_door_has(tmp_path: Path) -> None:
+    import ray.serve  # noqa: F401  (whose parts cannot be imported before it)
+    from ray.serve._private import constants
+
+    values = front.environment(tmp_path, "/bin/echo", 5, 2.5)
+    assert float(values["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"]) > 2.5
+    known = Path(constants.__file__).read_text(encoding="utf-8")
+    assert [name for name in values if f'"{name}"' not in known] == [], "Ray has no such variables"
 
 
 def test_the_environment_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +124,7 @@ def test_the_environment_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setenv("RAY_SERVE_HAPROXY_NBTHREAD", "7")
     before = dict(os.environ)
-    with front.fast_path(5):
+    with front.fast_path(5, 30):
         assert os.environ["RAY_SERVE_HAPROXY_NBTHREAD"] == "7"
     assert dict(os.environ) == before
 
@@ -126,7 +136,7 @@ def test_the_plain_path_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_route_is_awaited_until_the_door_stands_in_haproxys_configuration(tmp_path: Path) -> None:
     """Before, requests take Serve's way round, which is cut off as HAProxy begins anew."""
-    wrapper = front.environment(tmp_path, "/bin/echo", 5)["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    wrapper = front.environment(tmp_path, "/bin/echo", 5, 30)["RAY_SERVE_HAPROXY_BINARY_PATH"]
     assert not front.await_route(tmp_path, 0.1), "nothing has begun"
     place = tmp_path / "haproxy.cfg"
     for servers, routed in (("server SERVE_PROXY_ACTOR-fallback", False), ("server SERVE_REPLICA_tunesmith-door-1", True)):

@@ -121,6 +121,40 @@ def test_what_is_let_in_all_the_same_is_said_loudly_and_logged(done: list[Any], 
     assert [(line["passed"], line["let_in"], line["level"]) for line in logged()] == [(False, True, "warning")]
 
 
+def test_a_model_that_came_through_a_gate_goes_on_coming_through_it(
+    done: list[Any], run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Wherever the next command is typed, and as the gate is by then."""
+    assert typed(f"m={run.path}", "--gate", gate(min=0.2)).exit_code == 0
+    gate(min=1.01)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    refused = typed("update", f"m={run.path}")
+    assert (refused.exit_code, done) == (3, [("start", ["m"])]), refused.output
+    assert f"m has come through {tmp_path / 'gate.yaml'}: judged by it again" in refused.output
+    despite = typed("update", f"m={run.path}", "--despite-gate")
+    assert despite.exit_code == 0, despite.output
+    assert record.chosen(PORT).gates["m@2"].startswith("LET IN DESPITE ITS GATE")
+    assert done[1:] == [("update", f"m={run.path}")]
+
+
+def test_a_remembered_gate_that_is_gone_lets_nothing_in(done: list[Any], run: Run) -> None:
+    write(log="", gate_files={"m": {"let in": "gone.yaml"}, "other": {"let in": gate(min=0)}})
+    answer = typed("update", f"m={run.path}")
+    assert (answer.exit_code, done) == (2, []), answer.output
+    assert "there is no gate gone.yaml" in answer.output
+    assert typed("update", f"m={run.path}", "--gate", "gate.yaml").exit_code == 0
+
+
+def test_margins_of_an_update_are_against_the_version_that_answers(
+    done: list[Any], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change, "answering", lambda there, name: run.path)
+    answer = typed("update", f"m={run.path}", "--gate", gate(margin=0.5))
+    assert answer.exit_code == 0, answer.output
+    assert f"against {run.name}" in " ".join(answer.output.split())
+
+
 @pytest.fixture
 def rollout(done: list[Any], run: Run, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Version 2 beside 1, which has heard 200 requests and answers 8 of them otherwise; an earlier rollout agreed in none."""
@@ -141,6 +175,24 @@ def test_a_promotion_hangs_on_the_pairs_of_its_own_rollout(rollout: list[Any], f
     answer = typed("promote", "m", "--gate", gate("pairs/agreement", min=floor))
     assert answer.exit_code == code, answer.output
     assert rollout == ([("promote", "now")] if code == 0 else [])
+
+
+@pytest.mark.parametrize(("floor", "code"), [(0.9, 0), (0.99, 3)])
+@pytest.mark.parametrize("verb", ["promote", "update"])
+def test_what_is_promoted_is_judged_by_the_gate_of_the_last_promotion(
+    rollout: list[Any], run: Run, floor: float, code: int, verb: str
+) -> None:
+    """By ``update`` without a share too, which gives it everyone; one that is to hear or answer some comes in as before."""
+    assert typed("promote", "m", "--gate", gate("pairs/agreement", min=0.1)).exit_code == 0
+    gate("pairs/agreement", min=floor)
+    assert typed("update", f"m={run.path}", "--shadow", "10").exit_code == 0
+    assert typed("update", "m", "--canary", "10").exit_code == 0
+    before = len(rollout)
+    answer = typed(verb, "m")
+    assert answer.exit_code == code, answer.output
+    assert len(rollout) - before == (1 if code == 0 else 0)
+    if code:
+        assert typed(verb, "m", "--despite-gate").exit_code == 0
 
 
 @pytest.mark.parametrize(("right", "code"), [("high", 0), ("low", 3)])

@@ -233,12 +233,12 @@ def test_a_request_that_is_under_way_keeps_a_version_that_leaves(tmp_path: Path)
             early = asyncio.create_task(client.post(path, **request))
             await asyncio.sleep(0.05)
             shelf.put([old])
-            held = new.held
+            held = new.open
             late = await client.post(path, **request)
             return await early, late, held
 
     early, late, held = asyncio.run(rolled_back())
-    assert (early.json()["version"], late.json()["version"], held, new.held) == ("2", "1", 1, 0)
+    assert (early.json()["version"], late.json()["version"], held, new.open) == ("2", "1", 1, 0)
 
 
 def test_a_shadow_that_is_down_does_not_make_the_service_unready(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -12,7 +13,9 @@ import tunesmith
 from support.runs import finished_run
 from tunesmith.cli import main
 from tunesmith.evaluation.evaluate import evaluate_run
+from tunesmith.evaluation.results import Evaluation
 from tunesmith.runs import Run
+from tunesmith.verbs import judged as judged_module
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,25 @@ def test_the_log_of_a_shadow_is_compared_by_version(tmp_path: Path) -> None:
     judged = typed("--pairs", str(tmp_path / "p.jsonl"), "--labels", str(tmp_path / "l.csv"), "--out", str(tmp_path / "o"))
     assert "1 fixed" in judged.output
     assert (tmp_path / "o" / "comparison.html").exists()
+
+
+def test_a_served_model_is_asked_as_gate_and_evaluate_ask_it(runs: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    def judged(wanted: Any) -> Evaluation:
+        asked.append((wanted.url, wanted.asking))
+        return evaluate_run(runs[0])
+
+    monkeypatch.setattr(judged_module, "evaluate_url", judged)
+    url = "http://127.0.0.1:1/v2/models/m"
+    options = ["--like", runs[0].path, "--concurrency", "3", "--batch-size", "5", "--deadline", "7"]
+    done = typed(url, runs[1].path, *options)
+    assert done.exit_code == 0, done.output
+    ((place, asking),) = asked
+    assert (place, asking.concurrency, asking.batch_size, asking.deadline) == (url, 3, 5, 7)
+    for option in ("--concurrency", "--batch-size", "--deadline"):
+        refused = typed(runs[0].path, runs[1].path, option, "3")
+        assert (refused.exit_code, f"{option} is for a served model" in refused.output) == (2, True), refused.output
 
 
 def test_what_cannot_be_compared_is_refused_with_2(runs: tuple[Run, Run], tmp_path: Path) -> None:
