@@ -172,7 +172,7 @@ class TrainingSection(Section):
     """Checkpoints kept: the best, and the latest ones."""
 
     logging_steps: int = Field(default=10, ge=1)
-    """Updates between two lines of ``metrics.jsonl``."""
+    """Updates between two lines of ``metrics.jsonl``; the first and the last have one anyway."""
 
     metric_for_best_model: str | None = None
     """The metric that chooses the checkpoint; None is the task's own, ``loss`` is the validation loss."""

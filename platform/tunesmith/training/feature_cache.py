@@ -187,19 +187,16 @@ def _made(
         problem = ""
         budget = TOKENS_PER_BATCH.get(device.type, TOKENS_PER_BATCH["cpu"]) if spec.task.ragged else EXAMPLES_PER_BATCH
         beside = TOKENS_BESIDE.get(device.type, TOKENS_BESIDE["cpu"])
-        batches = batches_by_length(split.lengths, budget, EXAMPLES_PER_BATCH, beside)
-        mine, counted = collective.dealt(batches, context.rank, context.world_size)
-        for number, indices in enumerate(mine):
-            # By its answers: a model's own loss may wait for the other ranks, of which one may have given up.
-            run = functools.partial(spec.task.answers, model, batch_of(indices.tolist()), spec.preprocessing)
+        for indices in batches_by_length(split.lengths, budget, EXAMPLES_PER_BATCH, beside)[context.rank :: context.world_size]:
             try:
+                # By its answers: a model's own loss may wait for the other ranks, which may have fewer batches.
+                run = functools.partial(spec.task.answers, model, batch_of(indices.tolist()), spec.preprocessing)
                 found, _ = _outputs(trunk, run)
-                for key, store in stores.items() if number < counted else ():
+                for key, store in stores.items():
                     store.put(indices, found[key])
             except Uncacheable as error:
                 problem = str(error)
-                if not spec.recipe.training.fsdp:  # of a sharded model all ranks make as many passes
-                    break
+                break
         if collective.sum_over_ranks([float(bool(problem))], device)[0]:
             raise Uncacheable(problem or "another rank could not")
         for store in stores.values():
