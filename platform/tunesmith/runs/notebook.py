@@ -27,10 +27,10 @@ def with_interval(value: float | None, low: float | None, high: float | None) ->
     >>> with_interval(0.91234, 0.9, 0.95), with_interval(0.5, None, None), with_interval(math.nan, None, None)
     ('0.9123 [0.9000, 0.9500]', '0.5000', '–')
     """
-    known = lambda number: number is not None and math.isfinite(number)  # noqa: E731
-    if not known(value):
-        return "–"
-    return f"{value:.4f}" + (f" [{low:.4f}, {high:.4f}]" if known(low) and known(high) else "")
+    known = [number for number in (value, low, high) if number is not None and math.isfinite(number)]
+    if len(known) == 3:
+        return "{:.4f} [{:.4f}, {:.4f}]".format(*known)
+    return f"{value:.4f}" if value is not None and math.isfinite(value) else "–"
 
 
 def first(headline: str | None, names: Iterable[str]) -> list[str]:

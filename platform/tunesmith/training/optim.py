@@ -113,10 +113,10 @@ def make_schedule(
     from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, GreedyLR
 
     name, arguments = settings.lr_scheduler_type, dict(settings.lr_scheduler_kwargs)
-    made: Any = {"reduce_lr_on_plateau": torch.optim.lr_scheduler.ReduceLROnPlateau, "greedy": GreedyLR}.get(name)
-    made = made or TYPE_TO_SCHEDULER_FUNCTION.get(name)
-    if made is not None:
-        _check_arguments("training.lr_scheduler_kwargs", f"the schedule {name}", arguments, made)
+    passed_on = {"reduce_lr_on_plateau": torch.optim.lr_scheduler.ReduceLROnPlateau, "greedy": GreedyLR}
+    makers: dict[Any, Any] = {**TYPE_TO_SCHEDULER_FUNCTION, **passed_on}
+    if name in makers:
+        _check_arguments("training.lr_scheduler_kwargs", f"the schedule {name}", arguments, makers[name])
     if name in SCHEDULES_BY_METRIC:
         arguments = {"mode": "max" if more_is_better else "min", **arguments}
     warmup = settings.warmup_steps or round(settings.warmup_ratio * steps)
