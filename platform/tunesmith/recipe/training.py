@@ -151,7 +151,7 @@ class TrainingSection(Section):
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
     torch_compile: bool = False
-    """Compile the model with ``torch.compile``."""
+    """Compile the model with ``torch.compile``, which on a CPU takes minutes before the first update."""
 
     fsdp: bool = False
     """Shard parameters, gradients and optimizer state over the workers (FSDP2) instead of replicating them. GPUs only."""
