@@ -202,4 +202,4 @@ def _judged(job: Job, held: Held, spec: FitSpec, tensors: Tensors, context: FitC
         model.cuda()
     model.eval()
     records = answered(spec, model, held.holdout, context)
-    return sums.sums_of(records, job.task, held.state) if context.rank == 0 else {}
+    return sums.sums_of(records, job.task, held.state) if records is not None else {}

@@ -99,7 +99,7 @@ def theirs(
 
     epochs, learning_rate = settings.pop("num_train_epochs", 1), settings.pop("learning_rate", 5e-5)
     batch = settings.pop("per_device_train_batch_size", BATCH)
-    fixed = settings.pop("fixed", False)
+    fixed, use_cpu = settings.pop("fixed", False), settings.pop("use_cpu", True)
     recipe = recipe_for("text-classification", base, folder)
     spec, data = prepare_in_memory(recipe, rows, held_out)
     tokenizer = spec.preprocessing.processor
@@ -118,7 +118,7 @@ def theirs(
             save_strategy="no",
             logging_steps=1000,
             report_to=[],
-            use_cpu=True,
+            use_cpu=use_cpu,
             disable_tqdm=True,
             seed=seed,
             **settings,

@@ -140,13 +140,12 @@ def test_ray_keeps_to_the_log(trained: Run) -> None:
 def test_an_error_of_the_user_in_a_worker_reaches_the_caller_at_once(project: Path, trained: Run) -> None:
     made = Path(trained.manifest["prepared"]) / "manifest.json"
     before = made.stat().st_mtime_ns
-    overrides = ["training.metric_for_best_model=acuracy", "training.max_steps=1", "training.num_workers=1"]
+    overrides = ["training.fp16=true", "training.max_steps=1", "training.num_workers=1"]
     runs = set((project / "runs").iterdir())
 
-    with pytest.raises(UserError, match="no metric 'acuracy'") as raised:
+    with pytest.raises(UserError, match="this worker has none"):
         tunesmith.train(str(project / "recipe.yaml"), overrides)
 
-    assert "accuracy" in str(raised.value)
     assert made.stat().st_mtime_ns == before, "the data was ready"
     for left in set((project / "runs").iterdir()) - runs:
         # Ray Train may begin one restart before it is told to end; it must not go through all that max_failures allows.

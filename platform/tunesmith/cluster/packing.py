@@ -26,11 +26,20 @@ NO_RUN_FOLDER = frozenset({"validate", "doctor", "schema", "init"})
 PLACES = ("--run", "--into", "--out", "--output-dir", "--storage")
 """Options that name where runs are or go. A relative one would be inside the job's own folder, which is deleted with it."""
 
-NAMED_RUN = frozenset({"evaluate", "show", "reproduce"})
-"""Verbs whose first argument is a run, which may be a name in ``--output-dir``."""
+NAMED_RUN = frozenset({"evaluate", "show", "reproduce", "compare", "gate"})
+"""Verbs whose arguments are runs, which may be names in ``--output-dir``."""
 
-FLAGS = frozenset({"--json"})
+RUN_OPTIONS = ("--like", "--baseline")
+"""Options of those verbs that name a run too."""
+
+FLAGS = frozenset({"--json", "--evaluate", "--example", "--overwrite"})
 """Options of those verbs that take no value."""
+
+BESIDE = frozenset({"evaluate", "compare", "gate"})
+"""Verbs that write their files beside those of the first run, where ``--out`` does not say: of a URL, in a new folder."""
+
+OTHER_YAML = frozenset({"--gate", "--target"})
+"""Options whose file is YAML and no recipe."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ def pack(arguments: Sequence[str], folder: Path) -> Package:
     _check_places(sent)
     roots = [here]
     for place, argument in enumerate(sent):
-        if argument.endswith((".yaml", ".yml")) and not argument.startswith("-") and not is_uri(argument):
+        if _is_recipe(sent, place):
             recipe = Recipe.load(argument, [other for other in sent if _is_override(other)], check_paths=False)
             _check_output(recipe, sent)
             roots.append(recipe.base_dir)
@@ -78,6 +87,13 @@ def pack(arguments: Sequence[str], folder: Path) -> Package:
     start_in = os.path.relpath(here, root)
     (folder / start_in).mkdir(parents=True, exist_ok=True)
     return Package(sent, folder, start_in)
+
+
+def _is_recipe(arguments: Sequence[str], place: int) -> bool:
+    """Whether an argument is the file of a recipe, not of a gate or a target."""
+    argument, before = arguments[place], arguments[place - 1] if place else ""
+    is_yaml = argument.endswith((".yaml", ".yml")) and not argument.startswith("-") and not is_uri(argument)
+    return is_yaml and before not in OTHER_YAML
 
 
 def _is_override(argument: str) -> bool:
@@ -151,7 +167,7 @@ def _check_places(arguments: Sequence[str]) -> None:
     """Refuses a relative folder of runs: what is written there would be lost, and what is there is not on the cluster."""
     verb = arguments[0] if arguments else ""
     values = {option: _value(arguments, option) for option in PLACES}
-    looked_in = verb == "runs" or (verb in NAMED_RUN and not _is_shared(_first_argument(arguments)))
+    looked_in = verb == "runs" or (verb in NAMED_RUN and any(map(_is_name, _runs(arguments))))
     if looked_in and values["--output-dir"] is None:
         values["--output-dir"] = "runs"
     for option, value in values.items():
@@ -161,6 +177,31 @@ def _check_places(arguments: Sequence[str]) -> None:
                 f"    → {option} s3://BUCKET/runs (gs://, hdfs://), or an absolute path that all its nodes mount"
                 + ("; or name the run itself so" if option == "--output-dir" and verb in NAMED_RUN else "")
             )
+    told_only = "--example" in arguments or _value(arguments, "--pairs") is not None
+    if verb in BESIDE and values["--out"] is None and not told_only and not _stands(_runs(arguments)):
+        raise ClusterError(
+            f"without --out the files of {verb} would be in the job's own folder, which is deleted with it\n"
+            f"    → --out s3://BUCKET/… (gs://, hdfs://), or an absolute path that all its nodes mount"
+        )
+
+
+def _runs(arguments: Sequence[str]) -> list[str]:
+    """What names a run, an evaluation or a served model: a verb's arguments, and the values of some options."""
+    named = [one for one in _positionals(arguments) if not _is_override(one)]
+    if _value(arguments, "--pairs") is not None:
+        named = []  # versions in that file
+    options = [_value(arguments, option) for option in RUN_OPTIONS]
+    return named + [one for one in options if one not in (None, "base")]
+
+
+def _is_name(run: str) -> bool:
+    """Whether a run is looked for by its name."""
+    return not _is_shared(run) and not os.path.exists(run)
+
+
+def _stands(runs: Sequence[str]) -> bool:
+    """Whether the first of them has a folder that outlasts the job, where files may go beside its own."""
+    return bool(runs) and _is_shared(runs[0]) and not runs[0].startswith(("http://", "https://"))
 
 
 def _value(arguments: Sequence[str], option: str) -> str | None:
@@ -174,17 +215,17 @@ def _value(arguments: Sequence[str], option: str) -> str | None:
     return found
 
 
-def _first_argument(arguments: Sequence[str]) -> str:
-    """The first argument after the verb that is no option and no option's value; empty where there is none."""
-    skip = False
+def _positionals(arguments: Sequence[str]) -> list[str]:
+    """The arguments after the verb that are no options and no options' values."""
+    found, skip = [], False
     for argument in arguments[1:]:
         if skip:
             skip = False
         elif argument.startswith("-"):
             skip = "=" not in argument and argument not in FLAGS
         else:
-            return argument
-    return ""
+            found.append(argument)
+    return found
 
 
 def _is_shared(place: str) -> bool:

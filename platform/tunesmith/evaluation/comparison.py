@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from tunesmith import storage
 from tunesmith.errors import UserError, nearest
 from tunesmith.evaluation import decisions
 from tunesmith.evaluation.decisions import Verdict
@@ -22,6 +23,7 @@ from tunesmith.evaluation.pairing import aligned
 from tunesmith.evaluation.sides import Side
 from tunesmith.evaluation.slices import slices_of
 from tunesmith.evaluation.statistics import COUNTS, Bootstrap, Estimate, difference
+from tunesmith.runs import notebook
 from tunesmith.tasks.metrics import greater_is_better
 
 MARGIN = 0.01
@@ -77,6 +79,17 @@ class Comparison:
     warnings: list[str] = field(default_factory=list)
     folder: str = ""
     """Where its page is; empty where none was written."""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, what it is about with the differences' intervals, the place of the page."""
+        rows = []
+        for name in self.metrics:
+            one = self.measures[name]
+            numbers = [notebook.with_interval(each.value, each.low, each.high) for each in (one.a, one.b, one.difference)]
+            rows.append((name, *numbers, one.verdict))
+        head = ("Metric", self.a, self.b, "Difference", "Verdict")
+        place = f"Page: {storage.join(self.folder, 'comparison.html')}" if self.folder else ""
+        return notebook.table(f"{self.a} against {self.b}: {self.verdict}, n = {self.n:,}", head, rows, place)
 
 
 def compare_sides(

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith import storage
 from tunesmith.evaluation.statistics import Estimate
+from tunesmith.runs import notebook
 from tunesmith.tasks.base import Chart
 from tunesmith.tasks.metrics import ECE_BINS
 
@@ -216,6 +218,13 @@ class Evaluation:
     """Where its files are: the run, or a folder under its ``evaluations/``."""
     target: str = ""
     """The URL of the served model that answered, and its version; empty where the run's model did, in this process."""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: who was judged on what, the headline metrics with their intervals, the place of the report."""
+        shown = {name: self.metrics[name] for name in notebook.first(self.headline, self.metrics)}
+        rows = [(name, notebook.with_interval(one.value, one.low, one.high)) for name, one in shown.items()]
+        place = f"Report: {storage.join(self.folder, 'report.html')}" if self.folder else ""
+        return notebook.table(f"{self.target or self.run} on {self.split}, n = {self.n:,}", ("Metric", "Value"), rows, place)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for ``metrics.json``: the split's results under the split's name, undefined numbers as None."""

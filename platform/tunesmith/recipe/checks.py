@@ -6,6 +6,7 @@ Each check yields its findings; ``load`` collects all of them with the mistakes 
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -130,6 +131,17 @@ def objective(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
     """The loss exists and has these arguments; weights are of classes that exist."""
     for found in loss_names.problems(recipe):
         yield Finding(*found)
+
+
+def attention(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
+    """The attention is one that Transformers has, or the name of a kernel on the Hub."""
+    name = recipe.model.attn_implementation
+    if name is not None and name not in hf_names.ATTENTIONS and not re.fullmatch(hf_names.KERNEL, name):
+        near = nearest(name, hf_names.ATTENTIONS)
+        others = [one for one in hf_names.ATTENTIONS if one != near]
+        fix = (f"did you mean {near}? There are also " if near else "write one of ") + ", ".join(others)
+        fix += ", and kernels of the Hub by name (kernels-community/flash-attn2)"
+        yield Finding(_at("model.attn_implementation"), f"there is no attention {name}", fix)
 
 
 def adaptation(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
@@ -323,6 +335,7 @@ CHECKS: tuple[Check, ...] = (
     cadence,
     schedule,
     objective,
+    attention,
     adaptation,
     unfreezing,
     splits,

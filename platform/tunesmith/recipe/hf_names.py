@@ -22,13 +22,15 @@ _CHECKPOINTS = "checkpoints follow training.eval_strategy; training.save_steps a
 _COUNT = "leave it out: every example weighs the same in the loss, whatever batch or worker it falls in"
 _MIXED = "write training.bf16: true or training.fp16: true"
 _NO_ADAPTERS = "leave it out: the optimizer takes all parameters that need gradients"
+_EVALUATED = "leave it out: during training the model is judged in training's precision, the verdict is in float32"
+_SPEED = "leave it out: examples per second are logged anyway, of texts tokens per second too"
 _VERB = "leave it out: `tunesmith train` trains and judges, `tunesmith evaluate RUN` judges again"
 
 TRAINING_ARGUMENTS: dict[str, str] = {
     "optim_target_modules": _NO_ADAPTERS,
     "average_tokens_across_devices": _COUNT,
-    "bf16_full_eval": "leave it out: evaluation uses the same precision as training (training.bf16)",
-    "fp16_full_eval": "leave it out: evaluation uses the same precision as training (training.fp16)",
+    "bf16_full_eval": _EVALUATED,
+    "fp16_full_eval": _EVALUATED,
     "tf32": "write training.bf16: true, which is faster on the same GPUs",
     "activation_checkpointing": "write training.gradient_checkpointing: true",
     "activation_checkpointing_kwargs": "write training.gradient_checkpointing: true; it has no arguments",
@@ -45,7 +47,7 @@ TRAINING_ARGUMENTS: dict[str, str] = {
     "logging_first_step": "leave it out: the first update is always logged",
     "log_on_each_node": _LOG_FILE,
     "logging_nan_inf_filter": "leave it out: a loss that is not finite is never hidden",
-    "include_num_input_tokens_seen": "leave it out: examples and tokens per second are logged anyway",
+    "include_num_input_tokens_seen": _SPEED,
     "log_level": _LOG_FILE,
     "log_level_replica": _LOG_FILE,
     "disable_tqdm": "leave it out: the progress bar becomes plain lines where the output is no terminal",
@@ -139,7 +141,7 @@ FORMER_ARGUMENTS: dict[str, str] = {
     "dispatch_batches": _LOADER,
     "split_batches": _LOADER,
     "include_inputs_for_metrics": _STREAMED,
-    "include_tokens_per_second": "leave it out: examples and tokens per second are logged anyway",
+    "include_tokens_per_second": _SPEED,
     "push_to_hub_model_id": _HUB,
     "push_to_hub_organization": _HUB,
     "push_to_hub_token": _HUB,
@@ -228,6 +230,20 @@ SCHEDULES: tuple[str, ...] = (
 
 SCHEDULES_BY_METRIC = ("reduce_lr_on_plateau", "greedy")
 """Those that are stepped by the validation metric, not by the update."""
+
+ATTENTIONS: tuple[str, ...] = (
+    "sdpa",
+    "eager",
+    "flash_attention_2",
+    "flash_attention_3",
+    "flash_attention_4",
+    "flex_attention",
+    "paged|eager",
+)
+"""Values of ``attn_implementation`` that Transformers knows."""
+
+KERNEL = r"[^/:]+/[^/:]+(@[^/:]+)?(:[^/:]+)?"
+"""What it takes for the Hub's name of a kernel, which is as good: ``kernels-community/flash-attn2``."""
 
 OPTIMIZERS: tuple[str, ...] = ("adamw_torch_fused", "adamw_torch", "adam", "sgd", "adafactor")
 """The optimizers with a name of their own, after ``transformers.training_args.OptimizerNames``."""

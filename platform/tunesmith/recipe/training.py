@@ -151,7 +151,7 @@ class TrainingSection(Section):
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
     torch_compile: bool = False
-    """Compile the model with ``torch.compile``."""
+    """Compile the model with ``torch.compile``, which on a CPU takes minutes before the first update."""
 
     fsdp: bool = False
     """Shard parameters, gradients and optimizer state over the workers (FSDP2) instead of replicating them. GPUs only."""
@@ -172,7 +172,7 @@ class TrainingSection(Section):
     """Checkpoints kept: the best, and the latest ones."""
 
     logging_steps: int = Field(default=10, ge=1)
-    """Updates between two lines of ``metrics.jsonl``."""
+    """Updates between two lines of ``metrics.jsonl``; the first and the last have one anyway."""
 
     metric_for_best_model: str | None = None
     """The metric that chooses the checkpoint; None is the task's own, ``loss`` is the validation loss."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from tunesmith import storage
 from tunesmith.errors import RunError, UserError
 from tunesmith.runs import manifest as manifests
+from tunesmith.runs import notebook
 from tunesmith.runs.artefact import FILE as ARTEFACT_FILE
 from tunesmith.runs.compare import differences
 from tunesmith.runs.history import History
@@ -82,6 +83,15 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({self.path!r}, status={self.status!r})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: name, status, the headline metrics with their intervals, the place of the report."""
+        verdict = self.verdict
+        found = estimates(verdict)
+        names = notebook.first(verdict.get("headline"), found)
+        rows = [(name, notebook.with_interval(*(found[name][key] for key in ("value", "low", "high")))) for name in names]
+        place = f"Report: {self.file('report.html')}" if found else f"Folder: {self.path}"
+        return notebook.table(f"{self.name}: {self.status}", ("Metric", "Value"), rows, place)
 
     @property
     def name(self) -> str:

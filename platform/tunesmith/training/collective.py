@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+T = TypeVar("T")
 
 
 def together() -> bool:
@@ -30,6 +32,39 @@ def gather(rows: list[Any]) -> list[Any]:
     parts: list[list[Any]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(parts, rows)
     return [row for part in parts for row in part]
+
+
+def gather_on_first(rows: list[Any]) -> list[Any] | None:
+    """The rows of all ranks, in the order of the ranks, on rank 0; None on the others."""
+    if not together():
+        return rows
+    first = dist.get_rank() == 0
+    parts: list[list[Any]] | None = [[] for _ in range(dist.get_world_size())] if first else None
+    dist.gather_object(rows, parts)
+    return None if parts is None else [row for part in parts for row in part]
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What rank 0 makes, on every rank."""
+    if not together():
+        return make()
+    made: list[Any] = [make() if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(made)
+    return made[0]  # type: ignore[no-any-return]  # what make() gave
+
+
+def dealt(batches: Sequence[T], rank: int, world_size: int) -> tuple[list[T], int]:
+    """A rank's share of the batches, and how many of them count.
+
+    Every rank gets as many: of a sharded model each forward pass is a collective. Where they do not come out even, the last
+    batch is repeated, and does not count.
+
+    >>> dealt("abc", rank=0, world_size=2), dealt("abc", rank=1, world_size=2)
+    ((['a', 'c'], 2), (['b', 'c'], 1))
+    """
+    mine = list(batches[rank::world_size])
+    passes = -(-len(batches) // world_size)
+    return mine + list(batches[-1:]) * (passes - len(mine)), len(mine)
 
 
 def same_buffers(model: torch.nn.Module) -> None:

@@ -37,7 +37,7 @@ from tunesmith.training.feature_cache import cached
 from tunesmith.training.groups import example_weights, weighed, with_weights
 from tunesmith.training.l2_sp import make_l2_sp
 from tunesmith.training.loader import prefetch
-from tunesmith.training.memory import explaining_memory
+from tunesmith.training.memory import explaining_memory, peak_memory
 from tunesmith.training.optim import make_optimizer, make_schedule, on_plateau
 from tunesmith.training.retention import Watch
 from tunesmith.training.spec import Event, FitContext, FitData, FitResult, FitSpec, Tally, Trainee
@@ -95,7 +95,7 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
             place.step, place.update = place.step + 1, place.update + 1
             seen += sum(_size(batch) for batch in batches)
             epoch = place.epoch + place.update / per_epoch
-            if place.step % settings.logging_steps == 0 or place.step == last:
+            if place.step % settings.logging_steps == 0 or place.step in (1, last):
                 tell(_log_line(trainee, tally, place.step, total, epoch, norm))
                 tally = Tally()
             if place.update == per_epoch:
@@ -133,6 +133,7 @@ def train_step(spec: FitSpec, trainee: Trainee, batches: list[Batch], context: F
             sums.loss = sums.loss + loss.detach()
             sums.units += units
             sums.examples += _size(batch)
+            sums.tokens += _tokens(batch)
     if context.gradient is not None:
         context.gradient(model)
     norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm or float("inf"))
@@ -274,10 +275,10 @@ def _due(settings: Any, place: checkpoint.Place) -> bool:
 
 
 def _log_line(trainee: Trainee, tally: Tally, step: int, steps: int, epoch: float, norm: Any) -> Event:
-    """One line of the log, over all ranks."""
+    """One line of the log, over all ranks; the memory is rank 0's."""
     seconds = time.perf_counter() - tally.since
-    loss, units, examples = collective.sum_over_ranks(
-        [float(tally.loss), float(tally.units), float(tally.examples)], trainee.accelerator.device
+    loss, units, examples, tokens = collective.sum_over_ranks(
+        [float(tally.loss), float(tally.units), float(tally.examples), float(tally.tokens)], trainee.accelerator.device
     )
     if not np.isfinite(loss):
         raise UserError(
@@ -295,12 +296,20 @@ def _log_line(trainee: Trainee, tally: Tally, step: int, steps: int, epoch: floa
         "learning_rate": trainee.schedule.get_last_lr()[0],
         "grad_norm": float(norm),
         "examples_per_second": examples / max(seconds, 1e-9),
+        **({"tokens_per_second": tokens / max(seconds, 1e-9)} if tokens else {}),
+        "peak_memory_mb": peak_memory(trainee.accelerator.device) / 1e6,
     }
 
 
 def _size(batch: Batch) -> int:
     """Examples in a batch: the first dimension of its first tensor."""
     return next((len(value) for value in batch.values() if isinstance(value, torch.Tensor)), 0)
+
+
+def _tokens(batch: Batch) -> int:
+    """Tokens in a batch without its padding; 0 where it has no tokens."""
+    mask = batch.get("attention_mask")
+    return int(mask.sum()) if isinstance(mask, torch.Tensor) else 0
 
 
 def _plain(metrics: Mapping[str, float]) -> Metrics:

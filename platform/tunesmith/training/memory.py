@@ -1,8 +1,9 @@
-"""Out of memory: find the batch that would have fitted, and say so."""
+"""The memory that training takes; where it is too much, find the batch that would have fitted, and say so."""
 
 from __future__ import annotations
 
 import gc
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,6 +16,13 @@ from tunesmith.evaluation.predictor import is_out_of_memory, to_device
 if TYPE_CHECKING:
     from tunesmith.tasks.base import Batch
     from tunesmith.training.spec import FitSpec, Trainee
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process has held so far: tensors on a GPU, everything on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts KiB
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -16,8 +17,15 @@ from tunesmith.training.parameters import layer_groups
 NAMED = {"adamw_torch": "AdamW", "adamw_torch_fused": "AdamW", "adam": "Adam", "sgd": "SGD", "adafactor": "Adafactor"}
 """Hugging Face's short names → the class in ``torch.optim``; any other class of ``torch.optim`` goes by its own name."""
 
-WITHOUT_ARGUMENTS = ("constant", "constant_with_warmup")
-"""Schedules to which ``get_scheduler`` passes none of the arguments it is given."""
+OURS = frozenset({"self", "params", "optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "kwargs"})
+"""Arguments that optimizer and schedule are given by the loop, not by the recipe."""
+
+
+def check_optimization(settings: TrainingSection, steps: int) -> None:
+    """Make optimizer and schedule for one parameter: what cannot be made shows without a model. Raises :class:`UserError`."""
+    one_rate = settings.model_copy(update={"layerwise_lr_decay": 1.0})
+    optimizer = make_optimizer(torch.nn.Linear(1, 1, bias=False), one_rate, torch.device("cpu"))
+    make_schedule(optimizer, settings, steps)
 
 
 def make_optimizer(model: torch.nn.Module, settings: TrainingSection, device: torch.device) -> torch.optim.Optimizer:
@@ -38,6 +46,7 @@ def make_optimizer(model: torch.nn.Module, settings: TrainingSection, device: to
             + (f"Did you mean {near!r}? " if near else "")
             + f"There are: {', '.join(known)}"
         )
+    _check_arguments("training.optim_args", f"torch.optim.{name}", settings.optim_args, optimizer_class)
     arguments: dict[str, Any] = {"lr": settings.learning_rate}
     if name in ("AdamW", "Adam", "NAdam", "RAdam", "Adamax"):
         arguments |= {"betas": (settings.adam_beta1, settings.adam_beta2), "eps": settings.adam_epsilon}
@@ -101,14 +110,17 @@ def make_schedule(
         UserError: there is no such schedule, or it does not take these arguments.
     """
     from transformers import get_scheduler
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, GreedyLR
 
     name, arguments = settings.lr_scheduler_type, dict(settings.lr_scheduler_kwargs)
+    passed_on = {"reduce_lr_on_plateau": torch.optim.lr_scheduler.ReduceLROnPlateau, "greedy": GreedyLR}
+    makers: dict[Any, Any] = {**TYPE_TO_SCHEDULER_FUNCTION, **passed_on}
+    if name in makers:
+        _check_arguments("training.lr_scheduler_kwargs", f"the schedule {name}", arguments, makers[name])
     if name in SCHEDULES_BY_METRIC:
         arguments = {"mode": "max" if more_is_better else "min", **arguments}
     warmup = settings.warmup_steps or round(settings.warmup_ratio * steps)
     try:
-        if name in WITHOUT_ARGUMENTS and arguments:
-            raise TypeError(f"it takes no arguments, not {', '.join(arguments)}")
         schedule = get_scheduler(
             name,
             optimizer,
@@ -123,6 +135,18 @@ def make_schedule(
         ) from error
     wind_forward(schedule, offset)
     return schedule
+
+
+def _check_arguments(key: str, what: str, given: Iterable[str], made: Callable[..., Any]) -> None:
+    """Refuse an argument that ``made`` does not take, and name those that it does."""
+    known = [name for name in inspect.signature(made).parameters if name not in OURS]
+    for name in given:
+        if name not in known:
+            near = nearest(name, known)
+            raise UserError(
+                f"{key}: {what} takes no argument {name!r}\n    → {f'Did you mean {near!r}? ' if near else ''}"
+                f"It takes: {', '.join(known) or 'none'}"
+            )
 
 
 def wind_forward(schedule: Any, steps: int) -> None:

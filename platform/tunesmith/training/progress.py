@@ -8,7 +8,8 @@ It is fed with events, mappings with a ``kind``:
 ``start``       ``step``, ``steps``, ``epoch``: the first update is next; a step above 0 resumes
 ``trained``     ``message``, ``adaptation``, ``parameters``, ``trained``, ``groups``: which parameters learn
 ``note``        ``message``: something that stays to be read
-``step``        ``step``, ``steps``, ``epoch``, ``loss``, ``learning_rate``, ``examples_per_second``
+``step``        ``step``, ``steps``, ``epoch``, ``loss``, ``learning_rate``, ``examples_per_second``, ``peak_memory_mb``,
+                ``tokens_per_second`` of texts
 ``eval``        ``step``, ``epoch``, metrics by name, ``best_step``
 ``checkpoint``  ``step``: it can be resumed from here
 ``retention``   ``split``, ``step``, metrics by name, ``drop``: what is left of the old

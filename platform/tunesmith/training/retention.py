@@ -82,10 +82,12 @@ class Watch:
         predictor = predictor_for(self._spec, model)
         first = sample.examples([0])[0]
         rows: list[tuple[int, npt.NDArray[np.float64]]] = []
-        for indices in predictor.batches(sample.lengths)[context.rank :: context.world_size]:
+        mine, counted = collective.dealt(predictor.batches(sample.lengths), context.rank, context.world_size)
+        for number, indices in enumerate(mine):
             features = drift.bare(predictor, first, sample.features(indices.tolist()))
             states = drift.hidden_states(predictor, features)
-            rows += [(int(index), state) for index, state in zip(indices, states, strict=True)]
+            if number < counted:
+                rows += [(int(index), state) for index, state in zip(indices, states, strict=True)]
         model.train()
         return np.stack([state for _, state in sorted(collective.gather(rows), key=lambda row: row[0])])
 

@@ -144,6 +144,7 @@ class Tally:
     """Stays on its device until it is logged: reading it would wait for the device at every step."""
     units: int = 0
     examples: int = 0
+    tokens: int = 0
     since: float = field(default_factory=time.perf_counter)
 
 

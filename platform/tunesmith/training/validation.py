@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 
 from tunesmith.errors import UserError, nearest
 from tunesmith.evaluation.predictor import Predictor
-from tunesmith.tasks.base import Example, Metrics
+from tunesmith.tasks.base import Metrics
 from tunesmith.tasks.metrics import greater_is_better
 from tunesmith.training import checkpoint, collective
 from tunesmith.training.optim import on_plateau
@@ -34,24 +34,27 @@ def validate(spec: FitSpec, model: torch.nn.Module, split: Examples, context: Fi
     All examples weigh the same and the loss is the plain log loss, whatever ``training.loss``, ``class_weights`` and
     ``sampling`` say: the numbers can be compared between recipes.
     """
-    return dict(spec.task.aggregate(answered(spec, model, split, context), spec.preprocessing.state))
+    records = answered(spec, model, split, context)
+    return collective.from_first(lambda: dict(spec.task.aggregate(records, spec.preprocessing.state)))
 
 
-def answered(spec: FitSpec, model: torch.nn.Module, split: Examples, context: FitContext) -> pa.Table:
-    """The record of each example of a split, in order, the same on every rank."""
+def answered(spec: FitSpec, model: torch.nn.Module, split: Examples, context: FitContext) -> pa.Table | None:
+    """The record of each example of a split, in order, on rank 0; None on the others. As Python objects a batch at a time."""
     predictor = predictor_for(spec, model)
     state = spec.preprocessing.state
-    mine = predictor.batches(split.lengths)[context.rank :: context.world_size]
-    rows: list[tuple[int, dict[str, Any]]] = []
+    mine, counted = collective.dealt(predictor.batches(split.lengths), context.rank, context.world_size)
+    blocks: list[tuple[npt.NDArray[np.int64], pa.Table]] = []
     for indices, answers in predictor.predict_split(split, mine):
-        examples: list[Example] = list(split.examples(indices.tolist()))
-        rows += [
-            (int(index), spec.task.score(answer, example, state))
-            for index, answer, example in zip(indices, answers, examples, strict=True)
-        ]
+        if len(blocks) < counted:
+            examples = split.examples(indices.tolist())
+            records = [spec.task.score(answer, one, state) for answer, one in zip(answers, examples, strict=True)]
+            blocks.append((indices, pa.Table.from_pylist(records)))
     model.train()
-    rows = sorted(collective.gather(rows), key=lambda row: row[0])
-    return pa.Table.from_pylist([record for _, record in rows])
+    every = collective.gather_on_first(blocks)
+    if every is None:
+        return None
+    order = np.argsort(np.concatenate([indices for indices, _ in every]))
+    return pa.concat_tables([table for _, table in every], promote_options="permissive").take(pa.array(order))
 
 
 def judge(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from tunesmith.data.old import OldPlaces, prepare_old
 from tunesmith.data.prepare import prepare
 from tunesmith.errors import UserError
@@ -13,7 +11,7 @@ from tunesmith.recipe.search import MEASURED
 from tunesmith.recipe.search_space import parse
 from tunesmith.recipe.searched import own_values, trial_recipe
 from tunesmith.tasks.metrics import greater_is_better
-from tunesmith.training.precheck import check_training
+from tunesmith.training.precheck import check_training, reported
 from tunesmith.training.validation import missing_metric
 
 if TYPE_CHECKING:
@@ -21,9 +19,6 @@ if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
     from tunesmith.tasks.base import Task
     from tunesmith.training.progress import Progress
-
-FEW = 4
-"""Validation rows that are enough to see which metrics a task reports."""
 
 
 class Ground:
@@ -47,10 +42,10 @@ class Ground:
         ground = cls(recipe, task, progress)
         progress.phase("Preparing data")
         prepared, old = ground.data(ground.recipe)
-        check_training(ground.recipe, task, prepared, old)
         if not len(prepared.splits.get("validation", ())):
             raise UserError("trials are compared on the validation split, and it is empty\n    → Raise data.split.validation")
         _check_metrics(recipe, task, prepared)
+        check_training(ground.recipe, task, prepared, old)
         ground._progress = None
         return ground
 
@@ -78,19 +73,15 @@ def _check_metrics(recipe: Recipe, task: Task, prepared: PreparedData) -> None:
 
     Where it cannot (several labels at once, tags), the first trials say so. Raises :class:`UserError`.
     """
-    search, split = recipe.search, prepared.splits["validation"]
-    examples = list(split.examples(range(min(FEW, len(split)))))
-    answer = task.majority(examples, prepared.state)
-    if answer is None:
+    search, found = recipe.search, reported(task, prepared)
+    if found is None:
         return
-    records = pa.Table.from_pylist([task.score(answer, example, prepared.state) for example in examples])
-    reported = task.aggregate(records, prepared.state)
     wanted = {name: "search.objectives" for name in search.objectives if name not in MEASURED}
     if search.metric is not None:
         wanted[search.metric] = "search.metric"
     elif not search.objectives and recipe.training.metric_for_best_model is not None:
         wanted[recipe.training.metric_for_best_model] = "training.metric_for_best_model"
     for name, key in wanted.items():
-        if name not in reported:
-            there = [*reported, *MEASURED] if key == "search.objectives" and name != search.objectives[0] else reported
+        if name not in found:
+            there = [*found, *MEASURED] if key == "search.objectives" and name != search.objectives[0] else found
             raise UserError(missing_metric(key, name, there))

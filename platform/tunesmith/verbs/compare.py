@@ -12,6 +12,7 @@ import click
 from tunesmith.errors import UserError
 from tunesmith.verbs.evaluate_url import Served, refuse_served, served_options
 from tunesmith.verbs.judged import is_url, judged_place
+from tunesmith.verbs.options import on_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +43,7 @@ MOST_SHOWN = 8
 @click.option(
     "--output-dir", default="runs", show_default=True, metavar="DIR", help="Where a run that is a name is looked for."
 )
+@on_option
 def command(
     a: str | None,
     b: str | None,
@@ -54,6 +56,7 @@ def command(
     out: str | None,
     as_json: bool,
     output_dir: str,
+    on: str | None,
     **served: Any,
 ) -> None:
     """Compare A, the new one, with B: runs (folder, URI, name, `latest`), evaluations' folders, predictions.parquet, or URLs.

@@ -14,6 +14,7 @@ import click
 from tunesmith.errors import GateFailed, UserError
 from tunesmith.verbs.evaluate_url import Served, refuse_served, served_options
 from tunesmith.verbs.judged import check_overrides, is_url, judged_anew, judged_place
+from tunesmith.verbs.options import on_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,8 +47,16 @@ TOLD = ("expect a little less", "training rows", "does not answer as it should")
     "--output-dir", default="runs", show_default=True, metavar="DIR", help="Where a run that is a name is looked for."
 )
 @served_options("like", "task", "target_file", "key", "concurrency", "batch_size", "deadline", "load_seconds", "slo_ms")
+@on_option
 def command(
-    target: str, file: str | None, as_json: bool, example: bool, data: tuple[str, ...], output_dir: str, **given: Any
+    target: str,
+    file: str | None,
+    as_json: bool,
+    example: bool,
+    data: tuple[str, ...],
+    output_dir: str,
+    on: str | None,
+    **given: Any,
 ) -> None:
     """Judge TARGET by the rules of a gate: a run (folder, URI, name, `latest`), an evaluation's folder, or a URL.
 

@@ -95,6 +95,10 @@ def test_a_wrong_recipe_is_not_sent(project: Path, tmp_path: Path) -> None:
         (["runs", "--output-dir=mine"], "--output-dir is mine"),
         (["show", "latest"], "--output-dir is runs"),
         (["evaluate", "--data", "s3://bucket/x.csv", "reviews-2026"], "--output-dir is runs"),
+        (["compare", "s3://bucket/runs/x", "latest"], "--output-dir is runs"),
+        (["gate", "s3://bucket/runs/x", "--gate", "g.yaml", "--baseline=in-use"], "--output-dir is runs"),
+        (["evaluate", "http://h:1/v2/models/x", "--like", "latest", "--out", "s3://b/o"], "--output-dir is runs"),
+        (["gate", "/shared/runs/x", "--gate", "g.yaml", "--out", "gate"], "--out is gate"),
         (["reproduce", "s3://bucket/runs/x", "--into", "again"], "--into is again"),
         (["train", "recipe.yaml", "--run", "runs/x"], "--run is runs/x"),
         (["compare-recipes", "recipe.yaml", "--out=here"], "--out is here"),
@@ -113,6 +117,10 @@ def test_a_folder_of_runs_on_this_machine_is_refused(arguments: list[str], optio
         ["evaluate", "--workers", "2", "/shared/runs/x"],
         ["reproduce", "--json", "s3://bucket/runs/x"],
         ["doctor"],
+        ["compare", "--json", "/shared/runs/x", "s3://bucket/runs/y"],
+        ["compare", "--pairs", "/shared/x.pairs.jsonl", "1", "2"],
+        ["gate", "--evaluate", "/shared/runs/x", "evaluation.seed=3", "--baseline", "base"],
+        ["gate", "s3://bucket/runs/x", "--example"],
     ],
 )
 def test_a_folder_that_the_cluster_may_see_is_not(arguments: list[str], project: Path, tmp_path: Path) -> None:
@@ -125,3 +133,34 @@ def test_the_files_of_a_variant_travel(project: Path, tmp_path: Path) -> None:
     variant = "rehearsed: training.replay.data=../old/o.csv training.seed=3"
     package = pack(["compare-recipes", "recipe.yaml", "--variant", variant, "--out", "s3://b/c"], tmp_path / "out")
     assert names(package.folder) == ["data/a.csv", "data/b.csv", "old/o.csv", "recipes/recipe.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file"),
+    [
+        (["gate", "s3://bucket/runs/x", "--gate", "gate.yaml"], "gate.yaml"),
+        (["evaluate", "http://h:1/v2/models/x", "--target", "target.yaml", "--out", "s3://bucket/e"], "target.yaml"),
+        (["compare", "a.parquet", "s3://bucket/runs/x", "--out", "s3://bucket/c"], "a.parquet"),
+        (["compare", "--pairs", "x.pairs.jsonl", "--out", "s3://bucket/c"], "x.pairs.jsonl"),
+    ],
+)
+def test_files_that_are_no_recipes_travel_as_they_are(arguments: list[str], file: str, project: Path, tmp_path: Path) -> None:
+    (project / "recipes" / file).write_text("rules: []")
+    package = pack(arguments, tmp_path / "out")
+    assert names(package.folder) == [file]
+    assert package.arguments == arguments
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compare", "a.parquet", "s3://bucket/runs/x"],
+        ["gate", "http://h:1/v2/models/x", "--like", "s3://bucket/runs/x", "--gate", "gate.yaml"],
+        ["evaluate", "http://h:1/v2/models/x", "--like", "s3://bucket/runs/x"],
+    ],
+)
+def test_files_that_would_be_deleted_with_the_job_need_a_place(arguments: list[str], project: Path, tmp_path: Path) -> None:
+    for name in ("a.parquet", "gate.yaml"):
+        (project / "recipes" / name).write_text("rules: []")
+    with pytest.raises(ClusterError, match=rf"without --out the files of {arguments[0]} would be in the job's own folder"):
+        pack(arguments, tmp_path / "out")

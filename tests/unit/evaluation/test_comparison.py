@@ -165,3 +165,15 @@ def test_of_a_rare_class_p_is_mcnemars_within_it() -> None:
     found = compare_sides(a, b).measures["recall/c"]
     assert found.difference.value == 1
     assert found.p == pytest.approx(0.125)
+
+
+def test_a_notebook_shows_the_verdict_and_the_difference_with_its_interval() -> None:
+    found = compare_sides(side("<new>", [True] * 40), side("old", [True] * 20 + [False] * 20), ["accuracy"])
+    shown = dataclasses.replace(found, folder="runs/x")._repr_html_()
+    assert f"<b>&lt;new&gt; against old: {found.verdict}, n = 40</b>" in shown
+    assert "<th>&lt;new&gt;</th><th>old</th><th>Difference</th><th>Verdict</th>" in shown
+    one = found.measures["accuracy"].difference
+    assert "<td>accuracy</td><td>1.0000" in shown
+    assert f"<td>{one.value:.4f} [{one.low:.4f}, {one.high:.4f}]</td><td>{found.verdict}</td>" in shown
+    assert shown.endswith("<p>Page: runs/x/comparison.html</p>")
+    assert "Page" not in found._repr_html_(), "none was written"

@@ -53,6 +53,14 @@ def test_predictions_are_what_the_run_says_of_each_text(text_run: Run, text_eval
         assert rows[k]["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-5)
 
 
+def test_a_notebook_shows_the_headline_with_its_interval_and_the_report(text_run: Run, text_evaluation: Evaluation) -> None:
+    shown = text_evaluation._repr_html_()
+    one = text_evaluation.metrics[text_evaluation.headline]
+    assert f"{text_evaluation.run} on test, n = {text_evaluation.n}" in shown
+    assert f"<td>{text_evaluation.headline}</td><td>{one.value:.4f} [{one.low:.4f}, {one.high:.4f}]</td>" in shown
+    assert shown.endswith(f"<p>Report: {text_run.file('report.html')}</p>")
+
+
 def test_baselines_stand_beside_it_with_paired_differences(text_evaluation: Evaluation) -> None:
     for name in (BASE_MODEL, MAJORITY):
         baseline = text_evaluation.baselines[name]

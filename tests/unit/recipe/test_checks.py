@@ -39,6 +39,8 @@ Write = Callable[..., Path]
         (["training.max_steps=0"], "training.max_steps", "trains nothing"),
         (["training={warmup_ratio: 0.1, warmup_steps: 10}"], "training.warmup_ratio", "keep one"),
         (["training.lr_scheduler_type=cosin"], "training.lr_scheduler_type", "did you mean cosine?"),
+        (["model.attn_implementation=flash"], "model.attn_implementation", "write one of sdpa, eager, flash_attention_2"),
+        (["model.attn_implementation=flash_attn_2"], "model.attn_implementation", "did you mean flash_attention_2?"),
         (["training.lora.r=4"], "training.lora.r", "no effect while adaptation is full"),
         (["training={adaptation: lora, lora: {target_modules: [auto, q]}}"], "training.lora.target_modules", "alone"),
         (["training={adaptation: linear-probe, layerwise_lr_decay: 0.9}"], "training.layerwise_lr_decay", "the head alone"),
@@ -115,6 +117,8 @@ def test_a_contradiction_is_refused(write: Write, overrides: list[str], key: str
         ["training={adaptation: lora, lora: {target_modules: all-linear}, unfreeze: {every_epochs: 0.5}}"],
         ["training={unfreeze: {every_epochs: 1, groups_at_once: 2}, layerwise_lr_decay: 0.9}"],
         ["training={max_steps: 9, unfreeze: {every_epochs: 5}}"],
+        ["model.attn_implementation=sdpa"],
+        ["model.attn_implementation=kernels-community/flash-attn2@main:flash_attn_varlen_func"],
     ],
 )
 def test_what_agrees_is_taken(write: Write, overrides: list[str]) -> None:

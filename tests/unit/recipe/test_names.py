@@ -57,6 +57,14 @@ def test_optimizers_are_those_of_torch() -> None:
     assert set(hf_names.UNUSABLE_OPTIMIZERS) <= classes
 
 
+def test_attentions_are_those_of_transformers() -> None:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    # The packing of texts registers one of its own where it was loaded.
+    theirs = {name for name in ALL_ATTENTION_FUNCTIONS.valid_keys() if not name.startswith("tunesmith")}
+    assert set(hf_names.ATTENTIONS) == {"eager", *theirs}
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_the_table_of_tasks_says_what_the_task_says(name: str) -> None:
     task, facts = load_task(name), KNOWN[name]

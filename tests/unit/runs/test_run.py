@@ -167,3 +167,19 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
 def test_a_run_travels_to_another_process(recipe: Recipe) -> None:
     run = Run.create(recipe, COMMAND)
     assert pickle.loads(pickle.dumps(run)).manifest == run.manifest
+
+
+def test_a_notebook_shows_status_headline_and_report_escaped(recipe: Recipe) -> None:
+    run = Run.create(recipe, COMMAND)
+    assert f"<b>{run.name}: running</b>" in run._repr_html_()
+    assert "<table>" not in run._repr_html_(), "nothing was judged"
+    metrics = {
+        "loss": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9},
+        "f1/<b>": {"value": 0.1},
+        "<i>": {"value": 0.9, "low": None, "high": None, "n": 9},
+    }
+    storage.write_json(run.file("metrics.json"), {"headline": "<i>", "test": {"metrics": metrics}})
+    shown = run._repr_html_()
+    assert "<td>&lt;i&gt;</td><td>0.9000</td></tr><tr><td>loss</td><td>0.5000 [0.4000, 0.6000]</td>" in shown
+    assert "f1/" not in shown
+    assert shown.endswith(f"<p>Report: {run.file('report.html')}</p>")

@@ -188,3 +188,30 @@ def test_columns_that_the_verdict_needs_are_looked_for_before_training(tmp_path:
     wrong = run.recipe.override(f"evaluation.{key}={json.dumps(value)}", check_paths=False)
     with pytest.raises(DataError, match="Did you mean 'scanner'"):
         check_training(wrong, task, data, OldPlaces())
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.metric_for_best_model=acuracy", "has no metric 'acuracy'(.|\n)*Did you mean 'accuracy'"),
+        ("training={optim: sgd, optim_args: {momentumm: 0.9}}", "takes no argument 'momentumm'(.|\n)*Did you mean 'momentum'"),
+        (
+            "training={lr_scheduler_type: cosine, lr_scheduler_kwargs: {num_cycls: 2}}",
+            "takes no argument 'num_cycls'(.|\n)*Did you mean 'num_cycles'",
+        ),
+    ],
+)
+def test_names_that_the_loop_would_refuse_are_refused_before_it(tmp_path: Path, override: str, words: str) -> None:
+    run = finished_run(tmp_path, "text-classification", steps=1, rows=60)
+    task = load_task(run.recipe.task)
+    data = prepare(run.recipe, task, output_dir=run.recipe.training.output_dir)
+    with pytest.raises(UserError, match=words):
+        check_training(run.recipe.override(override, check_paths=False), task, data, OldPlaces())
+
+
+def test_a_metric_that_nothing_goes_by_is_no_mistake(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "text-classification", steps=1, rows=60)
+    task = load_task(run.recipe.task)
+    data = prepare(run.recipe, task, output_dir=run.recipe.training.output_dir)
+    unjudged = "training={eval_strategy: no, load_best_model_at_end: false, metric_for_best_model: acuracy}"
+    check_training(run.recipe.override(unjudged, check_paths=False), task, data, OldPlaces())
