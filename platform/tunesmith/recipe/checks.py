@@ -208,6 +208,9 @@ def splits(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
         if split.by not in ("auto", way) and column is not None:
             what = f"it has no effect while the split is by {split.by}"
             yield Finding(_at(f"data.split.{way}"), what, f"write data.split.by: {way}, or remove it", ("data.split.by",))
+    if split.by == "auto" and split.group is not None and split.time is not None:
+        what = "it has no effect while data.split.group is set: a split is by one of them"
+        yield Finding(_at("data.split.time"), what, "remove one of the two", ("data.split.group",))
 
 
 def few_shot(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:

@@ -67,6 +67,7 @@ Write = Callable[..., Path]
         (["data.split.by=group"], "data.split.by", "add data.split.group"),
         (["data.split.by=time"], "data.split.by", "add data.split.time"),
         (["data.split={by: random, group: patient}"], "data.split.group", "no effect"),
+        (["data.split={group: patient, time: day}"], "data.split.time", "data.split.group is set"),
         (["data.few_shot.seeds=3"], "data.few_shot.seeds", "nothing to draw"),
         (["data.few_shot.per_class=3", "data.max_train_samples=9"], "data.max_train_samples", "limited twice"),
         (["data.unlabelled.threshold=0.8"], "data.unlabelled.threshold", "there are no unlabelled rows"),

@@ -16,6 +16,7 @@ from tunesmith.data.care.inputs import Inputs
 from tunesmith.data.care.known import Flags
 from tunesmith.data.care.leaks import leaks, refusal
 from tunesmith.data.care.repeats import Finding
+from tunesmith.data.care.sides import part_sides
 from tunesmith.data.domains import shared_inputs
 from tunesmith.data.ingest import Ingested
 from tunesmith.errors import DataError
@@ -78,6 +79,7 @@ def treat(data: DataSection, task: Task, given: Mapping[str, Ingested], folder: 
     found["leakage"] = {"action": data.leakage if learning else "off", "given": {}, "made": {}, "kept_together": 0, "parted": 0}
     if learning and data.leakage != "off" and len(given) > 1:
         _part_from_train(treated, inputs, exact, near, data.leakage, folder)
+        found["leakage"]["sides"] = part_sides(data, treated.given, treated.kept)
     return treated
 
 
