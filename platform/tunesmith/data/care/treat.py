@@ -189,7 +189,8 @@ def _part_from_train(treated: Treated, inputs: Inputs, exact: np.ndarray, near: 
                 _move(treated, data, rows - starts[name], folder / f"moved-{name}", exact[rows], near[rows])
             entry |= {"left_out": same.rows, "moved": close.rows}
         elif same.rows + close.rows:
-            log.warning("%d rows of data.%s stand in data.train too, exactly or nearly", same.rows + close.rows, name)
+            what = "%d rows of data.%s stand in data.train too, exactly or nearly (data.leakage: move takes them out)"
+            log.warning(what, same.rows + close.rows, name)
 
 
 def _move(treated: Treated, data: Ingested, rows: np.ndarray, folder: Path, copies: np.ndarray, near: np.ndarray) -> None:
