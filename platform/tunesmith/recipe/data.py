@@ -128,7 +128,7 @@ class DataSection(Section):
 
     label_errors: Literal["off", "report", "drop"] = "off"
     """Audit of the training labels by confident learning: names rows whose label is likely wrong. ``drop`` trains without
-    them. One class for each row only."""
+    them. One class for each row only; ``drop`` is refused elsewhere."""
 
     known_faults: str | None = None
     """A CSV file of rows that you know to be bad: ``split,row,fault`` and, if you like, ``of``, the row that it is a copy of. A

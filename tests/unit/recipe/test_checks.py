@@ -90,6 +90,7 @@ Write = Callable[..., Path]
             "data.leakage",
             "could leak",
         ),
+        (["task=token-classification", "data.label_errors=drop"], "data.label_errors", "nothing would be dropped"),
         (["data.labels=[a, b, a]"], "data.labels[2]", "named twice"),
         (["training.output_dir=train.csv"], "training.output_dir", "is a file"),
     ],
