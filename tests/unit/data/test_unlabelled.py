@@ -12,9 +12,10 @@ import pytest
 
 from support.data import pictures, sentences, texts
 from support.models import tiny_bert, tiny_resnet
+from tunesmith.data.inputs_only import SPLIT
 from tunesmith.data.prepare import prepare
 from tunesmith.data.prepared import PreparedData
-from tunesmith.data.unlabelled import SPLIT, one_class, prepare_unlabelled, truth_of, with_pseudo_labels
+from tunesmith.data.unlabelled import one_class, prepare_unlabelled, truth_of, with_pseudo_labels
 from tunesmith.errors import DataError
 from tunesmith.recipe import Recipe
 from tunesmith.tasks import load_task
