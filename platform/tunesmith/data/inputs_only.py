@@ -30,9 +30,9 @@ Choose = Callable[[Ingested], tuple[np.ndarray, dict[str, Any]]]
 """The rows that stay, sorted, and how many were left out for what."""
 
 
-def have_targets(recipe: Recipe, task: Task, source: Spec) -> bool:
-    """Whether any file of the data has a column for the task's target."""
-    for one in resolve(source, "auto", recipe.base_dir, SPLIT)[SPLIT]:
+def have_targets(recipe: Recipe, task: Task, source: Spec, split: str) -> bool:
+    """Whether any file of the data has a column for the task's target; of data with several splits ``split`` is read."""
+    for one in resolve(source, "auto", recipe.base_dir, split)[split]:
         for chunk in itertools.islice(one.chunks(), 1):
             there = chunk.table.column_names
             said = {role: name for role, name in recipe.data.columns.items() if role != task.target or name in there}
@@ -41,9 +41,14 @@ def have_targets(recipe: Recipe, task: Task, source: Spec) -> bool:
     return False
 
 
-def prepare_inputs(recipe: Recipe, task: Task, state: State, source: Spec, progress: Progress | None = None) -> PreparedData:
-    """All rows of other data, as the one split ``unlabelled``: found under its key, or made. Raises :class:`DataError`."""
-    sources = {SPLIT: resolve(source, "auto", recipe.base_dir, SPLIT)[SPLIT]}
+def prepare_inputs(
+    recipe: Recipe, task: Task, state: State, source: Spec, split: str, progress: Progress | None = None
+) -> PreparedData:
+    """All rows of other data, as the one split ``unlabelled``: found under its key, or made. Raises :class:`DataError`.
+
+    ``split`` is what is read of data with several splits.
+    """
+    sources = {SPLIT: resolve(source, "auto", recipe.base_dir, split)[split]}
     cache = Cache(recipe.data.cache_dir or storage.join(recipe.training.output_dir, ".cache"))
     hashes = key.data_hashes(sources, cache.local)
     name = key.digest({"inputs": key.prepared_key(recipe, task, hashes, sources, state=state)})

@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -105,9 +106,10 @@ def prepare_old(recipe: Recipe, task: Task, prepared: PreparedData, progress: Pr
         if recipe.data.leakage != "off":
             found = replace(found, near=_near(recipe, task, found, prepared))
     retention = {}
+    same = bool(sets) and task.load_base(recipe, prepared.state) is not None
     for name, source in sets.items():
         key = "evaluation.retention.data" + (f".{name}" if isinstance(recipe.evaluation.retention.data, dict) else "")
-        make = _maker(recipe, task, preprocessing, source, key)
+        make = _maker(recipe, task, source, key, same)
         retention[name] = make(recipe, task, preprocessing, source, key, progress)
         why = "rows that are trained on tell nothing of what was forgotten"
         if "train" in prepared.splits:  # else it is at other places
@@ -117,14 +119,15 @@ def prepare_old(recipe: Recipe, task: Task, prepared: PreparedData, progress: Pr
     return OldPlaces(found, retention)
 
 
-def _maker(recipe: Recipe, task: Task, preprocessing: Preprocessing, source: Source, key: str) -> Make:
-    """How a retention set is prepared: by whether its rows have targets, and the base's own head answers with their classes."""
+def _maker(recipe: Recipe, task: Task, source: Source, key: str, same: bool) -> Make:
+    """How a retention set is prepared: by whether its rows have targets, and the base's head answers with the same classes."""
+    split = "test" if same else "train"
     try:
-        if not have_targets(recipe, task, source):
-            return _reference
+        if not have_targets(recipe, task, source, split):
+            return partial(_reference, split)
     except DataError as error:
         raise DataError(f"{key}: {error}") from error
-    return _frozen if task.load_base(recipe, preprocessing.state) is not None else _own
+    return _frozen if same else _own
 
 
 def named(data: Source | Mapping[str, Source] | None) -> dict[str, Source]:
@@ -247,11 +250,11 @@ def _own(
 
 
 def _reference(
-    recipe: Recipe, task: Task, preprocessing: Preprocessing, source: Source, key: str, progress: Progress | None
+    split: str, recipe: Recipe, task: Task, preprocessing: Preprocessing, source: Source, key: str, progress: Progress | None
 ) -> OldPlace:
     """The data without targets, such as a reference text."""
     try:
-        prepared = prepare_inputs(recipe, task, preprocessing.state, source, progress)
+        prepared = prepare_inputs(recipe, task, preprocessing.state, source, split, progress)
     except DataError as error:
         raise DataError(f"{key}: {error}") from error
     return _place(prepared, SPLIT, "drift")

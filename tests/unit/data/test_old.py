@@ -89,6 +89,18 @@ def test_a_reference_text_without_labels_is_judged_by_drift(labels: list[str], t
     assert places.retention["scored"].by == ("score" if "low" in labels else "drift")
 
 
+@pytest.mark.parametrize("labels", [["high", "low"], ["genre 0", "genre 1", "genre 2"]])
+@pytest.mark.parametrize("bare", [False, True])
+def test_of_a_folder_with_splits_one_is_taken(labels: list[str], bare: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "splits"
+    folder.mkdir()
+    for name, n, seed in (("train", 12, 4), ("test", 9, 5)):
+        write(folder / f"{name}.jsonl", [{k: row[k] for k in ("text", "label")[: 2 - bare]} for row in texts(n, seed=seed)])
+    recipe = recipe_for(tmp_path, labels=labels).override(f"evaluation.retention.data={folder}")
+    (one,) = prepared_old(recipe)[1].retention.values()
+    assert (one.by, one.rows) == ("score" if "low" in labels and not bare else "drift", 9 if "low" in labels else 12)
+
+
 def test_a_reference_text_that_is_trained_on_is_refused(tmp_path: Path) -> None:
     rows = [{"text": row["text"]} for row in [*texts(10, seed=4), *texts(60)[:2]]]
     with pytest.raises(DataError, match=r"evaluation\.retention\.data\.old: 2 of its 12 rows also stand in the training"):
