@@ -44,7 +44,7 @@ test-all: $(VENV)/.installed ## the slow ones, two at a time: commands, the READ
 
 .PHONY: bench
 bench: $(VENV)/.installed ## measure speed and memory and print the tables of docs/benchmarks.md
-	for one in text text_quality images augment adaptation scaling startup serve evaluate prepare care imbalance forgetting robustness tune bench report federated federated_deployed federated_quality; do echo "== $$one"; $(BIN)/python tests/benchmarks/bench_$$one.py; done
+	for one in text text_quality images augment adaptation scaling startup serve evaluate prepare care imbalance forgetting self_training robustness tune bench report federated federated_deployed federated_quality; do echo "== $$one"; $(BIN)/python tests/benchmarks/bench_$$one.py; done
 
 .PHONY: docs
 docs: $(VENV)/.installed ## rewrite the pages that are made from the code

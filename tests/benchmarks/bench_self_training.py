@@ -3,14 +3,14 @@
 Each seed draws other labelled rows and trains with another order: the teacher on the labelled rows, the student on those and on
 what the teacher is sure of, both for the same number of updates. Runs the whole of ``tunesmith train`` but Ray.
 
-python tests/benchmarks/bench_self_training.py FOLDER [--seeds 5] [--per-class 5] [--threshold 0.9] [KEY=VALUE …]
-FOLDER is examples/digits after make_data.py.
+python tests/benchmarks/bench_self_training.py [--seeds 5] [--per-class 5] [--threshold 0.9] [KEY=VALUE …]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -27,18 +27,20 @@ from tunesmith.recipe import Recipe
 from tunesmith.training.self_training import RECORD
 from tunesmith.verbs.train import train
 
+DIGITS = Path(__file__).parents[2] / "examples/digits"
 
-def recipe(folder: Path, runs: str, per_class: int, seed: int, threshold: float) -> Recipe:
+
+def recipe(data: Path, runs: str, per_class: int, seed: int, threshold: float) -> Recipe:
     """The demo's recipe for few labels."""
     values: dict[str, Any] = {
         "name": "digits",
         "task": "image-classification",
-        "model": {"model_name_or_path": str(folder / "base")},
+        "model": {"model_name_or_path": str(DIGITS / "base")},
         "data": {
-            "train": str(folder / "data/train"),
-            "test": str(folder / "data/test"),
+            "train": str(data / "train"),
+            "test": str(data / "test"),
             "few_shot": {"per_class": per_class, "seed": seed},
-            "unlabelled": {"data": str(folder / "data/train"), "threshold": threshold},
+            "unlabelled": {"data": str(data / "train"), "threshold": threshold},
         },
         "training": {
             "output_dir": runs,
@@ -60,7 +62,6 @@ def recipe(folder: Path, runs: str, per_class: int, seed: int, threshold: float)
 def main() -> None:
     """Print a line for each seed, and the means with their intervals as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--per-class", type=int, default=5)
     parser.add_argument("--threshold", type=float, default=0.9)
@@ -69,8 +70,10 @@ def main() -> None:
     found: dict[str, list[float]] = {"teacher": [], "student": [], "kept": []}
     with tempfile.TemporaryDirectory() as runs, pytest.MonkeyPatch.context() as patch:
         without_ray(patch)
+        data = Path(runs, "data")
+        subprocess.run([sys.executable, DIGITS / "make_data.py", data], check=True, stdout=subprocess.DEVNULL)
         for seed in range(options.seeds):
-            one = recipe(options.folder.absolute(), runs, options.per_class, seed, options.threshold)
+            one = recipe(data, runs, options.per_class, seed, options.threshold)
             run = train(one.override(*options.overrides))
             record = storage.read_json(run.file(RECORD))
             test = record.get("test")

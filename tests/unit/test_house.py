@@ -63,6 +63,12 @@ def test_an_import_on_the_way_of_every_command_brings_nothing_heavy(module: str)
     assert not set(HEAVY) & set(json.loads(answer.stdout))
 
 
+def test_make_bench_leaves_no_benchmark_out() -> None:
+    (line,) = re.findall(r"for one in (.*?); do .*bench_\$\$one", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    there = {path.stem.removeprefix("bench_") for path in (ROOT / "tests/benchmarks").glob("bench_*.py")}
+    assert set(line.split()) == there
+
+
 def test_every_verb_can_be_listed_and_described_without_anything_heavy() -> None:
     code = """
 import click, json, sys

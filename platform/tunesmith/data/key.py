@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Version of the files that :mod:`tunesmith.data.prepared` reads."""
 
 REMEMBERED = 16 << 20
@@ -62,7 +62,7 @@ def prepared_key(
         del wanted["known_faults"]
     drawn = recipe.data.max_train_samples is not None or recipe.data.label_errors != "off"
     if {"validation", "test"} <= set(sources) and not drawn:
-        del wanted["split"]  # nothing is drawn
+        wanted["split"] = {way: wanted["split"][way] for way in ("group", "time")}  # nothing is drawn
     media = any(column.kind in rows.MEDIA for column in task.columns.values())
     places = {split: [f.uri for s in members for f in s.files[:1]] for split, members in sources.items()} if media else {}
     parts = {

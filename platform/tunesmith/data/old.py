@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from tunesmith.data.care.inputs import Inputs, of_split
 from tunesmith.data.care.leaks import leaks
 from tunesmith.data.care.treat import near_codes
 from tunesmith.data.ingest import Progress
+from tunesmith.data.inputs_only import SPLIT, have_targets, prepare_inputs
 from tunesmith.data.prepare import prepare, prepare_frozen
 from tunesmith.data.prepared import PreparedData, Split
 from tunesmith.errors import DataError
@@ -41,6 +43,9 @@ UNNAMED = "old"
 
 _BLOCK = 4096
 
+Make = Callable[["Recipe", Task, Preprocessing, "Source", str, Progress | None], "OldPlace"]
+"""Prepares a retention set; the text is its key, for messages."""
+
 
 @dataclass(frozen=True)
 class OldPlace:
@@ -51,7 +56,7 @@ class OldPlace:
     split: str
     """The split's name there."""
     by: Literal["score", "drift"] = "score"
-    """Whether the base's own head answers with its classes, or only representations can be compared."""
+    """Whether the base's own head answers with its classes, or only representations can be compared: it has others, or none."""
     rows: int = 0
     source: tuple[str, ...] = ()
     near: Mapping[str, int] = field(default_factory=dict)
@@ -101,10 +106,10 @@ def prepare_old(recipe: Recipe, task: Task, prepared: PreparedData, progress: Pr
         if recipe.data.leakage != "off":
             found = replace(found, near=_near(recipe, task, found, prepared))
     retention = {}
+    same = bool(sets) and task.load_base(recipe, prepared.state) is not None
     for name, source in sets.items():
         key = "evaluation.retention.data" + (f".{name}" if isinstance(recipe.evaluation.retention.data, dict) else "")
-        same = task.load_base(recipe, prepared.state) is not None
-        make = _frozen if same else _own
+        make = _maker(recipe, task, source, key, same)
         retention[name] = make(recipe, task, preprocessing, source, key, progress)
         why = "rows that are trained on tell nothing of what was forgotten"
         if "train" in prepared.splits:  # else it is at other places
@@ -112,6 +117,17 @@ def prepare_old(recipe: Recipe, task: Task, prepared: PreparedData, progress: Pr
         if found is not None:
             refuse_shared(task, key, retention[name].open(), "the replayed data", found.open(), why)
     return OldPlaces(found, retention)
+
+
+def _maker(recipe: Recipe, task: Task, source: Source, key: str, same: bool) -> Make:
+    """How a retention set is prepared: by whether its rows have targets, and the base's head answers with the same classes."""
+    split = "test" if same else "train"
+    try:
+        if not have_targets(recipe, task, source, split):
+            return partial(_reference, split)
+    except DataError as error:
+        raise DataError(f"{key}: {error}") from error
+    return _frozen if same else _own
 
 
 def named(data: Source | Mapping[str, Source] | None) -> dict[str, Source]:
@@ -231,6 +247,17 @@ def _own(
     except DataError as error:
         raise DataError(f"{key}: {error}") from error
     return _place(prepared, "train", "drift")
+
+
+def _reference(
+    split: str, recipe: Recipe, task: Task, preprocessing: Preprocessing, source: Source, key: str, progress: Progress | None
+) -> OldPlace:
+    """The data without targets, such as a reference text."""
+    try:
+        prepared = prepare_inputs(recipe, task, preprocessing.state, source, split, progress)
+    except DataError as error:
+        raise DataError(f"{key}: {error}") from error
+    return _place(prepared, SPLIT, "drift")
 
 
 def _place(prepared: PreparedData, split: str, by: Literal["score", "drift"]) -> OldPlace:

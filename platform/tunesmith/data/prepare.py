@@ -29,10 +29,11 @@ from tunesmith.data.care.treat import Treated, count_made, treat
 from tunesmith.data.domains import Domains, check_filled, check_labels, tell_unseen
 from tunesmith.data.encode import Encoder, Engine, batch_size, encode_here
 from tunesmith.data.ingest import Ingested, Progress, ingest
-from tunesmith.data.partition import method, partition
+from tunesmith.data.partition import partition
 from tunesmith.data.prepared import FEATURES, MANIFEST, QUARANTINE, ROWS, PreparedData
 from tunesmith.data.problems import Problem, Problems
 from tunesmith.data.sources import Source, Spec, describe, resolve, resolve_splits
+from tunesmith.data.split_columns import method
 from tunesmith.errors import DataError
 from tunesmith.recipe.paths import absolute
 from tunesmith.tasks.base import Preprocessing, State, Stats, Task

@@ -21,12 +21,12 @@ from tunesmith.data.care.inputs import Inputs, of_split
 from tunesmith.data.care.leaks import leaks
 from tunesmith.data.care.treat import near_codes
 from tunesmith.data.encode import Encoder, batch_size
-from tunesmith.data.ingest import Ingested, Progress, ingest
-from tunesmith.data.partition import is_number, moments_of
-from tunesmith.data.prepare import Part, engine_for, rows_hash, silent, write_split
-from tunesmith.data.prepared import FEATURES, MANIFEST, QUARANTINE, ROWS, PreparedData, Split
-from tunesmith.data.problems import Problems
-from tunesmith.data.sources import Source, describe, resolve
+from tunesmith.data.ingest import Ingested, Progress
+from tunesmith.data.inputs_only import SPLIT, encode_inputs
+from tunesmith.data.prepare import silent
+from tunesmith.data.prepared import FEATURES, MANIFEST, ROWS, PreparedData, Split
+from tunesmith.data.sources import resolve
+from tunesmith.data.split_columns import is_number, moments_of
 from tunesmith.errors import DataError
 from tunesmith.tasks.base import Preprocessing, Task
 from tunesmith.tasks.weights import measure
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SPLIT = "unlabelled"
-_APART = 2
+_APART = 3
 """Version of what is left out: rows that an earlier one kept are looked through anew."""
 
 
@@ -69,8 +68,17 @@ def prepare_unlabelled(
         {"labelled": storage.name(labelled.path), "data": hashes, "places": places, "apart": _APART, "format": key.FORMAT}
     )
 
+    def choose(data: Ingested) -> tuple[np.ndarray, dict[str, Any]]:
+        chosen, left_out = _apart(recipe, task, data, labelled)
+        if not len(chosen):
+            raise DataError(
+                f"data.unlabelled: none of its {data.count:,} usable rows is left: they stand in the labelled data"
+                "\n    → Give rows that are not among those of data.train, data.validation and data.test."
+            )
+        return chosen, left_out
+
     def build(folder: Path) -> None:
-        _build(recipe, task, labelled, sources[SPLIT], hashes[SPLIT], folder, progress or silent)
+        encode_inputs(recipe, task, labelled.state, sources[SPLIT], hashes[SPLIT], folder, progress or silent, choose)
 
     return cache.get(name, build)
 
@@ -79,44 +87,6 @@ def one_class(task: Task, labelled: PreparedData) -> bool:
     """Whether every example has exactly one class of the state's labels."""
     several = labelled.state.get("multi_label", False)
     return task.columns[task.target].kind in ("label", "labels") and "labels" in labelled.state and not several
-
-
-def _build(
-    recipe: Recipe, task: Task, labelled: PreparedData, sources: Sequence[Source], data_hash: str, folder: Path, tell: Progress
-) -> None:
-    preprocessing = Preprocessing(labelled.state, task.load_processor(recipe))
-    scratch = folder / "scratch"
-    with Problems(recipe.data.on_bad_row, folder / QUARANTINE) as problems:
-        settings = recipe.data
-        data = ingest(SPLIT, sources, task, settings.columns, problems, scratch, tell, settings.clean.normalize, labelled=False)
-        problems.settle({SPLIT: data.seen})
-        chosen, left_out = _apart(recipe, task, data, labelled)
-        if not len(chosen):
-            raise DataError(
-                f"data.unlabelled: none of its {data.count:,} usable rows is left: they stand in the labelled data"
-                "\n    → Give rows that are not among those of data.train, data.validation and data.test."
-            )
-        part = Part(SPLIT, data, chosen)
-        encode = engine_for(settings.engine, len(chosen))
-        part.rows = write_split(
-            part, Encoder(task, preprocessing), encode, folder / SPLIT, problems, lambda n: tell("encode", n, len(chosen))
-        )
-        problems.settle({SPLIT: data.seen})
-    shutil.rmtree(scratch)
-    given = data.mapping.get(task.target)
-    entry = {"rows": len(part.rows), "hash": rows_hash(part), "source_hash": data_hash, "files": data.files, "labels": None}
-    about = {
-        "format": key.FORMAT,
-        "task": recipe.task,
-        "columns": {role: name for role, name in data.mapping.items() if role != task.target},
-        "roles": {role: column.kind for role, column in task.columns.items()},
-        "splits": {SPLIT: {**entry, "source": describe({SPLIT: tuple(sources)})[SPLIT], "given": True}},
-        "truth": rows.kept_name(given, task.columns) if given is not None else None,
-        "left_out": left_out,
-        "problems": problems.report(),
-        "state": labelled.state,
-    }
-    storage.write_json(folder / MANIFEST, about)
 
 
 def _apart(recipe: Recipe, task: Task, data: Ingested, labelled: PreparedData) -> tuple[np.ndarray, dict[str, Any]]:
@@ -149,14 +119,11 @@ def _apart(recipe: Recipe, task: Task, data: Ingested, labelled: PreparedData) -
 
 
 def _beyond_the_cut(by: str, recipe: Recipe, task: Task, data: Ingested, labelled: PreparedData) -> dict[str, np.ndarray]:
-    """For each split that was cut off by group or time, which rows are on its side of the cut.
+    """For each split that is apart from ``train`` by group or time, which rows are on its side.
 
     Those are the rows of its groups, or those as late as its first one: what the model is judged by must still be ahead of it.
     """
-    cut = [
-        name for name in ("validation", "test") if name in labelled.splits and not labelled.manifest["splits"][name]["given"]
-    ]
-    if by not in ("group", "time") or not cut:
+    if by not in ("group", "time"):
         return {}
     column = (recipe.data.split.group if by == "group" else recipe.data.split.time) or ""
     kept = rows.kept_name(column, task.columns)
@@ -165,10 +132,12 @@ def _beyond_the_cut(by: str, recipe: Recipe, task: Task, data: Ingested, labelle
         what = "of the groups that are judged" if by == "group" else "as late as those that are judged"
         log.warning("data.unlabelled has no column %r: rows %s cannot be told and left out", column, what)
         return {}
-    stored = {name: labelled.splits[name].rows() for name in cut}
-    judged: dict[str, pa.ChunkedArray] = {
-        name: table[column if column in table.column_names else kept] for name, table in stored.items()
-    }
+    judged: dict[str, pa.ChunkedArray] = {}
+    for name in (name for name in ("validation", "test") if name in labelled.splits):
+        table = labelled.splits[name].rows()
+        there = next((one for one in (column, kept) if one in table.column_names), None)
+        if there is not None and table[there].null_count < len(table):  # a given split may lack it
+            judged[name] = table[there]
     return (_of_groups if by == "group" else _as_late)(data.column(own), judged)
 
 
@@ -189,7 +158,7 @@ def _as_late(mine: pa.ChunkedArray, judged: Mapping[str, pa.ChunkedArray]) -> di
                 "data.unlabelled: the column of data.split.time holds numbers here and dates in data.train, or the other way "
                 "round: rows later than those that are judged cannot be told\n    → Write both alike."
             )
-        late = moments >= moments_of(column)[0].min()
+        late = moments >= moments_of(column.drop_null())[0].min()
         late[bad] = True
         found[name] = late
     return found

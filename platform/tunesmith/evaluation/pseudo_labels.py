@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tunesmith.data.unlabelled import SPLIT, truth_of
+from tunesmith.data.inputs_only import SPLIT
+from tunesmith.data.unlabelled import truth_of
 from tunesmith.evaluation.calibration import RANGE, class_logits, fit_temperature
 from tunesmith.evaluation.statistics import wilson
 from tunesmith.tasks.classes import TINY

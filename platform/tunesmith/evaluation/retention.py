@@ -1,8 +1,8 @@
 """What fine-tuning cost of the old: the base and the fine-tuned model judged on the same old examples.
 
 Where the base's own head answers with the classes, every metric is there before and after, with the interval of the paired
-difference (:func:`tunesmith.evaluation.statistics.difference`); where the heads differ, the similarity of the two trunks'
-representations (:mod:`tunesmith.evaluation.drift`).
+difference (:func:`tunesmith.evaluation.statistics.difference`); where the heads differ, or rows have no targets, the similarity
+of the two trunks' representations (:mod:`tunesmith.evaluation.drift`).
 """
 
 from __future__ import annotations

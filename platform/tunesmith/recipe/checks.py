@@ -220,6 +220,9 @@ def splits(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
         if split.by not in ("auto", way) and column is not None:
             what = f"it has no effect while the split is by {split.by}"
             yield Finding(_at(f"data.split.{way}"), what, f"write data.split.by: {way}, or remove it", ("data.split.by",))
+    if split.by == "auto" and split.group is not None and split.time is not None:
+        what = "it has no effect while data.split.group is set: a split is by one of them"
+        yield Finding(_at("data.split.time"), what, "remove one of the two", ("data.split.group",))
 
 
 def few_shot(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
@@ -264,13 +267,19 @@ def labels(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
 
 
 def cleaning(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
-    """Thresholds are used, and nothing is asked of splits that there are not."""
+    """Thresholds are used, labels that are dropped can be judged, and nothing is asked of splits that there are not."""
     data, clean = recipe.data, recipe.data.clean
     for name in ("similarity", "image_distance"):
         if clean.near_duplicates == "off" and name in _changed(clean):
             fix = "remove it, or set data.clean.near_duplicates: report"
             what = "it has no effect while data.clean.near_duplicates is off"
             yield Finding(_at(f"data.clean.{name}"), what, fix, ("data.clean.near_duplicates",))
+    facts = task_names.KNOWN.get(recipe.task)
+    if facts and not facts.one_label and data.label_errors == "drop":
+        what = f"the audit judges one class for each row, which {recipe.task} does not have: nothing would be dropped"
+        yield Finding(
+            _at("data.label_errors"), what, "remove it; training.loss: symmetric_cross_entropy bears wrong labels", ("task",)
+        )
     evaluated = data.validation or data.test or data.split.validation or data.split.test
     if data.leakage in ("error", "move") and not evaluated:
         what = "there is neither a validation nor a test split that could leak"

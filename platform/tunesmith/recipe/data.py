@@ -61,7 +61,9 @@ def weights_of(given: Sources | None) -> dict[str, float] | None:
 
 
 class SplitSection(Section):
-    """How the splits that were not given are made from ``train``: once, on the driver, seeded."""
+    """How the splits that were not given are made from ``train``: once, on the driver, seeded. Given ones are held to ``group``
+    and ``time`` too, as ``data.leakage`` says.
+    """
 
     by: Literal["auto", "random", "stratified", "group", "time"] = "auto"
     """``stratified`` keeps each class's share; ``group`` never parts a group (a patient, a customer); ``time`` tests on the
@@ -75,10 +77,11 @@ class SplitSection(Section):
     """Share of the rows, between 0 and 1; not used where ``data.test`` is given."""
 
     group: str | None = None
-    """The column whose equal values stay together."""
+    """The column whose equal values stay together. Of given splits, rows of a group that ``train`` has too are refused."""
 
     time: str | None = None
-    """The column by which rows are ordered: numbers, dates or ISO 8601 text."""
+    """The column by which rows are ordered: numbers, dates or ISO 8601 text. Of given splits, rows that are not later than
+    all of ``train`` are refused."""
 
     seed: int = 42
     """Seed of the split alone, so that training seeds can vary over the same split."""
@@ -120,11 +123,12 @@ class DataSection(Section):
     leakage: Literal["auto", "error", "move", "report", "off"] = "auto"
     """Rows to judge by whose input also stands in ``train``. Given splits: ``auto`` refuses exact ones and reports near ones,
     ``error`` refuses both, ``move`` takes them out of the evaluation (near ones into ``train``). Splits that are made keep such
-    rows on one side. ``report`` only counts them, ``off`` does not look."""
+    rows on one side. ``report`` only counts them, ``off`` does not look. The same holds for rows of given splits on the side of
+    ``train`` by ``data.split.group`` or ``data.split.time``: ``auto`` and ``error`` refuse them, ``move`` takes them out."""
 
     label_errors: Literal["off", "report", "drop"] = "off"
     """Audit of the training labels by confident learning: names rows whose label is likely wrong. ``drop`` trains without
-    them. One class for each row only."""
+    them. One class for each row only; ``drop`` is refused elsewhere."""
 
     known_faults: str | None = None
     """A CSV file of rows that you know to be bad: ``split,row,fault`` and, if you like, ``of``, the row that it is a copy of. A

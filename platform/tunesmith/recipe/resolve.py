@@ -24,7 +24,7 @@ PENDING = {
     "data.max_length": "depends on the model: what it holds, at most 512",
     "data.image_size": "depends on the model: its image processor's",
     "data.clean.near_duplicates": "depends on the data: report up to 1,000,000 texts or 50,000 images, else off",
-    "data.leakage": "depends on the splits: refused in given ones, kept on one side in made ones",
+    "data.leakage": "depends on the splits: exact ones refused and near ones reported in given, kept on one side in made",
     "data.engine": "depends on the data and the cluster: ray for 200,000 rows on several nodes",
     "training.use_gpu": "depends on the cluster: on where every worker can have a GPU",
     "training.bf16": "depends on the cluster: on where its GPUs support it",

@@ -12,9 +12,10 @@ class RetentionSection(Section):
     """How much of the old task or domain is kept."""
 
     data: Source | dict[str, Source] | None = None
-    """Labelled rows of the old task or domain, or a mapping from names to such rows. Where the pre-trained model's own head
-    answers with the classes of ``data.train``, they are scored; else it is measured how far the trunk's representation of them
-    drifts (linear CKA). Rows that also stand in the training split are refused."""
+    """Rows of the old task, domain or a reference text, or a mapping from names to such rows. Where they have targets, and the
+    pre-trained model's own head answers with the classes of ``data.train``, they are scored; else (other classes, no targets)
+    it is measured how far the trunk's representation of them drifts (linear CKA). Rows that also stand in the training split
+    are refused."""
 
     max_drop: float | None = Field(default=None, ge=0)
     """The ceiling: how much worse the metric that chooses the checkpoint may get on any of these sets than before training, in

@@ -25,6 +25,7 @@ FAULTS = {
     "leak": "leaks",
     "near-leak": "near leaks",
 }
+SIDES = {"group": "Groups on both sides", "time": "Not later than train"}
 SUSPECTS = 20
 """Suspects that the page shows; all that are kept are in ``data/report.json``."""
 
@@ -69,6 +70,7 @@ def summary(care: Mapping[str, Any]) -> list[str]:
     if leakage.get("parted"):
         parted = _count(leakage["parted"], "row")
         lines.append(f"data: {parted} of a common template: only exact copies are kept on one side of the split")
+    lines += [f"data: {one['rows']:,} rows of {name} {one['says']}" for name, one in _astray(leakage).items()]
     audit = care.get("label_errors", {})
     if audit.get("applied"):
         lines.append(f"data: {audit['suspects']:,} of {audit['audited']:,} labels look wrong{_left_out(audit)}")
@@ -135,6 +137,7 @@ def _rows(care: Mapping[str, Any]) -> list[dict[str, Any]]:
         where = ", ".join(f"{one[how]:,} in {name}" for name, one in leaking.items() if one[how])
         rows = sum(one[how] for one in leaking.values()) if leakage["action"] != "off" else None
         shown.append({"title": title, "rows": rows, "where": where, "done": _leaks_done(leakage, how, rows)})
+    shown += _sides(leakage)
     untidy = care["texts"]["untidy"]
     where = ", ".join(f"{count:,} in {split}" for split, count in untidy.items() if count)
     done = ("normalised" if care["texts"]["normalized"] else "reported") if where else ""
@@ -142,6 +145,25 @@ def _rows(care: Mapping[str, Any]) -> list[dict[str, Any]]:
     missing = care.get("missing", 0)
     shown.append({"title": "Missing values", "rows": missing, "where": "", "done": "see The data" if missing else ""})
     return shown
+
+
+def _astray(leakage: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The given splits that have rows on the side of train."""
+    return {name: one for name, one in (leakage.get("sides") or {}).items() if one["rows"]}
+
+
+def _sides(leakage: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of given splits on the side of train, by group or time; nothing where the recipe names neither."""
+    sides = leakage.get("sides") or {}
+    if not sides:
+        return []
+    title = SIDES[next(iter(sides.values()))["by"]]
+    where = ", ".join(f"{one['rows']:,} in {name} {one['says']}" for name, one in _astray(leakage).items())
+    gone, untold = (sum(one[what] for one in sides.values()) for what in ("left_out", "untold"))
+    rows = sum(one["rows"] for one in sides.values())
+    parts = [f"{gone:,} rows left the evaluation" if gone else "reported"] if rows else []
+    parts += [f"{_count(untold, 'row')} cannot be told"] if untold else []
+    return [{"title": title, "rows": rows, "where": where, "done": "; ".join(parts)}]
 
 
 def _leaks_done(leakage: Mapping[str, Any], how: str, rows: int | None) -> str:

@@ -39,6 +39,7 @@ from tunesmith.training.l2_sp import make_l2_sp
 from tunesmith.training.loader import prefetch
 from tunesmith.training.memory import explaining_memory, peak_memory
 from tunesmith.training.optim import make_optimizer, make_schedule, on_plateau
+from tunesmith.training.plain_loss import beside, plain_sum
 from tunesmith.training.retention import Watch
 from tunesmith.training.spec import Event, FitContext, FitData, FitResult, FitSpec, Tally, Trainee
 from tunesmith.training.unfreeze import Freezing
@@ -123,14 +124,15 @@ def train_step(spec: FitSpec, trainee: Trainee, batches: list[Batch], context: F
     for index, whole in enumerate(batches):
         last = index == len(batches) - 1
         batch, criterion = weighed(whole, trainee.criterion)
+        criterion = beside(criterion, batch)
         with nullcontext() if last else accelerator.no_sync(model), explaining_memory(spec, trainee, batch):
             loss, units = spec.task.loss(model, to_device(batch, accelerator.device), criterion)
             scaled = loss * (context.world_size / trainee.units_per_update)
             for term in (context.objective, trainee.penalty) if last else ():
                 scaled = scaled + term(model) if term is not None else scaled
             accelerator.backward(scaled)
-        for sums in (tally, trainee.window):
-            sums.loss = sums.loss + loss.detach()
+        for sums, added in ((tally, loss.detach()), (trainee.window, plain_sum(criterion, batch, loss))):
+            sums.loss = sums.loss + added
             sums.units += units
             sums.examples += _size(batch)
             sums.tokens += _tokens(batch)

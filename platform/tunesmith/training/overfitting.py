@@ -1,7 +1,8 @@
 """Tells when a model begins to learn its training rows by heart.
 
-The gap of an evaluation is the validation loss minus the mean training loss since the evaluation before. Training losses are
-taken with dropout and label smoothing, so its size says little; what counts is how it moves.
+The gap of an evaluation is the validation loss minus the mean training loss since the evaluation before. Both are the plain log
+loss, whatever criterion the model learns by. Training losses are taken with dropout and augmentation, so the gap's size says
+little; what counts is how it moves.
 
 The rule: in :data:`IN_A_ROW` evaluations in a row the validation loss is above its lowest so far, and the gap is larger than it
 was there. One such evaluation is chance often enough; a gap that grows while the validation loss still falls does no harm

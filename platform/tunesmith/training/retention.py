@@ -1,7 +1,8 @@
 """Watches what the model knew before, while it learns: judged before the first update and at every evaluation.
 
-Sets that the base's own head can answer are scored with the task's metrics; of others the drift of the trunk's representation
-is measured (:mod:`tunesmith.evaluation.drift`). Every rank sees the same numbers, so all of them stop, or none.
+Sets that the base's own head can answer are scored with the task's metrics; of others, and of those without targets, the drift
+of the trunk's representation is measured (:mod:`tunesmith.evaluation.drift`). Every rank sees the same numbers, so all of them
+stop, or none.
 """
 
 from __future__ import annotations

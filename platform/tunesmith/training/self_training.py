@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunesmith import storage
+from tunesmith.data.inputs_only import SPLIT
 from tunesmith.data.old import OldPlaces, refuse_shared
-from tunesmith.data.unlabelled import SPLIT, truth_of, with_pseudo_labels
+from tunesmith.data.unlabelled import truth_of, with_pseudo_labels
 from tunesmith.errors import DataError
 from tunesmith.evaluation.judges import records_of
 from tunesmith.evaluation.predictions import read_predictions

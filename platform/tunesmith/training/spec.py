@@ -171,4 +171,4 @@ class Trainee:
     watch: Watch | None = None
     """What the model knew before, and what the base made of it."""
     window: Tally = field(default_factory=Tally)
-    """Training loss since the last evaluation: the other side of the gap to the validation loss."""
+    """Plain log loss of what was trained on since the last evaluation: the other side of the gap to the validation loss."""

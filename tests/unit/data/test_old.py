@@ -77,6 +77,38 @@ def test_where_the_base_answers_with_other_classes_only_drift_can_be_measured(tm
     assert len(places.retention["genres"].open()) == 24
 
 
+@pytest.mark.parametrize("labels", [["high", "low"], ["genre 0", "genre 1", "genre 2"]])
+def test_a_reference_text_without_labels_is_judged_by_drift(labels: list[str], tmp_path: Path) -> None:
+    reference = [{"text": row["text"]} for row in texts(24, seed=4)]
+    recipe = recipe_for(tmp_path, labels=labels, retain={"text": reference, "scored": texts(20, seed=5)})
+    _, places = prepared_old(recipe.override("data.columns={label: label}"))
+    assert places.retention["text"].by == "drift"
+    split = places.retention["text"].open()
+    assert [row["text"] for row in split.examples()] == [row["text"] for row in reference]
+    assert all("labels" not in one.values for one in split.features(range(24)))
+    assert places.retention["scored"].by == ("score" if "low" in labels else "drift")
+
+
+@pytest.mark.parametrize("labels", [["high", "low"], ["genre 0", "genre 1", "genre 2"]])
+@pytest.mark.parametrize("bare", [False, True])
+def test_of_a_folder_with_splits_one_is_taken(labels: list[str], bare: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "splits"
+    folder.mkdir()
+    for name, n, seed in (("train", 12, 4), ("test", 9, 5)):
+        write(folder / f"{name}.jsonl", [{k: row[k] for k in ("text", "label")[: 2 - bare]} for row in texts(n, seed=seed)])
+    recipe = recipe_for(tmp_path, labels=labels).override(f"evaluation.retention.data={folder}")
+    (one,) = prepared_old(recipe)[1].retention.values()
+    assert (one.by, one.rows) == ("score" if "low" in labels and not bare else "drift", 9 if "low" in labels else 12)
+
+
+def test_a_reference_text_that_is_trained_on_is_refused(tmp_path: Path) -> None:
+    rows = [{"text": row["text"]} for row in [*texts(10, seed=4), *texts(60)[:2]]]
+    with pytest.raises(DataError, match=r"evaluation\.retention\.data\.old: 2 of its 12 rows also stand in the training"):
+        prepared_old(recipe_for(tmp_path, labels=["high", "low"], retain={"old": rows}))
+    with pytest.raises(DataError, match=r"evaluation\.retention\.data\.old: .* has no column for the role 'text'"):
+        prepared_old(recipe_for(tmp_path, labels=["high", "low"], retain={"old": [{"words": "a"}]}))
+
+
 def test_a_few_shot_of_the_new_data_draws_nothing_from_the_old(tmp_path: Path) -> None:
     old = [{**row, "label": f"genre {i % 3}"} for i, row in enumerate(texts(24, seed=4))]
     recipe = recipe_for(tmp_path, labels=["genre 0", "genre 1", "genre 2"], retain={"genres": old})

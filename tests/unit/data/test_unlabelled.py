@@ -12,9 +12,10 @@ import pytest
 
 from support.data import pictures, sentences, texts
 from support.models import tiny_bert, tiny_resnet
+from tunesmith.data.inputs_only import SPLIT
 from tunesmith.data.prepare import prepare
 from tunesmith.data.prepared import PreparedData
-from tunesmith.data.unlabelled import SPLIT, one_class, prepare_unlabelled, truth_of, with_pseudo_labels
+from tunesmith.data.unlabelled import one_class, prepare_unlabelled, truth_of, with_pseudo_labels
 from tunesmith.errors import DataError
 from tunesmith.recipe import Recipe
 from tunesmith.tasks import load_task
@@ -84,6 +85,20 @@ def test_rows_of_a_group_that_is_judged_are_left_out(tmp_path: Path, caplog: pyt
     }
     made(tmp_path, [{"text": row["text"]} for row in more], **settings)
     assert "has no column 'patient'" in caplog.text
+
+
+@pytest.mark.parametrize(("way", "taken", "out"), [("group", [-1, 32, 40], 2), ("time", [-1], 4)])
+def test_rows_on_the_side_of_a_given_split_are_left_out(way: str, taken: list[int], out: int, tmp_path: Path) -> None:
+    rows = {"train": texts(30, seed=1), "test": texts(4, seed=3)}
+    numbers = {"train": list(range(30)), "test": [30, 31, 31, 31]}
+    files = {
+        name: write(tmp_path / f"{way}-{name}.jsonl", [{**row, "k": k} for row, k in zip(some, numbers[name], strict=True)])
+        for name, some in rows.items()
+    }
+    more = [{"text": row["text"], "k": k} for k, row in zip([-1, 30, 31, 32, 40], texts(5, seed=9), strict=True)]
+    _, _, found = made(tmp_path, more, **files, split={way: "k", "validation": 0.2})
+    assert found.splits[SPLIT].rows()["k"].to_pylist() == taken
+    assert found.manifest["left_out"]["test"][way] == out
 
 
 @pytest.mark.parametrize("written", ["2026-01-{:02d}", "{}"])

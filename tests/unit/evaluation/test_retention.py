@@ -67,6 +67,16 @@ def test_with_a_new_head_the_drift_is_measured(tmp_path: Path) -> None:
     assert one.differences == {}
 
 
+def test_rows_without_targets_are_judged_by_drift(tmp_path: Path) -> None:
+    run = run_with(tmp_path, "text-classification", True)
+    place = tmp_path / "old.jsonl"
+    place.write_text("\n".join(json.dumps({"text": row["text"]}) for row in texts(40, seed=8)))
+    one = evaluate_run(run).retention["old"]
+    assert (one.by, one.n) == ("drift", 40)
+    assert one.cka is not None
+    assert 0 < one.cka < 1
+
+
 def test_the_report_tells_it_with_the_curve_of_old_against_new(tmp_path: Path) -> None:
     run = run_with(tmp_path, "text-classification", True)
     for step, accuracy in ((4, 0.9), (8, 0.8), (12, 0.7)):

@@ -31,6 +31,11 @@ def test_derived_values_say_why(write: Write, tmp_path: Path) -> None:
     assert recipe.provenance["training.max_steps"].startswith("default: depends on the data")
 
 
+def test_what_is_refused_of_leaks_is_said_as_it_is(write: Write) -> None:
+    said = Recipe.load(write()).resolved().provenance["data.leakage"]
+    assert "exact ones refused and near ones reported in given" in said
+
+
 def test_what_was_written_is_never_changed(write: Write) -> None:
     recipe = Recipe.load(
         write(

@@ -144,3 +144,13 @@ def test_the_terminal_says_it_in_a_line() -> None:
         "data: labels were not audited: rows have lists of labels",
     ]
     assert summary({}) == []
+
+
+def test_rows_on_the_side_of_train_are_told(page: Any) -> None:
+    care = copy.deepcopy(CARE)
+    says = "have a 'patient' that stands in data.train too (2 of 5: 'p3', 'p4')"
+    care["leakage"]["sides"] = {"test": {"by": "group", "rows": 3, "untold": 1, "left_out": 3, "says": says}}
+    text = page(care)
+    for words in ("Groups on both sides", "3 in test have a", "3 rows left the evaluation; 1 row cannot be told"):
+        assert words in text
+    assert f"data: 3 rows of test {says}" in summary(care)

@@ -9,6 +9,7 @@
 ``groups``     rows that belong together, as codes
 ``repeats``    duplicates and conflicting labels within a split
 ``leaks``      rows to judge by that also stand in ``train``
+``sides``      rows to judge by that ``data.split.group`` or ``data.split.time`` puts on the side of ``train``
 ``together``   splits that never part a group
 ``audit``      likely label errors, from cross-validated predictions
 ``known``      how many of the rows that the user knows to be bad were found

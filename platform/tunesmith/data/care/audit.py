@@ -19,6 +19,7 @@ from tunesmith.data.care import groups
 from tunesmith.data.care.inputs import Inputs
 from tunesmith.data.care.known import Flagged, Flags
 from tunesmith.data.ingest import Ingested
+from tunesmith.errors import DataError
 from tunesmith.recipe.data import DataSection
 from tunesmith.tasks.base import Task
 
@@ -48,17 +49,23 @@ class Suspects:
 def audit(
     data: DataSection, task: Task, train: Ingested, chosen: np.ndarray, flags: Flags | None = None
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """The training rows that stay of ``chosen`` (sorted), and the entry for the manifest; ``flags`` takes the suspects."""
+    """The training rows that stay of ``chosen`` (sorted), and the entry for the manifest; ``flags`` takes the suspects.
+
+    Raises :class:`DataError` where suspects are to be dropped and these rows cannot be audited.
+    """
     entry: dict[str, Any] = {"action": data.label_errors, "applied": False, "audited": 0, "suspects": 0, "left_out": 0}
     inputs = Inputs(task, {"train": train})
-    why = _not_applied(data, task, train, inputs)
+    why = _not_applied(data, task, train, inputs, chosen)
+    if why is not None and data.label_errors == "drop":
+        raise DataError(
+            f"data.label_errors is drop, and the audit cannot look at the rows of data.train: {why}\n    → Remove it; "
+            "training.loss: symmetric_cross_entropy bears wrong labels."
+        )
     if why is not None:
         return chosen, {**entry, "why": why, "examples": []}
     strata = train.strata[chosen]  # type: ignore[index]  # _not_applied says so where there is none
     some = chosen[split.subset(len(chosen), MOST_ROWS, strata, data.split.seed)]
     labels = np.unique(np.asarray(train.strata)[some], return_inverse=True)
-    if len(labels[0]) < 2:
-        return chosen, {**entry, "why": "the rows have one class only", "examples": []}
     features = text_features(inputs, some) if inputs.kind == "text" else image_features(inputs, some)
     chances = cross_validated(features, labels[1], train.inputs[some], data.split.seed)
     found = suspects(labels[1], chances)
@@ -76,7 +83,7 @@ def audit(
     return chosen, entry
 
 
-def _not_applied(data: DataSection, task: Task, train: Ingested, inputs: Inputs) -> str | None:
+def _not_applied(data: DataSection, task: Task, train: Ingested, inputs: Inputs, chosen: np.ndarray) -> str | None:
     """Why there is no audit, or None where there is one."""
     if data.label_errors == "off":
         return "data.label_errors is off"
@@ -88,7 +95,9 @@ def _not_applied(data: DataSection, task: Task, train: Ingested, inputs: Inputs)
     several = types.is_list(targets.type) or (
         types.is_string(targets.type) and any((value or "").lstrip().startswith("[") for value in targets.to_pylist())
     )
-    return "it judges one class for each row, and these rows have lists of labels" if several else None
+    if several:
+        return "it judges one class for each row, and these rows have lists of labels"
+    return "the rows have one class only" if len(np.unique(train.strata[chosen])) < 2 else None
 
 
 def text_features(inputs: Inputs, rows: np.ndarray) -> Any:

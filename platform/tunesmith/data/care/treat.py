@@ -16,6 +16,7 @@ from tunesmith.data.care.inputs import Inputs
 from tunesmith.data.care.known import Flags
 from tunesmith.data.care.leaks import leaks, refusal
 from tunesmith.data.care.repeats import Finding
+from tunesmith.data.care.sides import part_sides
 from tunesmith.data.domains import shared_inputs
 from tunesmith.data.ingest import Ingested
 from tunesmith.errors import DataError
@@ -78,6 +79,7 @@ def treat(data: DataSection, task: Task, given: Mapping[str, Ingested], folder: 
     found["leakage"] = {"action": data.leakage if learning else "off", "given": {}, "made": {}, "kept_together": 0, "parted": 0}
     if learning and data.leakage != "off" and len(given) > 1:
         _part_from_train(treated, inputs, exact, near, data.leakage, folder)
+        found["leakage"]["sides"] = part_sides(data, treated.given, treated.kept)
     return treated
 
 
@@ -187,7 +189,8 @@ def _part_from_train(treated: Treated, inputs: Inputs, exact: np.ndarray, near: 
                 _move(treated, data, rows - starts[name], folder / f"moved-{name}", exact[rows], near[rows])
             entry |= {"left_out": same.rows, "moved": close.rows}
         elif same.rows + close.rows:
-            log.warning("%d rows of data.%s stand in data.train too, exactly or nearly", same.rows + close.rows, name)
+            what = "%d rows of data.%s stand in data.train too, exactly or nearly (data.leakage: move takes them out)"
+            log.warning(what, same.rows + close.rows, name)
 
 
 def _move(treated: Treated, data: Ingested, rows: np.ndarray, folder: Path, copies: np.ndarray, near: np.ndarray) -> None:

@@ -11,6 +11,7 @@ import pytest
 from support.data import sentences
 from support.planted import Words, planted_digits, read
 from tunesmith.data.care.audit import _folds, audit
+from tunesmith.errors import DataError
 from tunesmith.recipe.data import DataSection
 from tunesmith.tasks import load_task
 
@@ -87,6 +88,8 @@ def test_where_it_does_not_apply_it_says_so(tmp_path: Path, rows: list[dict[str,
     assert len(kept) == 20
     assert not entry["applied"]
     assert why in entry["why"]
+    with pytest.raises(DataError, match=why):
+        audited(rows, task, tmp_path / "drop", "drop")
 
 
 def test_off_looks_at_nothing(tmp_path: Path) -> None:
