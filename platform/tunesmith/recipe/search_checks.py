@@ -44,6 +44,9 @@ FIXED: dict[str, str] = {
 }
 """Keys (with all below them) that stay as they are → why."""
 
+ONE_WORKER = "set search.trial_overrides: {training.num_workers: 1}"
+WORKERS = ("training.num_workers", "search.trial_overrides")
+
 PERTURBABLE = (
     "training.learning_rate",
     "training.weight_decay",
@@ -122,6 +125,11 @@ def _algorithm(recipe: Recipe, dimensions: list[Dimension]) -> Iterator[Finding]
         if section.num_samples < 4:
             what = f"a population of {section.num_samples} has no better and worse quarter"
             yield Finding(("search", "num_samples"), what, "write 4 or more", ("search.scheduler",))
+        workers = _workers(recipe)
+        if workers > 1:
+            what = f"a trial of {workers} workers cannot take over another one's checkpoint, as pbt wants it"
+            fix = f"{ONE_WORKER}, or search.scheduler: asha"
+            yield Finding(("search", "scheduler"), what, fix, WORKERS)
         if section.winner == "refit":
             what = "values that changed meanwhile cannot be trained anew as one recipe"
             yield Finding(("search", "winner"), what, "set search.winner: checkpoint", ("search.scheduler",))
@@ -156,14 +164,19 @@ def _together(recipe: Recipe) -> Iterator[Finding]:
             what = f"the first objective is {section.objectives[0]}, and metric says {section.metric}"
             yield Finding(("search", "metric"), what, "remove it", ("search.objectives",))
         measured = [name for name in section.objectives if name in MEASURED]
-        workers = section.trial_overrides.get("training.num_workers", recipe.training.num_workers)
-        if measured and isinstance(workers, int) and workers > 1:
+        workers = _workers(recipe)
+        if measured and workers > 1:
             what = f"a trial of {workers} workers cannot measure {' and '.join(measured)}"
-            fix = "set search.trial_overrides: {training.num_workers: 1}"
-            yield Finding(("search", "objectives"), what, fix, ("training.num_workers", "search.trial_overrides"))
+            yield Finding(("search", "objectives"), what, ONE_WORKER, WORKERS)
         if section.scheduler != "none":
             what = f"{section.scheduler} stops trials by one metric, and there are {len(section.objectives)} objectives"
             yield Finding(("search", "scheduler"), what, "set search.scheduler: none", ("search.objectives",))
+
+
+def _workers(recipe: Recipe) -> int:
+    """Of a trial; 1 where what is written is no number, which is told elsewhere."""
+    found = recipe.search.trial_overrides.get("training.num_workers", recipe.training.num_workers)
+    return found if isinstance(found, int) else 1
 
 
 def _overrides(recipe: Recipe, known: set[str]) -> Iterator[Finding]:

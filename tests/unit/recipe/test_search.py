@@ -58,6 +58,12 @@ def made(space: Any, **section: Any) -> Recipe:
         (RATE, {"trial_overrides": {"training.learning_rate": 1.0}}, "trial_overrides", "is searched too"),
         (RATE, {"warm_start": ["nowhere"]}, "search.warm_start", "nowhere is no run"),
         (RATE, {"scheduler": "pbt", "winner": "refit"}, "search.winner", "set search.winner: checkpoint"),
+        (
+            RATE,
+            {"scheduler": "pbt", "trial_overrides": {"training.num_workers": 2}},
+            "search.scheduler",
+            "→ set search.trial_overrides: {training.num_workers: 1}, or search.scheduler: asha",
+        ),
         ({"training.optim": {"choice": ["sgd"]}}, {"scheduler": "pbt"}, "training.optim", "in the middle of a training"),
         ({}, {"num_samples": 3}, "search.space", "nothing to search"),
     ],
