@@ -88,6 +88,13 @@ def _told(record: Mapping[str, Any]) -> list[str]:
             f"The winner's values trained with other seeds came to {numbers}; the winner itself to "
             f"{words.number(record['metric'], _winner(record)['value'])}. What is between them is luck."
         )
+    left = record.get("seeds_planned", 0) - len(record["seeds"])
+    if left > 0 and record["ended_by"]:
+        more = " more" if record["seeds"] else ""
+        said.append(
+            f"The winner's values were to be trained with {left}{more} other seed{'s' * (left > 1)}, and were not: "
+            "the budget was spent."
+        )
     return said
 
 

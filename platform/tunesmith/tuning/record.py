@@ -48,6 +48,7 @@ def write_record(search: Search, winner: Trial, metric: str, sign: int, rows: in
         "tolerance": settings.tolerance,
         "front": [trial.number for trial in front(settings, search.candidates())] if len(settings.objectives) > 1 else [],
         "seeds": [sign * trial.score for trial in trials if trial.origin == "seed" and trial.score is not None],
+        "seeds_planned": settings.seeds - 1,
         "trials": [_row(trial, sign) for trial in trials],
     }
     storage.write_json(storage.join(search.run, RECORD), record)

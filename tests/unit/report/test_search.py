@@ -64,6 +64,12 @@ def test_what_stopping_saved_is_said() -> None:
     assert "Early stopping saved 25% of the updates: 4 trials were stopped" in _told(record())[1]
 
 
+def test_seeds_for_which_the_budget_left_nothing_are_said_to_be_left_out() -> None:
+    spent = record(ended_by="its 30 seconds were over", seeds_planned=2)
+    assert "to be trained with 2 other seeds, and were not: the budget was spent" in _told(spent)[-1]
+    assert not any("budget" in said for said in _told(record(seeds_planned=2)))
+
+
 def test_the_pictures_show_every_trial_and_escape_what_is_in_it() -> None:
     drawn = search_plots.parallel(record())
     assert drawn.count("<polyline") == 8
