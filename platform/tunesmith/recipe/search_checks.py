@@ -80,7 +80,7 @@ def search(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
             yield found
     if flaws or not sound:
         return
-    for found in (*_overrides(recipe, known), *_algorithm(recipe, dimensions), *_together(recipe)):
+    for found in (*_overrides(recipe, known), *_algorithm(recipe, dimensions), *_together(recipe), *_idle(section)):
         sound = False
         yield found
     if sound:
@@ -119,8 +119,8 @@ def _algorithm(recipe: Recipe, dimensions: list[Dimension]) -> Iterator[Finding]
             fix = "search fewer values, or set search.algorithm: random and search.num_samples"
             yield Finding(("search", "space"), what, fix, ("search.algorithm",))
     if section.scheduler == "pbt":
-        if section.algorithm == "grid":
-            what = "pbt draws its population at random, and algorithm is grid"
+        if section.algorithm in ("grid", "gp"):
+            what = f"pbt draws its population at random, and algorithm is {section.algorithm}"
             yield Finding(("search", "algorithm"), what, "set search.algorithm: random", ("search.scheduler",))
         if section.num_samples < 4:
             what = f"a population of {section.num_samples} has no better and worse quarter"
@@ -136,6 +136,26 @@ def _algorithm(recipe: Recipe, dimensions: list[Dimension]) -> Iterator[Finding]
         if section.seeds > 1:
             what = "values that changed meanwhile cannot be trained again with other seeds"
             yield Finding(("search", "seeds"), what, "remove it, or set search.scheduler: asha", ("search.scheduler",))
+
+
+def _idle(section: SearchSection) -> Iterator[Finding]:
+    """Keys that were set and change nothing."""
+    scheduler, algorithm = f"scheduler is {section.scheduler}", f"algorithm is {section.algorithm}"
+    by = ("search.scheduler", "search.algorithm", "search.objectives")
+    if section.warm_start and (section.scheduler == "pbt" or section.algorithm in ("random", "grid")):
+        why = scheduler if section.scheduler == "pbt" else algorithm
+        fix = "remove it, or search by algorithm: tpe or gp, with another scheduler than pbt"
+        yield Finding(("search", "warm_start"), f"it has no effect while {why}", fix, by)
+    needed: dict[str, tuple[bool, str, str]] = {
+        "grace_period": (section.scheduler == "asha", scheduler, "search.scheduler: asha"),
+        "reduction_factor": (section.scheduler == "asha", scheduler, "search.scheduler: asha"),
+        "generations": (section.scheduler == "pbt", scheduler, "search.scheduler: pbt"),
+        "start_with_recipe": (section.algorithm != "grid", algorithm, "search.algorithm: random"),
+        "tolerance": (len(section.objectives) > 1, "there is one objective", "search.objectives: [accuracy, latency_ms]"),
+    }
+    for name, (counts, why, fix) in needed.items():
+        if not counts and getattr(section, name) != SearchSection.model_fields[name].default:
+            yield Finding(("search", name), f"it has no effect while {why}", f"remove it, or set {fix}", by)
 
 
 def _together(recipe: Recipe) -> Iterator[Finding]:
