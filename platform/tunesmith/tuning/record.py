@@ -47,7 +47,7 @@ def write_record(search: Search, winner: Trial, metric: str, sign: int, rows: in
         "objectives": list(settings.objectives),
         "tolerance": settings.tolerance,
         "front": [trial.number for trial in front(settings, search.candidates())] if len(settings.objectives) > 1 else [],
-        "seeds": [sign * trial.score for trial in trials if trial.origin == "seed" and trial.score is not None],
+        "seeds": [sign * score for score in search.repeated()],
         "seeds_planned": settings.seeds - 1,
         "trials": [_row(trial, sign, settings.objectives[1:]) for trial in trials],
     }

@@ -245,6 +245,11 @@ class Search:
             if trial.origin in ("recipe", "sampled") and trial.status in ("done", "stopped") and trial.score is not None
         ]
 
+    def repeated(self) -> list[float]:
+        """The scores of the winning values with other seeds, as far as they were trained to their end."""
+        again = [trial for trial in self.trials if trial.origin == "seed" and trial.status == "done"]
+        return [trial.score for trial in again if trial.score is not None]
+
     def _made_ready(self, trial: Trial) -> Trial | None:
         """The trial with its job written; None where its recipe or its data are refused, which ends it."""
         fields: dict[str, Any] = {"values": dict(trial.values), "origin": trial.origin, "parent": trial.parent}

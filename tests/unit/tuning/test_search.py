@@ -259,6 +259,19 @@ def test_the_winning_values_are_trained_again_with_other_seeds_and_cannot_win_by
     assert not {trial.number for trial in again} & {trial.number for trial in search.candidates()}
 
 
+def test_a_training_with_another_seed_that_the_budget_cut_short_tells_nothing_of_luck(stage: Stage) -> None:
+    search = stage.search(stage.recipe(num_samples=1, seeds=3, time_budget_s=20))
+    stage.play(search, near_a_thousandth, trials=2)
+    cut = search.next()
+    assert cut is not None
+    search.report(cut.number, {"report": {"step": 1, "score": -9.0, "seconds": 1.0}, "steps": 9})
+    stage.seconds = 21
+    assert search.must_end()
+    search.close()
+    assert [trial.status for trial in search.trials] == ["done", "done", "stopped"]
+    assert search.repeated() == [search.trials[1].score]
+
+
 def test_losers_lose_their_checkpoints_and_the_best_keeps_its_own(stage: Stage) -> None:
     search = stage.search(stage.recipe(num_samples=5, scheduler="none"))
     while not search.is_over():
