@@ -1,7 +1,8 @@
 """What a search costs and brings, in ratios of one run.
 
 ``overhead``: seconds of a trial beside its fit, and trials an hour beside the plain pattern, a ``Tuner`` over a function that
-makes a new ``TorchTrainer`` for each trial. ``asha``: the digits' random search in full and with ASHA, on the same values.
+makes a new ``TorchTrainer`` for each trial. ``asha``: the digits' random search in full and with ASHA, on the same values, over
+seeds; ASHA is to reach the full search's best validation loss, within its interval, in at most 40 % of its updates.
 ``samplers``: TPE and the Gaussian process against random search over seeds, at equal numbers of trials, on texts whose recipe
 has a bad learning rate. ``winner``: a search's winner against the untouched recipe of ``tunesmith init``, on held-out texts.
 
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -29,19 +31,27 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from support.data import texts
 from support.models import tiny_bert
 from tunesmith.cluster.connect import connect
+from tunesmith.evaluation.predictor import Predictor
+from tunesmith.evaluation.statistics import Estimate, bootstrap
 from tunesmith.recipe import Recipe
+from tunesmith.recipe.searched import trial_recipe
 from tunesmith.recipe.template import template
 from tunesmith.runs import Run
 from tunesmith.tasks import load_task
 from tunesmith.training.progress import Progress
+from tunesmith.tuning.checkpoints import best_of
 from tunesmith.tuning.ground import Ground
 from tunesmith.tuning.search import Search
+from tunesmith.tuning.trials import Trial
 from tunesmith.verbs import console
 from tunesmith.verbs.searching import find_room, run_trials
 from tunesmith.verbs.train import train
 from tunesmith.verbs.tune import tune
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "recipe.yaml"
+ENOUGH = 0.4
+"""Share of the full search's updates within which ASHA is to reach its best value."""
+
 RATE = {"training.learning_rate": {"loguniform": [1e-6, 1e-1]}, "training.weight_decay": {"loguniform": [1e-4, 1.0]}}
 
 
@@ -135,19 +145,48 @@ def plain_trials_an_hour(recipe: Recipe, trials: int) -> float:
     return 3600 * trials / (time.perf_counter() - begun)
 
 
-def asha(folder: Path, trials: int, _seeds: int) -> None:
+def asha(folder: Path, trials: int, seeds: int) -> None:
     data = folder / "digits"
     subprocess.run([sys.executable, DIGITS.with_name("make_data.py"), data], check=True, capture_output=True)
     given = [f"data.{split}={data / split}" for split in ("train", "test")] + [f"evaluation.retention.data={data / 'clean'}"]
     given += [f"training.output_dir={folder / 'runs'}", "search.algorithm=random", f"search.num_samples={trials}"]
     given += ["search.start_with_recipe=false"]  # it is never stopped, and is good: the comparison would be too easy
-    found = {}
-    for scheduler in ("none", "asha"):
-        search, seconds = searched(Recipe.load(DIGITS, [*given, f"search.scheduler={scheduler}"]))
-        best = max(search.candidates(), key=lambda trial: trial.score or -9e9)
-        found[scheduler] = sum(trial.done_steps for trial in search.trials), -(best.score or 0.0), seconds
-        print(f"| {scheduler} | {found[scheduler][0]:,} updates | best loss {found[scheduler][1]:.4f} | {seconds:.0f} s |")
-    print(f"| share of the updates | {found['asha'][0] / found['none'][0]:.0%} |")
+    for seed in range(seeds):
+        found: dict[str, dict[str, Estimate]] = {}
+        steps: dict[str, int] = {}
+        for scheduler in ("none", "asha"):
+            recipe = Recipe.load(DIGITS, [*given, f"search.scheduler={scheduler}", f"search.seed={seed}"])
+            search, seconds = searched(recipe)
+            best = max(search.candidates(), key=lambda trial: (trial.score or -9e9, -trial.number))
+            found[scheduler], steps[scheduler] = judged(recipe, search, best), sum(trial.done_steps for trial in search.trials)
+            shown = ", ".join(
+                f"{name} {one.value:.4f} ({one.low:.4f} to {one.high:.4f})" for name, one in found[scheduler].items()
+            )
+            print(
+                f"| seed {seed} | {scheduler} | {steps[scheduler]:,} updates | trial {best.number}: {shown} | {seconds:.0f} s |"
+            )
+        share, full = steps["asha"] / steps["none"], found["none"]["log_loss"]
+        reached = found["asha"]["log_loss"].value <= full.high
+        met = "met" if reached and share <= ENOUGH else "missed"
+        print(
+            f"| seed {seed} | {share:.0%} of the updates | {'within' if reached else 'beyond'} the interval | {met} |",
+            flush=True,
+        )
+
+
+def judged(recipe: Recipe, search: Search, trial: Trial) -> dict[str, Estimate]:
+    """The loss and the accuracy of a trial's best checkpoint on the validation split, with their intervals."""
+    kept = best_of(search.run, trial)
+    assert kept is not None
+    task = load_task(recipe.task)
+    prepared, _ = Ground(recipe.resolved(), task).data(trial_recipe(recipe.resolved(), search.space, trial.values))
+    predictor, split = Predictor.load(Path(kept[0]) / "model"), prepared.splits["validation"]
+    examples = list(split.examples(range(len(split))))
+    answers = predictor.predict(examples)
+    records = [task.score(answer, example, prepared.state) for answer, example in zip(answers, examples, strict=True)]
+    table = pa.Table.from_pylist(records)
+    spread = bootstrap(lambda weights: task.aggregate(table, prepared.state, weights), len(split))
+    return {name: spread.estimate(name) for name in ("log_loss", "accuracy")}
 
 
 def samplers(folder: Path, trials: int, seeds: int) -> None:

@@ -141,3 +141,15 @@ def test_a_population_and_several_objectives_end_in_a_run_too(project: Path, ray
     assert record["winner"] in record["front"]
     assert all(row["objectives"]["latency_ms"] > 0 for row in record["trials"])
     assert "The front" in storage.read_text(run.file("report.html"))
+
+
+def test_a_trial_of_two_workers_that_was_stopped_can_win(project: Path, ray_local: Any) -> None:
+    path = recipe_with(project, num_samples=1, cost_budget_s=1.0, trial_overrides={"training.num_train_epochs": 50})
+    run = tune(path, ["training.save_steps=7"], on=ray_local.address)
+    record = storage.read_json(run.file("search.json"))
+    (trial,) = record["trials"]
+    assert (trial["status"], run.status) == ("stopped", "done")
+    assert trial["done"] < trial["steps"]
+    assert run.manifest["best"]["value"] == trial["value"]
+    assert run.recipe.training.num_workers == 2
+    assert len(run.predict(["a good film"])) == 1

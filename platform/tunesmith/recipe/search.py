@@ -82,10 +82,12 @@ class SearchSection(Section):
     """``checkpoint`` keeps the best trial's best checkpoint; ``refit`` trains its values anew, without ``trial_overrides``."""
 
     seeds: int = Field(default=1, ge=1)
-    """With more than 1, the winning values are trained over so many seeds in all, to see how much of the result was luck."""
+    """With more than 1, the winning values are trained over so many seeds in all, to see how much of the result was luck; only
+    within the budgets."""
 
     warm_start: list[str] = Field(default_factory=list)
-    """Run folders whose results the search begins with: earlier searches, or single runs."""
+    """Run folders whose results ``tpe`` and ``gp`` begin with: earlier searches, or single runs, as far as they say every
+    objective."""
 
     max_failures: int = Field(default=2, ge=0)
     """How often a trial whose process died goes on from its last checkpoint."""
@@ -95,7 +97,7 @@ class SearchSection(Section):
 
     max_checkpoint_gb: float | None = Field(default=None, gt=0)
     """Gigabytes that the checkpoints of all trials may take. A running trial keeps its best and its latest; one that lost keeps
-    none."""
+    none, and one of the front keeps its own."""
 
     seed: int = 42
     """Seed of the search itself: the same seed suggests the same values after the same results."""

@@ -44,6 +44,9 @@ FIXED: dict[str, str] = {
 }
 """Keys (with all below them) that stay as they are → why."""
 
+ONE_WORKER = "set search.trial_overrides: {training.num_workers: 1}"
+WORKERS = ("training.num_workers", "search.trial_overrides")
+
 PERTURBABLE = (
     "training.learning_rate",
     "training.weight_decay",
@@ -77,7 +80,7 @@ def search(recipe: Recipe, given: Collection[str]) -> Iterator[Finding]:
             yield found
     if flaws or not sound:
         return
-    for found in (*_overrides(recipe, known), *_algorithm(recipe, dimensions), *_together(recipe)):
+    for found in (*_overrides(recipe, known), *_algorithm(recipe, dimensions), *_together(recipe), *_idle(section)):
         sound = False
         yield found
     if sound:
@@ -116,18 +119,43 @@ def _algorithm(recipe: Recipe, dimensions: list[Dimension]) -> Iterator[Finding]
             fix = "search fewer values, or set search.algorithm: random and search.num_samples"
             yield Finding(("search", "space"), what, fix, ("search.algorithm",))
     if section.scheduler == "pbt":
-        if section.algorithm == "grid":
-            what = "pbt draws its population at random, and algorithm is grid"
+        if section.algorithm in ("grid", "gp"):
+            what = f"pbt draws its population at random, and algorithm is {section.algorithm}"
             yield Finding(("search", "algorithm"), what, "set search.algorithm: random", ("search.scheduler",))
         if section.num_samples < 4:
             what = f"a population of {section.num_samples} has no better and worse quarter"
             yield Finding(("search", "num_samples"), what, "write 4 or more", ("search.scheduler",))
+        workers = _workers(recipe)
+        if workers > 1:
+            what = f"a trial of {workers} workers cannot take over another one's checkpoint, as pbt wants it"
+            fix = f"{ONE_WORKER}, or search.scheduler: asha"
+            yield Finding(("search", "scheduler"), what, fix, WORKERS)
         if section.winner == "refit":
             what = "values that changed meanwhile cannot be trained anew as one recipe"
             yield Finding(("search", "winner"), what, "set search.winner: checkpoint", ("search.scheduler",))
         if section.seeds > 1:
             what = "values that changed meanwhile cannot be trained again with other seeds"
             yield Finding(("search", "seeds"), what, "remove it, or set search.scheduler: asha", ("search.scheduler",))
+
+
+def _idle(section: SearchSection) -> Iterator[Finding]:
+    """Keys that were set and change nothing."""
+    scheduler, algorithm = f"scheduler is {section.scheduler}", f"algorithm is {section.algorithm}"
+    by = ("search.scheduler", "search.algorithm", "search.objectives")
+    if section.warm_start and (section.scheduler == "pbt" or section.algorithm in ("random", "grid")):
+        why = scheduler if section.scheduler == "pbt" else algorithm
+        fix = "remove it, or search by algorithm: tpe or gp, with another scheduler than pbt"
+        yield Finding(("search", "warm_start"), f"it has no effect while {why}", fix, by)
+    needed: dict[str, tuple[bool, str, str]] = {
+        "grace_period": (section.scheduler == "asha", scheduler, "search.scheduler: asha"),
+        "reduction_factor": (section.scheduler == "asha", scheduler, "search.scheduler: asha"),
+        "generations": (section.scheduler == "pbt", scheduler, "search.scheduler: pbt"),
+        "start_with_recipe": (section.algorithm != "grid", algorithm, "search.algorithm: random"),
+        "tolerance": (len(section.objectives) > 1, "there is one objective", "search.objectives: [accuracy, latency_ms]"),
+    }
+    for name, (counts, why, fix) in needed.items():
+        if not counts and getattr(section, name) != SearchSection.model_fields[name].default:
+            yield Finding(("search", name), f"it has no effect while {why}", f"remove it, or set {fix}", by)
 
 
 def _together(recipe: Recipe) -> Iterator[Finding]:
@@ -156,14 +184,19 @@ def _together(recipe: Recipe) -> Iterator[Finding]:
             what = f"the first objective is {section.objectives[0]}, and metric says {section.metric}"
             yield Finding(("search", "metric"), what, "remove it", ("search.objectives",))
         measured = [name for name in section.objectives if name in MEASURED]
-        workers = section.trial_overrides.get("training.num_workers", recipe.training.num_workers)
-        if measured and isinstance(workers, int) and workers > 1:
+        workers = _workers(recipe)
+        if measured and workers > 1:
             what = f"a trial of {workers} workers cannot measure {' and '.join(measured)}"
-            fix = "set search.trial_overrides: {training.num_workers: 1}"
-            yield Finding(("search", "objectives"), what, fix, ("training.num_workers", "search.trial_overrides"))
+            yield Finding(("search", "objectives"), what, ONE_WORKER, WORKERS)
         if section.scheduler != "none":
             what = f"{section.scheduler} stops trials by one metric, and there are {len(section.objectives)} objectives"
             yield Finding(("search", "scheduler"), what, "set search.scheduler: none", ("search.objectives",))
+
+
+def _workers(recipe: Recipe) -> int:
+    """Of a trial; 1 where what is written is no number, which is told elsewhere."""
+    found = recipe.search.trial_overrides.get("training.num_workers", recipe.training.num_workers)
+    return found if isinstance(found, int) else 1
 
 
 def _overrides(recipe: Recipe, known: set[str]) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from tunesmith.evaluation.results import Evaluation
 from tunesmith.recipe.search import ALGORITHMS
-from tunesmith.report import search_plots, svg, words
+from tunesmith.report import search_front, search_plots, svg, words
 from tunesmith.report.page import Section, stored
 from tunesmith.tuning.view import short
 
@@ -32,7 +32,7 @@ def section(run: Run, evaluation: Evaluation) -> Section | None:
     parts = [Markup("<p>{}</p>").format(sentence) for sentence in _told(record)]
     parts.append(_optimism(record, evaluation))
     if record["front"]:
-        parts.append(_front(record))
+        parts.append(search_front.front(record))
     parts.append(
         Markup("<h3>What was tried</h3>")
         + _note("A line is a trial; up is better on the last axis. The winner is thick, the best quarter coloured.")
@@ -88,6 +88,13 @@ def _told(record: Mapping[str, Any]) -> list[str]:
             f"The winner's values trained with other seeds came to {numbers}; the winner itself to "
             f"{words.number(record['metric'], _winner(record)['value'])}. What is between them is luck."
         )
+    left = record.get("seeds_planned", 0) - len(record["seeds"])
+    if left > 0 and record["ended_by"]:
+        more = " more" if record["seeds"] else ""
+        said.append(
+            f"The winner's values were to be trained with {left}{more} other seed{'s' * (left > 1)}, and were not: "
+            "the budget was spent."
+        )
     return said
 
 
@@ -137,44 +144,6 @@ def luck(trials: int, rows: int, test: Estimate) -> float | None:
         return None
     error = (test.high - test.low) / (2 * TWO_SIDED) * math.sqrt(test.n / rows)
     return error * NormalDist().inv_cdf((trials - 0.375) / (trials + 0.25))
-
-
-def _front(record: Mapping[str, Any]) -> Markup:
-    """The trials that no other beats in every objective, and why one of them was chosen."""
-    names = record["objectives"]
-    known = {row["number"]: row for row in record["trials"]}
-    head = Markup("<thead><tr><th>Trial</th>{}<th>Values</th></tr></thead>").format(
-        Markup("").join(Markup('<th class="n">{}</th>').format(_objective(name)) for name in names)
-    )
-    rows = Markup("").join(
-        Markup('<tr{}><td class="name">{}{}</td>{}<td class="long">{}</td></tr>').format(
-            Markup(' class="main"') if number == record["winner"] else "",
-            number,
-            " (chosen)" if number == record["winner"] else "",
-            Markup("").join(Markup('<td class="n">{}</td>').format(_shown(record, known[number], name)) for name in names),
-            short(known[number]["values"]),
-        )
-        for number in record["front"]
-    )
-    rule = (
-        f"No other trial beats these in every objective. Chosen is, of those whose {_objective(names[0])} is at most "
-        f"{record['tolerance']:g} worse than the best, the one with the best {_objective(names[1])}."
-    )
-    return Markup('<h3>The front</h3>{}<div class="scroll"><table>{}<tbody>{}</tbody></table></div>').format(
-        _note(rule), head, rows
-    )
-
-
-def _objective(name: str) -> str:
-    known = {"latency_ms": "latency (ms)", "size_mb": "size (MB)", "train_seconds": "training time (s)"}
-    return known.get(name) or words.in_sentence(name)
-
-
-def _shown(record: Mapping[str, Any], row: Mapping[str, Any], name: str) -> str:
-    if name == record["metric"]:
-        return words.number(name, row["value"])
-    value = row["objectives"].get(name)
-    return f"{value:.3g}" if value is not None else "–"
 
 
 def _table(record: Mapping[str, Any]) -> Markup:

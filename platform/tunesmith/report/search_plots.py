@@ -39,7 +39,7 @@ def parallel(record: Mapping[str, Any], height: int = 340) -> Markup:
         return Markup("")
     axes = [_axis(one, rows) for one in record["space"]]
     name, values = record["metric"], [row["value"] for row in rows]
-    scale = _Scale.of(values, record["sign"])
+    scale = Scale.of(values, record["sign"])
     top, floor, left, right = 44.0, height - 26.0, 70.0, width - 90.0
     step = (right - left) / len(axes)
 
@@ -123,7 +123,7 @@ def curves(record: Mapping[str, Any], width: int = 470, height: int = 280) -> Ma
         return Markup("")
     left, right, top, floor = 56.0, width - 12.0, 30.0, height - 36.0
     most = max(step for step, _ in points)
-    scale = _Scale.of([value for _, value in points], record["sign"])
+    scale = Scale.of([value for _, value in points], record["sign"])
 
     def place(step: float, value: float) -> tuple[float, float]:
         return left + step / most * (right - left), floor - scale.share(value) * (floor - top)
@@ -150,7 +150,7 @@ def best_so_far(record: Mapping[str, Any], width: int = 470, height: int = 280) 
     if len(rows) < 2:
         return Markup("")
     left, right, top, floor = 56.0, width - 12.0, 30.0, height - 36.0
-    scale = _Scale.of([row["value"] for row in rows], record["sign"])
+    scale = Scale.of([row["value"] for row in rows], record["sign"])
     last = max(row["number"] for row in rows)
 
     def place(number: float, value: float) -> tuple[float, float]:
@@ -195,7 +195,7 @@ def importance(record: Mapping[str, Any], width: int = 470) -> Markup:
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
     """Where a metric's values stand on an axis, between 0 and 1."""
 
     low: float
@@ -203,7 +203,7 @@ class _Scale:
     log: bool = False
 
     @classmethod
-    def of(cls, values: Sequence[float], sign: int) -> _Scale:
+    def of(cls, values: Sequence[float], sign: int) -> Scale:
         """The range to draw: without the worst outliers, which would flatten all else; they are drawn at its edge.
 
         Of a loss whose worst value is many times its best, ratios: what is good is told apart as well as what is bad.

@@ -234,8 +234,9 @@ def _judge_and_save(
     with trainee.average.applied(trainee.model) if trainee.average is not None else nullcontext() as raw:
         metrics, excess = judge(spec, data, context, trainee, place, epoch, tell) if due else ({}, 0.0)
         if context.report is not None:
-            _save(spec, context, trainee, place, metrics, excess, raw)
-            tell({"kind": "checkpoint", "step": place.step})
+            scored = {"score": score(spec, metrics, excess)} if metrics else {}
+            _save(spec, context, trainee, place, {**_plain(metrics), **scored}, raw)
+            tell({"kind": "checkpoint", "step": place.step, **scored})
     return place.stopped_early
 
 
@@ -244,11 +245,13 @@ def _save(
     context: FitContext,
     trainee: Trainee,
     place: checkpoint.Place,
-    metrics: Metrics,
-    excess: float,
+    told: Metrics,
     raw: dict[str, torch.Tensor] | None,
 ) -> None:
-    """Write a checkpoint and report it; ``raw`` are the weights that training goes on with, where an average is saved."""
+    """Write a checkpoint and report it with what is ``told`` of it.
+
+    ``raw`` are the weights that training goes on with, where an average is saved.
+    """
     assert context.report is not None
     place.window_loss, place.window_units = collective.sum_over_ranks(
         [float(trainee.window.loss), float(trainee.window.units)], trainee.accelerator.device
@@ -266,8 +269,7 @@ def _save(
             raw,
             trainee.adapters,
         )
-        scored = {"score": score(spec, metrics, excess)} if metrics else {}
-        context.report({"step": place.step, **_plain(metrics), **scored}, Path(folder) if context.rank == 0 else None)
+        context.report({"step": place.step, **told}, Path(folder) if context.rank == 0 else None)
 
 
 def _due(settings: Any, place: checkpoint.Place) -> bool:

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tunesmith.recipe.starting import Counted, Family, family_of, start
+from tunesmith.errors import UserError
+from tunesmith.recipe.starting import Counted, Family, Start, family_of, start
 from tunesmith.recipe.task_names import KNOWN
 from tunesmith.recipe.template import BATCH, WIDTH, inline, template
-from tunesmith.tuning.looking import Seen
+from tunesmith.tuning.looking import COUNTED, Seen
+from tunesmith.tuning.pace import EVALUATIONS, TRIALS, Pace, Part, Size, part
 
 FEW_JUDGES = 200
 """Validation rows below which a rate moves in steps of half a point and more: the loss tells trials apart more finely."""
@@ -21,6 +23,12 @@ UNEVEN = 3.0
 
 RESERVED, LEAST_RESERVED = 0.1, 45.0
 """Share of the time, and at least so many seconds, kept for preparing, the start of Ray, the last verdict."""
+
+PREPARED = 2e-4
+"""Seconds of preparing a row."""
+
+SHORT_GRACE = 2
+"""Evaluations that a trial has before it is stopped, where its time is short."""
 
 MOST_TRIALS = 200
 
@@ -35,8 +43,9 @@ def write_recipe(
     data: str,
     models: Sequence[str],
     configs: Sequence[Mapping[str, Any] | None],
-    layers: Sequence[int | None],
+    sizes: Sequence[Size],
     seconds: float,
+    speed: float,
     schema: str | None = None,
 ) -> str:
     """The recipe as YAML.
@@ -45,12 +54,24 @@ def write_recipe(
         name: of the runs.
         data: as the recipe's folder sees it.
         models: the pre-trained models to choose from, the first one to begin with; ``configs`` are their ``config.json``.
-        layers: how many layer groups each of them has (:func:`tunesmith.tuning.looking.count_layers`); None is unknown.
+        sizes: of each of them (:func:`tunesmith.tuning.looking.size_up`).
         seconds: time for everything.
+        speed: of what a trial trains on (:func:`tunesmith.tuning.pace.machine_speed`).
+
+    Raises:
+        UserError: not one trial would be judged in the time.
     """
     validation, test, why_split = _shares(seen)
-    counted = Counted(seen.rows, 1 - validation - test)
-    begin = start(models[0], configs[0], counted, BATCH)
+    begin = start(models[0], configs[0], Counted(seen.rows, 1 - validation - test), BATCH)
+    pace, budget = Pace.of(seen, sizes, BATCH, speed), _budget(seen, seconds)
+    if pace.first_verdict > budget:
+        raise UserError(_too_short(models, pace, budget, seconds))
+    trained = round(seen.rows * (1 - validation - test))
+    short = part(pace, trained, round(seen.rows * validation), begin.num_train_epochs, BATCH, budget)
+    if short is not None:
+        validation, test = _smaller(seen, validation, test, short, pace, seconds - budget)
+        why_split += " The time is short, and judging takes of it: no larger shares."
+        begin = _shortened(begin, short, pace, trained, budget)
     families = [family_of(model, config)[0] for model, config in zip(models, configs, strict=True)]
     metric, why_metric = _metric(seen, validation)
     chosen: dict[str, Any] = {
@@ -58,6 +79,7 @@ def write_recipe(
         "training.metric_for_best_model": metric,
         "data.split.validation": validation,
         "data.split.test": test,
+        **_steps(short),
     }
     why = {
         "task": f"{seen.task}, because {seen.why_task}.",
@@ -71,16 +93,70 @@ def write_recipe(
         why["data.columns"] = "Told by what the columns hold: their names are not the usual ones."
     text = template(seen.task, data=data, model=models[0], schema=schema, begin=replace(begin, why=why), chosen=chosen)
     grace = max(1, begin.num_train_epochs // 8)
-    space = _space(seen, models, families, begin.learning_rate, _unfreezing(layers, grace))
-    lines = _search(space, begin.num_train_epochs, grace, seconds)
+    if short is not None:
+        grace = SHORT_GRACE
+    reached = grace if short is None else grace * short.epochs * short.eval_steps / short.updates
+    space = _space(seen, models, families, begin.learning_rate, _unfreezing([one.layers for one in sizes], reached))
+    lines = _search(space, grace, budget, seconds, speed)
     return text.replace("# A recipe of Tunesmith.", "# A recipe of Tunesmith, written by `tunesmith auto`.") + "\n".join(
         ["", *lines, ""]
     )
 
 
+def _too_short(models: Sequence[str], pace: Pace, budget: float, seconds: float) -> str:
+    """Why the time is too short for even one trial."""
+    enough = math.ceil((seconds - budget + TRIALS * EVALUATIONS * pace.first_verdict) / 60)
+    return (
+        f"{seconds:g} s are too few for {' or '.join(models)} on this machine: of the {budget:g} s for searching about "
+        f"{pace.first_verdict:.0f} s would pass before a first trial is judged\n"
+        f"    → Give --time {enough}m, or a smaller --model"
+    )
+
+
+def _budget(seen: Seen, seconds: float) -> int:
+    """Seconds of the search: the rest is for preparing, starting and judging."""
+    kept = max(RESERVED * seconds, min(LEAST_RESERVED, seconds / 2))
+    return round(seconds - kept - min(PREPARED * seen.rows, seconds / 4))
+
+
+def _smaller(seen: Seen, validation: float, test: float, short: Part, pace: Pace, left: float) -> tuple[float, float]:
+    """Shares of validation and test that can be judged in the time; ``left`` are the seconds after the search."""
+    tested = max(FEW_JUDGES, left / 4 / (2 * pace.judged))  # the winner, and the model before it
+    return min(validation, _share(short.judged / seen.rows)), min(test, _share(tested / seen.rows))
+
+
+def _share(value: float) -> float:
+    """With two digits that matter, and no more than half."""
+    return min(0.5, float(f"{value:.1e}"))
+
+
+def _shortened(begin: Start, short: Part, pace: Pace, rows: int, budget: float) -> Start:
+    """What to begin with where the whole training does not fit into the time."""
+    many = f"{short.rows:,} of about {rows:,} rows" if short.rows else "all rows"
+    why = {
+        **begin.why,
+        "training.num_train_epochs": (
+            f"An update takes about {pace.update:.2g} s here, by the model's size and the machine's speed: of {budget:g} s a "
+            f"trial gets a quarter at most, which is about {short.updates:,} updates, on {many}. More --time gives more."
+        ),
+        "data.max_train_samples": "So many as the time allows, see training.num_train_epochs.",
+        "training.eval_strategy": "By updates, for an epoch may not end in the time.",
+        "training.eval_steps": f"About {EVALUATIONS} times in a trial.",
+    }
+    return replace(begin, num_train_epochs=short.epochs, why=why)
+
+
+def _steps(short: Part | None) -> dict[str, Any]:
+    """The keys of a training whose time is short."""
+    if short is None:
+        return {}
+    steps = {"training.eval_strategy": "steps", "training.eval_steps": short.eval_steps}
+    return {**({"data.max_train_samples": short.rows} if short.rows else {}), **steps}
+
+
 def _rows(seen: Seen) -> str:
     """What the data is like, in a sentence."""
-    many = "more than 10,000" if seen.rows >= 10_000 else f"{seen.rows:,}"
+    many = f"{'at least ' * (seen.rows >= COUNTED)}{seen.rows:,}"
     said = f"{many} rows"
     if seen.classes:
         common, *_, rare = [*seen.classes, *seen.classes]
@@ -128,17 +204,18 @@ def _metric(seen: Seen, validation: float) -> tuple[str, str]:
     return facts.metric, f"The metric of {seen.task}; there are validation rows enough for it."
 
 
-def _search(space: Sequence[Searched], epochs: int, grace: int, seconds: float) -> list[str]:
+def _search(space: Sequence[Searched], grace: int, budget: int, seconds: float, speed: float) -> list[str]:
     """The lines of the ``search`` section."""
-    budget = round(seconds - max(RESERVED * seconds, min(LEAST_RESERVED, seconds / 2)))
+    times = f"{grace} evaluation{'s' * (grace > 1)}"
     lines = [
         "search:",
         "  # Trials are drawn by TPE (Bergstra et al. 2011), which learns from the earlier ones and takes conditions.",
         "  algorithm: tpe",
-        f"  # Trials that lag behind after {grace} of {epochs} epochs are stopped (ASHA, Li et al. 2020).",
+        f"  # Trials that lag behind after {times} or later are stopped (ASHA, Li et al. 2020).",
         "  scheduler: asha",
         f"  grace_period: {grace}",
         f"  # Of the {seconds:g} s that were given; the rest is for preparing, starting and judging.",
+        f"  # A trial's part of this machine was taken to make {speed:.1e} products and sums a second.",
         f"  time_budget_s: {budget:g}",
         "  # More than the time allows: the clock ends it. The first trial has the values written above.",
         f"  num_samples: {MOST_TRIALS}",
@@ -207,10 +284,11 @@ def _space(
     return found
 
 
-def _unfreezing(layers: Sequence[int | None], grace: int) -> Sequence[Searched]:
+def _unfreezing(layers: Sequence[int | None], grace: float) -> Sequence[Searched]:
     """Schedules of gradual unfreezing; none where a model's layers are not known to be grouped.
 
-    When ASHA first compares the trial all groups have joined, or half of them: a slower schedule would be stopped for it.
+    When ASHA first compares the trial, after ``grace`` epochs, all groups have joined, or half of them: a slower schedule would
+    be stopped for it.
     """
     known = [count for count in layers if count is not None]
     if not known or len(known) < len(layers):

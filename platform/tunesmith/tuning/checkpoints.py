@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunesmith import storage
-from tunesmith.tuning.trials import CHECKPOINTS, Trial, folder_of
+from tunesmith.tuning.trials import CHECKPOINTS, Report, Trial, folder_of
 
 WHOLE = "whole"
 """An empty file that is written last: without it a checkpoint is half of one, left by a process that died."""
@@ -48,12 +48,32 @@ def keep(source: Path, folder: str, step: int, scores: dict[int, float]) -> int:
     return sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
 
 
-def best_of(run: str, trial: Trial) -> str | None:
-    """The checkpoint that a finished trial is worth: its best evaluation's, where that is still there."""
+def note_whole(folder: str, step: int) -> int:
+    """Note that a checkpoint which Ray Train has put into the trial's folder is all there; returns its bytes.
+
+    0 where Ray Train has dropped it meanwhile.
+    """
+    place = place_of(folder, step)
+    if not storage.is_dir(place):
+        return 0
+    storage.write_bytes(storage.join(place, WHOLE), b"")
+    return sum(storage.size(file) for file in storage.list_files(place, recursive=True))
+
+
+def best_of(run: str, trial: Trial) -> tuple[str, Report] | None:
+    """The checkpoint that a finished trial is worth, and its evaluation: the best of those that are still there.
+
+    Of equal ones the last: where Ray Train keeps checkpoints it keeps that.
+    """
     folder, steps = folder_of(run, trial.number), steps_of(folder_of(run, trial.number))
-    if not steps or trial.best is None:
-        return None
-    return place_of(folder, trial.best.step if trial.best.step in steps else steps[-1])
+    there = [one for one in trial.reports if one.step in steps]
+    best = max(there, key=lambda one: (one.score, one.step), default=None)
+    return (place_of(folder, best.step), best) if best is not None else None
+
+
+def held(trial: Trial) -> int:
+    """How many checkpoints a trial that has ended keeps: its best and its latest."""
+    return 0 if trial.best is None else 1 if trial.best.step == trial.done_steps else 2
 
 
 def drop(run: str, trial: Trial) -> None:

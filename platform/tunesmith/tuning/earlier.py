@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
 
 
-def earlier_trials(recipe: Recipe, space: Sequence[Dimension], metric: str, sign: int) -> list[Trial]:
+def earlier_trials(
+    recipe: Recipe, space: Sequence[Dimension], metric: str, sign: int, tell: Callable[[str], None] = lambda line: None
+) -> list[Trial]:
     """The trials of the runs that ``search.warm_start`` names, as far as their values are known.
 
-    They only tell the search where good values are: none of them can win. Raises :class:`UserError` where a run was chosen by
-    another metric.
+    They only tell the search where good values are: none of them can win. ``tell`` is called with a line for each run that is
+    left out. Raises :class:`UserError` where a run was chosen by another metric.
     """
+    further = recipe.search.objectives[1:]
     found: list[Trial] = []
     for place in recipe.search.warm_start:
         run = Run.open(place)
@@ -36,9 +39,15 @@ def earlier_trials(recipe: Recipe, space: Sequence[Dimension], metric: str, sign
             ended = [
                 trial for trial in Ledger(run.path).read() if trial.status in ("done", "stopped") and trial.score is not None
             ]
-            found += [trial for trial in ended if trial.origin != "seed" and trial.parent is None]
-        elif (trial := _single(run, space, sign)) is not None:
-            found.append(trial)
+            known = [trial for trial in ended if trial.origin != "seed" and trial.parent is None]
+        else:
+            known = [trial] if (trial := _single(run, space, sign)) is not None else []
+        # Optuna learns nothing from a trial that lacks one of the objectives.
+        whole = [trial for trial in known if all(trial.value(name) is not None for name in further)]
+        if not whole:
+            why = f"it does not say its {' and '.join(further)}" if known else "it does not say how good its best was"
+            tell(f"{place} is left out of search.warm_start: {why}")
+        found += whole
     return [replace(trial, number=-1 - index, origin="earlier") for index, trial in enumerate(found)]
 
 

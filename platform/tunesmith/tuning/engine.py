@@ -113,6 +113,7 @@ def _tune(
             ),
         )
         tuner.fit()
+        search.close()
 
 
 @contextlib.contextmanager

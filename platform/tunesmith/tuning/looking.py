@@ -14,13 +14,16 @@ from tunesmith.data.counting import count_rows
 from tunesmith.data.sources import resolve
 from tunesmith.errors import DataError, UserError
 from tunesmith.recipe import Recipe
-from tunesmith.recipe.starting import ENOUGH
 from tunesmith.recipe.task_names import KNOWN
 from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Outlines
+from tunesmith.tuning.pace import Size, size_of
 
 LOOKED_AT = 20_000
 """Rows that are looked at, at most."""
+
+COUNTED = 1_000_000
+"""Rows that are counted, at most."""
 
 MOST_CLASSES = 200
 """A column with more different values is no class."""
@@ -35,7 +38,7 @@ class Seen:
     columns: Mapping[str, str]
     """Role → column, where a column has no usual name; else empty."""
     rows: int
-    """Of ``data.train``; :data:`ENOUGH` where there are at least as many."""
+    """Of ``data.train``; :data:`COUNTED` where there are at least as many."""
     splits: tuple[str, ...]
     """Those that the data brings itself."""
     classes: Mapping[str, int]
@@ -64,7 +67,7 @@ def look(data: str, base_dir: str, task: str | None = None, said: Mapping[str, s
     found = resolve(data, "auto", base_dir, "train")
     kind = found["train"][0].format
     table = _first_rows(found["train"])
-    rows = count_rows(found["train"], ENOUGH)
+    rows = count_rows(found["train"], COUNTED)
     if not len(table):
         raise DataError(f"{data} has no rows\n    → Give data with at least one row below the column names.")
     names = list(table)
@@ -84,19 +87,24 @@ def look(data: str, base_dir: str, task: str | None = None, said: Mapping[str, s
     )
 
 
-def count_layers(task: str, model: str) -> int | None:
-    """How many layer groups a model has for a task, the head among them, by its config; None where that cannot be told."""
+def size_up(task: str, model: str) -> Size:
+    """The size of a model for a task, and its layer groups, as far as they can be told by its config."""
     from tunesmith.training.parameters import layer_groups
 
     made = load_task(task)
     if not isinstance(made, Outlines):
-        return None
+        return Size(None)
     values = {"task": task, "model": {"model_name_or_path": model}, "data": {"train": "hf://any/data"}}
     state = {"labels": ["no", "yes"], "multi_label": False}
     try:
-        return len(layer_groups(made.outline(Recipe.from_dict(values), state)))
-    except UserError:  # no such model, which the search tells better, or layers that are no groups
-        return None
+        outline = made.outline(Recipe.from_dict(values), state)
+    except UserError:  # no such model, which the search tells better
+        return Size(None)
+    try:
+        layers = len(layer_groups(outline))
+    except UserError:  # layers that are no groups
+        return size_of(outline, None)
+    return size_of(outline, layers)
 
 
 def _first_rows(sources: Sequence[Any]) -> dict[str, list[Any]]:

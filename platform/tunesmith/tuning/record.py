@@ -47,8 +47,9 @@ def write_record(search: Search, winner: Trial, metric: str, sign: int, rows: in
         "objectives": list(settings.objectives),
         "tolerance": settings.tolerance,
         "front": [trial.number for trial in front(settings, search.candidates())] if len(settings.objectives) > 1 else [],
-        "seeds": [sign * trial.score for trial in trials if trial.origin == "seed" and trial.score is not None],
-        "trials": [_row(trial, sign) for trial in trials],
+        "seeds": [sign * score for score in search.repeated()],
+        "seeds_planned": settings.seeds - 1,
+        "trials": [_row(trial, sign, settings.objectives[1:]) for trial in trials],
     }
     storage.write_json(storage.join(search.run, RECORD), record)
     storage.write_bytes(storage.join(search.run, TABLE), table(trials, metric, sign))
@@ -67,8 +68,8 @@ def steps_done(trials: Sequence[Trial]) -> int:
     return sum(max(0, trial.done_steps - before) for trial, before in zip(trials, begun, strict=True))
 
 
-def _row(trial: Trial, sign: int) -> dict[str, Any]:
-    """A trial as the report needs it."""
+def _row(trial: Trial, sign: int, objectives: Sequence[str]) -> dict[str, Any]:
+    """A trial as the report needs it, with its further ``objectives``."""
     return {
         "number": trial.number,
         "values": dict(trial.values),
@@ -81,7 +82,7 @@ def _row(trial: Trial, sign: int) -> dict[str, Any]:
         "steps": trial.steps,
         "seconds": round(trial.seconds, 2),
         "fit_seconds": round(trial.fit_seconds, 2),
-        "objectives": dict(trial.objectives),
+        "objectives": {name: _finite(value) for name in objectives if (value := trial.value(name)) is not None},
         "parent": trial.parent,
         "member": trial.member,
         "error": trial.error,

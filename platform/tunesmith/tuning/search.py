@@ -110,6 +110,12 @@ class Search:
         for number in left:
             self.end(number, {"status": "stopped", "error": self.ended_by})
 
+    def close(self) -> None:
+        """Trials that still ran when a budget was spent are stopped as they are: Ray ends them, and does not say so."""
+        with self._lock:
+            for trial in self.trials if self.ended_by else ():
+                self.end(trial.number, {"status": "stopped", "error": self.ended_by})
+
     def next(self) -> Trial | None:
         """The trial to begin now, its job written; None where one has to end first, or :meth:`is_over`."""
         with self._lock:
@@ -239,6 +245,11 @@ class Search:
             if trial.origin in ("recipe", "sampled") and trial.status in ("done", "stopped") and trial.score is not None
         ]
 
+    def repeated(self) -> list[float]:
+        """The scores of the winning values with other seeds, as far as they were trained to their end."""
+        again = [trial for trial in self.trials if trial.origin == "seed" and trial.status == "done"]
+        return [trial.score for trial in again if trial.score is not None]
+
     def _made_ready(self, trial: Trial) -> Trial | None:
         """The trial with its job written; None where its recipe or its data are refused, which ends it."""
         fields: dict[str, Any] = {"values": dict(trial.values), "origin": trial.origin, "parent": trial.parent}
@@ -311,25 +322,31 @@ class Search:
 
     def _drop_losers(self) -> None:
         """Delete the checkpoints of trials that have lost."""
+        parts = self.settings.generations if self.settings.scheduler == "pbt" else 1
+        for trial in checkpoints.losers(self.trials, {trial.number for trial in self._leading()}, parts):
+            checkpoints.drop(self._around.run, trial)
+
+    def _leading(self) -> list[Trial]:
+        """The trials that would win if no other came: the best one, or the front."""
         candidates = self.candidates()
         if len(self.settings.objectives) > 1:
-            winners = {trial.number for trial in front(self.settings, candidates)}
-        else:
-            best = max(candidates, key=lambda trial: (trial.score, -trial.number), default=None)
-            winners = {best.number} if best is not None else set()
-        parts = self.settings.generations if self.settings.scheduler == "pbt" else 1
-        for trial in checkpoints.losers(self.trials, winners, parts):
-            checkpoints.drop(self._around.run, trial)
+            return front(self.settings, candidates)
+        return sorted(candidates, key=lambda trial: (trial.score, -trial.number))[-1:]
 
     def _check_disk(self, size: int) -> None:
         """End the search before its checkpoints take more than they may."""
-        most = self.settings.max_checkpoint_gb
+        most, settings = self.settings.max_checkpoint_gb, self.settings
         running = sum(trial.status == "running" for trial in self._trials.values())
-        held = sum(trial.status in FINISHED and trial.score is not None for trial in self._trials.values())
-        kept = 2 * running + min(held, self.settings.num_samples if self.settings.scheduler == "pbt" else 1)
-        if most is not None and size * kept > most * 1e9:
+        held = sum(checkpoints.held(trial) for trial in self._leading())
+        if settings.scheduler == "pbt":
+            ended = sum(trial.status in FINISHED and trial.score is not None for trial in self._trials.values())
+            held = max(held, min(ended, settings.num_samples))
+        needed = size * (2 * running + held)
+        if most is not None and needed > most * 1e9:
+            several = len(settings.objectives) > 1
+            kept = f"of the front ({len(self._leading())})" if several else "of the best one"
+            fix = "Raise it, " + ("name fewer search.objectives, " if several else "") + "or lower search.max_concurrent_trials"
             self.failure = UserError(
-                f"the checkpoints of {running} trial{'s' * (running != 1)} at once and of the best one take "
-                f"{size * kept / 1e9:.2g} GB, more than search.max_checkpoint_gb: {most:g}\n"
-                "    → Raise it, or lower search.max_concurrent_trials"
+                f"the checkpoints of {running} trial{'s' * (running != 1)} at once and {kept} take {needed / 1e9:.2g} GB, more "
+                f"than search.max_checkpoint_gb: {most:g}\n    → {fix}"
             )

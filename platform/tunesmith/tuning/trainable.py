@@ -152,6 +152,8 @@ class Reporter:
         self._steps = 0
         self._epoch = 0.0
         self._heard = False
+        self._judged: Event | None = None
+        """The last evaluation, while its checkpoint is on its way."""
         self.earlier = 0.0
         """Seconds of earlier attempts in the training loop, up to the checkpoint that this one goes on from."""
 
@@ -168,6 +170,20 @@ class Reporter:
             self._epoch = float(event["epoch"])
             line = {name: value for name, value in event.items() if name not in ("kind", "steps", "best_step")}
             self._history.append({"time": round(self.earlier + time.perf_counter() - self._begun, 3), **line})
+
+    def follow(self, event: Event) -> None:
+        """Of workers elsewhere: an evaluation counts once its checkpoint is there. Ends the thread like :meth:`report`."""
+        from tunesmith.tuning.checkpoints import note_whole
+
+        self.hear(event)
+        if event["kind"] == "eval":
+            self._judged = event
+        if event["kind"] == "checkpoint":
+            size = note_whole(self._job.folder, int(event["step"]))
+            judged, self._judged = self._judged, None
+            if judged is not None:
+                self._history.flush()
+                self._pass_on(judged, float(event["score"]), size)
 
     def spent_until(self, step: int | None) -> float:
         """Seconds that the trial had trained when it came to ``step`` (None is the last); curves beyond it are dropped."""
@@ -187,9 +203,9 @@ class Reporter:
         size = keep(folder, self._job.folder, step, self._scores)
         self._history.flush()
         if score is not None:
-            self.pass_on({"step": step, **told}, score, size)
+            self._pass_on({"step": step, **told}, score, size)
 
-    def pass_on(self, metrics: Mapping[str, Any], score: float, size: int = 0) -> None:
+    def _pass_on(self, metrics: Mapping[str, Any], score: float, size: int) -> None:
         """An evaluation, to the search; ends the thread where the trial has lost."""
         from ray import tune
 
@@ -213,18 +229,11 @@ def _train_there(job: Job, recipe: Recipe) -> dict[str, Any]:
     """Train with Ray Train, on workers of its own; it keeps their checkpoints in the trial's folder itself."""
     from tunesmith.cluster.preflight import detect_gpus
     from tunesmith.training.launch import demand, launch
-    from tunesmith.tuning.checkpoints import WHOLE
 
     reporter, begun = Reporter(job, recipe), time.perf_counter()
     place = cast("Run", _Place(job.folder))
-
-    def hear(event: Event) -> None:
-        reporter.hear(event)
-        if event["kind"] == "eval":
-            reporter.pass_on(event, _score(recipe, event))
-
-    trained = launch(recipe, job.prepared, place, demand(recipe, detect_gpus()), hear, job.old_places())
-    storage.write_bytes(storage.join(trained.checkpoint, WHOLE), b"")
+    recipe = recipe.with_values({"training.save_total_limit": 1})  # as here: the best one, and the latest
+    launch(recipe, job.prepared, place, demand(recipe, detect_gpus()), reporter.follow, job.old_places())
     return {"status": "done", "fit_seconds": reporter.earlier + time.perf_counter() - begun}
 
 

@@ -53,7 +53,7 @@ def auto(
         UserError: something that the user can mend.
     """
     from tunesmith.tuning.autopilot import write_gate, write_recipe
-    from tunesmith.tuning.looking import count_layers, look
+    from tunesmith.tuning.looking import look, size_up
     from tunesmith.verbs import console
     from tunesmith.verbs.gate import gate
     from tunesmith.verbs.init import config_of, schema_beside, seen_from
@@ -75,8 +75,9 @@ def auto(
         data=str(seen_from(folder, data)),
         models=[str(seen_from(folder, model)) for model in chosen],
         configs=[config_of(model) for model in chosen],
-        layers=[count_layers(seen.task, model) for model in chosen],
+        sizes=[size_up(seen.task, model) for model in chosen],
         seconds=seconds,
+        speed=_speed(place),
         schema=schema_beside(folder),
     )
     _write(place, text, force)
@@ -97,6 +98,15 @@ def _usual_model(task: str) -> str:
     if task not in KNOWN:
         raise UserError(f"{task} is not a task of Tunesmith\n    → Write one of {', '.join(KNOWN)}, or a recipe of your own")
     return KNOWN[task].model
+
+
+def _speed(place: Path) -> float:
+    """Of this machine; as it was written down where the recipe is there, so that the same command goes on."""
+    from tunesmith.tuning.pace import machine_speed
+
+    written = place.read_text(encoding="utf-8") if place.exists() else ""
+    found = re.search(r"make (\S+) products and sums a second", written)
+    return float(found.group(1) if found else f"{machine_speed():.1e}")
 
 
 def _name(data: str) -> str:

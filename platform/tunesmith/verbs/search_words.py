@@ -111,8 +111,12 @@ def outcome(search: Search, winner: Trial, ground: Ground) -> list[str]:
             lines.append(f"  trial {trial.number}: {numbers} ({described(trial)}){mark}")
     own = f"{ground.metric} {ground.sign * (winner.score or 0.0):.4f} on the validation split"
     lines.append(f"{'Chosen' if several else 'Best'} is trial {winner.number}: {own} with {described(winner)}")
-    again = [ground.sign * trial.score for trial in search.trials if trial.origin == "seed" and trial.score is not None]
-    return lines + ([f"With other seeds: {', '.join(f'{value:.4f}' for value in again)}"] if again else [])
+    again = [ground.sign * score for score in search.repeated()]
+    lines += [f"With other seeds: {', '.join(f'{value:.4f}' for value in again)}"] if again else []
+    left = search.settings.seeds - 1 - len(again)
+    if left and search.ended_by:
+        lines.append(f"Not repeated with {left} other seed{'s' * (left > 1)}: the budget was spent")
+    return lines
 
 
 def _number(ground: Ground, trial: Trial, name: str) -> str:

@@ -73,7 +73,7 @@ def run_trials(recipe: Recipe, run: Run, ground: Ground, room: Room) -> Search:
         sharers=math.ceil(room.concurrent / room.nodes),
         cost_rate=workers * room.resources.get("GPU", room.resources.get("CPU", 1.0)),
     )
-    search = Search(recipe, around, earlier_trials(recipe, ground.space, ground.metric, ground.sign))
+    search = Search(recipe, around, earlier_trials(recipe, ground.space, ground.metric, ground.sign, view.say))
     alone = workers > 1 or recipe.search.max_concurrent_trials is not None
     with view:
         view.say(f"Searching {plan(recipe, room.concurrent)}")

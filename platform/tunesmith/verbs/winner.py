@@ -11,11 +11,10 @@ if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
     from tunesmith.runs import Run
     from tunesmith.tasks.base import Task
-    from tunesmith.training.launch import Trained
     from tunesmith.training.progress import Progress
     from tunesmith.tuning.ground import Ground
     from tunesmith.tuning.search import Search
-    from tunesmith.tuning.trials import Trial
+    from tunesmith.tuning.trials import Report, Trial
 
 
 def choose(search: Search) -> Trial:
@@ -29,7 +28,8 @@ def choose(search: Search) -> Trial:
         raise search.why_failed()
     ended = f": {search.ended_by}" if search.ended_by else ""
     raise UserError(
-        f"the search ended before any trial was judged{ended}\n    → Raise search.time_budget_s or search.cost_budget_s"
+        f"the search ended before any trial was judged{ended}\n    → Raise search.time_budget_s or search.cost_budget_s "
+        "(--time of tunesmith auto), or judge earlier: training.eval_strategy: steps, training.eval_steps: 10"
     )
 
 
@@ -44,6 +44,7 @@ def keep_winner(
     recipe: Recipe, task: Task, run: Run, ground: Ground, search: Search, winner: Trial, progress: Progress
 ) -> None:
     """The winner's values become the run's recipe, and its best checkpoint, or a training anew, the run's model."""
+    from tunesmith.training.launch import Trained
     from tunesmith.tuning import checkpoints
     from tunesmith.verbs.train import Session, fine_tune, keep_model
 
@@ -56,27 +57,28 @@ def keep_winner(
         return
     prepared, old = ground.data(chosen)
     record_prepared(chosen, task, run, prepared, old)
-    _take_over(run, search, winner, ground.metric)
+    place, best = _best(run, winner)
+    _take_over(run, search, winner, best, ground.metric)
     progress.phase("Gathering the model")
-    keep_model(chosen, task, run, Session(prepared, prepared, old, _trained(run, winner)), progress)
+    trained = Trained(place, best.step, dict(best.metrics))
+    keep_model(chosen, task, run, Session(prepared, prepared, old, trained), progress)
     if recipe.search.scheduler == "pbt":
         for trial in search.trials:
             if trial.number != winner.number:
                 checkpoints.drop(run.path, trial)
 
 
-def _trained(run: Run, winner: Trial) -> Trained:
-    """The winner's best checkpoint, as a training leaves one. Raises :class:`TrainingFailed` where it is gone."""
-    from tunesmith.training.launch import Trained
+def _best(run: Run, winner: Trial) -> tuple[str, Report]:
+    """The winner's best checkpoint and its evaluation. Raises :class:`TrainingFailed` where it is gone."""
     from tunesmith.tuning.checkpoints import best_of
 
-    place = best_of(run.path, winner)
-    if place is None or winner.best is None:
+    found = best_of(run.path, winner)
+    if found is None:
         raise TrainingFailed(f"the checkpoints of trial {winner.number} are gone from {run.path}")
-    return Trained(place, winner.best.step, dict(winner.best.metrics))
+    return found
 
 
-def _take_over(run: Run, search: Search, winner: Trial, metric: str) -> None:
+def _take_over(run: Run, search: Search, winner: Trial, report: Report, metric: str) -> None:
     """The winner's curves, and those it goes back to, become the run's."""
     from tunesmith import storage
     from tunesmith.runs.history import History
@@ -89,6 +91,5 @@ def _take_over(run: Run, search: Search, winner: Trial, metric: str) -> None:
     for one in history(told):
         run.log_metrics(one)
     run.flush()
-    assert winner.best is not None
-    best = {"step": winner.best.step, "metric": metric, "value": winner.best.metrics.get(metric)}
+    best = {"step": report.step, "metric": metric, "value": report.metrics.get(metric)}
     run.update(steps=winner.done_steps, best=best, durations={"train": round(sum(trial.fit_seconds for trial in line), 1)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ PLAIN: dict[str, Any] = {
     "data": {"train": "hf://stanfordnlp/imdb"},
 }
 RATE = {"training.learning_rate": {"loguniform": [1e-5, 1e-2]}}
+
+SEEDS = {"training.seed": {"grid": [1, 2]}}
 
 
 def made(space: Any, **section: Any) -> Recipe:
@@ -58,7 +61,19 @@ def made(space: Any, **section: Any) -> Recipe:
         (RATE, {"trial_overrides": {"training.learning_rate": 1.0}}, "trial_overrides", "is searched too"),
         (RATE, {"warm_start": ["nowhere"]}, "search.warm_start", "nowhere is no run"),
         (RATE, {"scheduler": "pbt", "winner": "refit"}, "search.winner", "set search.winner: checkpoint"),
+        (
+            RATE,
+            {"scheduler": "pbt", "trial_overrides": {"training.num_workers": 2}},
+            "search.scheduler",
+            "→ set search.trial_overrides: {training.num_workers: 1}, or search.scheduler: asha",
+        ),
         ({"training.optim": {"choice": ["sgd"]}}, {"scheduler": "pbt"}, "training.optim", "in the middle of a training"),
+        (RATE, {"scheduler": "pbt", "algorithm": "gp"}, "search.algorithm", "pbt draws its population at random"),
+        (RATE, {"scheduler": "none", "grace_period": 2}, "search.grace_period", "it has no effect while scheduler is none"),
+        (RATE, {"scheduler": "pbt", "reduction_factor": 2}, "search.reduction_factor", "set search.scheduler: asha"),
+        (RATE, {"generations": 9}, "search.generations", "remove it, or set search.scheduler: pbt"),
+        (RATE, {"tolerance": 0.1}, "search.tolerance", "it has no effect while there is one objective"),
+        (SEEDS, {"algorithm": "grid", "start_with_recipe": False}, "search.start_with_recipe", "while algorithm is grid"),
         ({}, {"num_samples": 3}, "search.space", "nothing to search"),
     ],
 )
@@ -68,6 +83,23 @@ def test_a_mistake_is_told_with_the_way_out(space: Any, section: dict[str, Any],
     (mistake,) = raised.value.mistakes
     assert key in mistake.key
     assert words in str(mistake)
+
+
+@pytest.mark.parametrize(
+    ("space", "section", "why"),
+    [
+        (RATE, {"scheduler": "pbt"}, "scheduler is pbt"),
+        (RATE, {"algorithm": "random"}, "algorithm is random"),
+        (SEEDS, {"algorithm": "grid"}, "algorithm is grid"),
+    ],
+)
+def test_earlier_results_are_refused_where_nothing_learns_from_them(
+    tmp_path: Path, space: Any, section: dict[str, Any], why: str
+) -> None:
+    (tmp_path / "manifest.json").touch()
+    with pytest.raises(RecipeError, match=f"search.warm_start: it has no effect while {why}"):
+        made(space, warm_start=[str(tmp_path)], **section)
+    assert made(RATE, warm_start=[str(tmp_path)])
 
 
 def test_what_only_one_process_can_measure_wants_trials_of_one_worker() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,8 +13,12 @@ from support.models import tiny_bert
 from tunesmith.errors import UserError
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.gate import load_gate
+from tunesmith.recipe.template import BATCH
 from tunesmith.tuning.autopilot import write_gate, write_recipe
-from tunesmith.tuning.looking import Seen, count_layers, look
+from tunesmith.tuning.looking import Seen, look, size_up
+from tunesmith.tuning.pace import Pace, Size
+
+TINY = Size(4, weights=30_000, parameters=60_000)
 
 
 def reviews(folder: Path, header: str = "text,label", rare: int = 20) -> Path:
@@ -45,7 +51,14 @@ def test_the_recipe_is_sound_and_every_choice_has_its_reason(tmp_path: Path) -> 
     tiny_bert(tmp_path / "base")
     seen = look(str(tmp_path / "reviews.csv"), str(tmp_path))
     text = write_recipe(
-        seen, name="reviews", data="reviews.csv", models=["./base"], configs=[{"model_type": "bert"}], layers=[4], seconds=600
+        seen,
+        name="reviews",
+        data="reviews.csv",
+        models=["./base"],
+        configs=[{"model_type": "bert"}],
+        sizes=[TINY],
+        seconds=600,
+        speed=1e10,
     )
     (tmp_path / "auto.yaml").write_text(text)
     recipe = Recipe.load(tmp_path / "auto.yaml")
@@ -81,8 +94,9 @@ def test_several_models_are_searched_and_convolutional_ones_get_no_adapters() ->
         data="hf://a/b",
         models=["a/resnet-18", "a/resnet-50"],
         configs=[None, None],
-        layers=[6, None],
-        seconds=3600,
+        sizes=[Size(6), Size(None)],
+        seconds=36000,
+        speed=1e13,
     )
     written = yaml.safe_load(text)
     space = written["search"]["space"]
@@ -94,11 +108,54 @@ def test_several_models_are_searched_and_convolutional_ones_get_no_adapters() ->
     assert written["data"]["split"] == {"validation": 0.1, "test": 0.0}
 
 
-def test_layer_groups_are_counted_by_the_config_alone(tmp_path: Path) -> None:
+def test_a_models_size_is_told_by_the_config_alone(tmp_path: Path) -> None:
     tiny_bert(tmp_path / "base")
     (tmp_path / "base" / "model.safetensors").unlink()
-    assert count_layers("text-classification", str(tmp_path / "base")) == 4  # the head, two layers, the embeddings
-    assert count_layers("text-classification", str(tmp_path / "none")) is None
+    found = size_up("text-classification", str(tmp_path / "base"))
+    assert found.layers == 4  # the head, two layers, the embeddings
+    assert 0 < found.weights < found.parameters
+    assert size_up("text-classification", str(tmp_path / "none")) == Size(None)
+
+
+def large(rows: int = 100_000) -> Seen:
+    half = {"no": 10_000, "yes": 10_000}
+    return Seen("text-classification", "its columns are those of it", {}, rows, ("train",), half, (60, 200))
+
+
+def written(seconds: float, speed: float = 1e13) -> tuple[str, dict[str, Any]]:
+    told = {"models": ["google-bert/bert-base-uncased"], "configs": [{"model_type": "bert"}], "sizes": [Size(14)]}
+    text = write_recipe(large(), name="reviews", data="hf://a/b", seconds=seconds, speed=speed, **told)
+    return text, yaml.safe_load(text)
+
+
+def test_where_the_time_is_short_trials_are_judged_within_it_on_fewer_rows() -> None:
+    text, short = written(seconds=120)
+    recipe = Recipe.from_dict(short)
+    training, updates = recipe.training, math.ceil((recipe.data.max_train_samples or 0) / BATCH)
+    assert (training.num_train_epochs, training.eval_strategy) == (1, "steps")
+    assert 8 <= updates / (training.eval_steps or 1) < 16
+    assert recipe.search.grace_period == 2
+    judged = [round(share * 100_000) for share in (recipe.data.split.validation, recipe.data.split.test)]
+    assert all(100 <= count <= 2000 for count in judged), judged
+    pace = Pace.of(large(), [Size(14)], BATCH, 1e13)
+    first = (training.eval_steps or 1) * pace.update + judged[0] * pace.judged
+    assert first < (recipe.search.time_budget_s or 0) / 2, "the first verdict comes in time"
+    for key in ("max_train_samples", "eval_strategy", "eval_steps", "num_train_epochs"):
+        lines = text.splitlines()
+        at = next(n for n, line in enumerate(lines) if line.strip().startswith(f"{key}:"))
+        assert "#" in lines[at] + lines[at - 1], key
+
+
+def test_a_time_in_which_not_one_trial_would_be_judged_is_refused_with_the_time_that_it_takes() -> None:
+    with pytest.raises(UserError, match=r"120 s are too few for .*bert-base-uncased on this machine(.|\n)*→ Give --time \d+m"):
+        written(seconds=120, speed=2e10)
+
+
+def test_where_there_is_time_enough_whole_epochs_are_made() -> None:
+    _, whole = written(seconds=864000, speed=1e14)
+    assert whole["training"]["num_train_epochs"] == 3
+    assert "eval_steps" not in whole["training"]
+    assert "max_train_samples" not in whole["data"]
 
 
 def test_the_gate_asks_for_more_than_the_commonest_class(tmp_path: Path) -> None:

@@ -31,15 +31,31 @@ def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:
     assert checkpoints.latest(str(tmp_path)) == str(half)
 
 
-def test_a_trial_is_worth_its_best_checkpoint_or_the_last_that_is_left(tmp_path: Path) -> None:
-    trial = Trial(3, {}, reports=(Report(5, 0.9), Report(10, 0.5)))
-    assert checkpoints.best_of(str(tmp_path), trial) is None
-    for step in (5, 10):
-        place = Path(checkpoints.place_of(folder_of(str(tmp_path), 3), step))
+def whole(trial: Trial, run: Path, *steps: int) -> None:
+    for step in steps:
+        place = Path(checkpoints.place_of(folder_of(str(run), trial.number), step))
         place.mkdir(parents=True)
         (place / checkpoints.WHOLE).touch()
+
+
+def test_a_trial_is_worth_its_best_checkpoint_that_is_still_there(tmp_path: Path) -> None:
+    trial = Trial(3, {}, reports=(Report(5, 0.9), Report(10, 0.9), Report(15, 0.5)))
+    assert checkpoints.best_of(str(tmp_path), trial) is None
+    whole(trial, tmp_path, 10, 15)
     found = checkpoints.best_of(str(tmp_path), trial)
     assert found is not None
-    assert found.endswith("step-00000005")
+    assert found[0].endswith("step-00000010"), "Ray Train keeps the later one of two that are equal"
+    assert found[1] == Report(10, 0.9)
     checkpoints.drop(str(tmp_path), trial)
     assert checkpoints.best_of(str(tmp_path), trial) is None
+
+
+def test_a_checkpoint_of_ray_train_is_whole_once_that_is_noted(tmp_path: Path) -> None:
+    place = Path(checkpoints.place_of(str(tmp_path), 5))
+    assert checkpoints.note_whole(str(tmp_path), 5) == 0, "it was dropped meanwhile"
+    assert not place.exists()
+    (place / "inner").mkdir(parents=True)
+    (place / "inner" / "weights").write_bytes(b"12345")
+    assert checkpoints.steps_of(str(tmp_path)) == []
+    assert checkpoints.note_whole(str(tmp_path), 5) == 5
+    assert checkpoints.steps_of(str(tmp_path)) == [5]

@@ -6,7 +6,7 @@ import io
 
 import pyarrow.parquet as pq
 
-from tunesmith.tuning.record import history, steps_done, table
+from tunesmith.tuning.record import _row, history, steps_done, table
 from tunesmith.tuning.trials import Report, Trial
 
 TRIALS = [
@@ -38,3 +38,9 @@ def test_of_curves_that_were_told_twice_the_last_counts() -> None:
         {"split": "train", "step": 5, "loss": 2.0},
     ]
     assert history(lines) == [{"split": "train", "step": 5, "loss": 2.0}, {"split": "validation", "step": 5}]
+
+
+def test_a_row_has_every_further_objective_metrics_too() -> None:
+    reports = (Report(5, 0.5, metrics={"f1_macro": 0.4}), Report(10, 0.7, metrics={"f1_macro": 0.6}))
+    trial = Trial(0, {}, reports=reports, objectives={"latency_ms": 3.0})
+    assert _row(trial, 1, ["f1_macro", "latency_ms", "size_mb"])["objectives"] == {"f1_macro": 0.6, "latency_ms": 3.0}

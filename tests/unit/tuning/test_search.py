@@ -92,6 +92,21 @@ def test_what_was_judged_before_a_kill_at_the_end_of_the_budget_can_win(stage: S
     assert [trial.status for trial in stage.search(recipe).trials] == ["stopped"] * 3, "it is noted"
 
 
+def test_what_was_judged_before_its_budget_was_spent_can_win_though_ray_says_nothing_of_its_end(stage: Stage) -> None:
+    search = stage.search(stage.recipe(scheduler="none", time_budget_s=30))
+    for number in (0, 1):
+        assert search.next() is not None
+        search.started(number)
+    search.report(0, {"report": {"step": 1, "score": 0.5, "seconds": 9.0}, "steps": 9})
+    search.close()
+    assert [trial.status for trial in search.trials] == ["running", "running"], "it is not over"
+    stage.seconds = 31
+    assert search.must_end()
+    search.close()
+    assert [(trial.status, trial.seconds) for trial in search.trials] == [("stopped", 9.0), ("stopped", 0.0)]
+    assert [trial.number for trial in search.candidates()] == [0]
+
+
 def test_it_ends_with_its_core_seconds(stage: Stage) -> None:
     search = stage.search(stage.recipe(num_samples=50, scheduler="none", cost_budget_s=25))
     stage.play(search, near_a_thousandth)
@@ -244,6 +259,19 @@ def test_the_winning_values_are_trained_again_with_other_seeds_and_cannot_win_by
     assert not {trial.number for trial in again} & {trial.number for trial in search.candidates()}
 
 
+def test_a_training_with_another_seed_that_the_budget_cut_short_tells_nothing_of_luck(stage: Stage) -> None:
+    search = stage.search(stage.recipe(num_samples=1, seeds=3, time_budget_s=20))
+    stage.play(search, near_a_thousandth, trials=2)
+    cut = search.next()
+    assert cut is not None
+    search.report(cut.number, {"report": {"step": 1, "score": -9.0, "seconds": 1.0}, "steps": 9})
+    stage.seconds = 21
+    assert search.must_end()
+    search.close()
+    assert [trial.status for trial in search.trials] == ["done", "done", "stopped"]
+    assert search.repeated() == [search.trials[1].score]
+
+
 def test_losers_lose_their_checkpoints_and_the_best_keeps_its_own(stage: Stage) -> None:
     search = stage.search(stage.recipe(num_samples=5, scheduler="none"))
     while not search.is_over():
@@ -266,6 +294,19 @@ def test_checkpoints_beyond_their_budget_end_the_search_before_the_disk_is_full(
     search.report(trial.number, {"report": {"step": 1, "score": 1.0, "seconds": 1.0}, "steps": 9, "bytes": int(6e8)})
     assert search.failure is not None
     assert "1.2 GB, more than search.max_checkpoint_gb: 1" in str(search.failure)
+
+
+def test_of_several_objectives_the_whole_front_is_kept_and_counts(stage: Stage) -> None:
+    settings = {"objectives": ["accuracy", "size_mb"], "scheduler": "none", "start_with_recipe": False}
+    search = stage.search(stage.recipe(max_checkpoint_gb=3.5, **settings))
+    for number in range(3):
+        assert search.failure is None
+        assert search.next() is not None
+        search.started(number)
+        report = {"step": 9, "score": 0.5 + number / 10, "seconds": 1.0}
+        search.report(number, {"report": report, "steps": 9, "bytes": int(1e9)})
+        search.end(number, {"status": "done", "objectives": {"size_mb": float(number)}})
+    assert "of 1 trial at once and of the front (2) take 4 GB, more than search.max_checkpoint_gb: 3.5" in str(search.failure)
 
 
 def test_an_interruption_notes_nothing_of_what_was_under_way(stage: Stage) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from support.searches import Stage
 from tunesmith.runs.history import History
+from tunesmith.tuning.checkpoints import place_of, steps_of
 from tunesmith.tuning.job import Job
 from tunesmith.tuning.trainable import TRACEBACK, Reporter, _told
 from tunesmith.tuning.trials import EVENTS
@@ -41,3 +43,24 @@ def test_a_trial_that_goes_on_counts_the_seconds_up_to_the_checkpoint_that_it_go
     again = Reporter(job, recipe)
     again.hear({"kind": "start", "step": 0, "steps": 40})
     assert again.earlier == 0, "from the base model"
+
+
+def test_an_evaluation_of_workers_elsewhere_counts_with_its_checkpoint(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray import tune
+
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(tune, "report", told.append)
+    reporter = Reporter(Job(0, str(stage.folder), "prepared"), stage.recipe())
+    place = Path(place_of(str(stage.folder), 5))
+    reporter.follow({"kind": "start", "step": 0, "steps": 40})
+    reporter.follow({"kind": "eval", "split": "validation", "step": 5, "epoch": 1.0, "accuracy": 0.75})
+    assert not told, "were it stopped now, it could not win"
+    place.mkdir(parents=True)
+    (place / "weights").write_bytes(b"12345")
+    reporter.follow({"kind": "checkpoint", "step": 5, "score": 0.7})
+    (one,) = told
+    assert (one["report"]["step"], one["report"]["score"], one["report"]["metrics"]) == (5, 0.7, {"accuracy": 0.75})
+    assert one["bytes"] == 5
+    assert steps_of(str(stage.folder)) == [5]
+    reporter.follow({"kind": "checkpoint", "step": 7})
+    assert len(told) == 1, "one between two evaluations"

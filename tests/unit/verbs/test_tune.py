@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from support.searches import Stage
 from tunesmith import storage
 from tunesmith.errors import RunError, UserError
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
-from tunesmith.verbs.search_words import plan, planned
+from tunesmith.tasks import load_task
+from tunesmith.tuning.ground import Ground
+from tunesmith.verbs.search_words import outcome, plan, planned
 from tunesmith.verbs.standing import record_for
 from tunesmith.verbs.tune import tune
 
@@ -88,3 +91,12 @@ def test_trials_are_counted_by_what_there_is_to_try(tmp_path: Path) -> None:
     assert "at most 6 trials of 6 combinations and the recipe's own values, " in few, "of which one takes one of the six"
     assert "all 6 combinations, " in plan(recipe(tmp_path, space=other, num_samples=6, start_with_recipe=False))
     assert planned(recipe(tmp_path, scheduler="pbt", num_samples=8, generations=3)) == 24
+
+
+def test_seeds_for_which_the_budget_left_nothing_are_said_to_be_left_out(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    asked = stage.recipe(num_samples=50, scheduler="none", time_budget_s=30, seeds=3)
+    search = stage.search(asked)
+    stage.play(search, lambda values, step: values["training.learning_rate"])
+    lines = outcome(search, search.candidates()[0], Ground(asked, load_task("text-classification")))
+    assert lines[-1] == "Not repeated with 2 other seeds: the budget was spent"

@@ -128,6 +128,7 @@ search:
 """
 
 
+ONE = "training.num_workers=1"
 GRID = (
     "search.space={training.adaptation: {choice: [full, lora]}, training.seed: {randint: [1, 3]}, "
     "training.lora.r: {choice: [4, 8], when: {training.adaptation: lora}}}"
@@ -155,7 +156,7 @@ OWN = "f1_macro on the validation split; of the winner its best checkpoint is ke
             OWN,
         ),
         (
-            ["search.space={training.l2_sp: {uniform: [0.1, 1]}}", "search.scheduler=pbt", "search.num_samples=8"],
+            ["search.space={training.l2_sp: {uniform: [0.1, 1]}}", "search.scheduler=pbt", "search.num_samples=8", ONE],
             "1 hyperparameter by population-based training: 8 trainings in 4 generations, without a limit of time",
             OWN,
         ),
@@ -165,7 +166,7 @@ OWN = "f1_macro on the validation split; of the winner its best checkpoint is ke
             OWN,
         ),
         (
-            ["search.objectives=[f1_macro, latency_ms]", "search.scheduler=none", "training.num_workers=1"],
+            ["search.objectives=[f1_macro, latency_ms]", "search.scheduler=none", ONE],
             f"{THREE} by TPE: at most 20 trials, without a limit of time",
             "f1_macro and latency_ms on the validation split; of the winner its best checkpoint is kept",
         ),
