@@ -98,6 +98,7 @@ def fit(spec: FitSpec, data: FitData, context: FitContext | None = None) -> FitR
             epoch = place.epoch + place.update / per_epoch
             if place.step % settings.logging_steps == 0 or place.step in (1, last):
                 tell(_log_line(trainee, tally, place.step, total, epoch, norm))
+            if place.step % settings.logging_steps == 0:  # the first update counts in the next line too
                 tally = Tally()
             if place.update == per_epoch:
                 place.epoch, place.update = place.epoch + 1, 0

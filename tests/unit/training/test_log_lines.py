@@ -19,14 +19,18 @@ SETTINGS: dict[str, Any] = {"max_steps": 8, "logging_steps": 5, "batching": "fix
 SETTINGS["load_best_model_at_end"] = False
 
 
-def lines(task: str, base: Path, rows: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    result = fit(*prepare_in_memory(recipe_for(task, base, folder, **SETTINGS), rows), FitContext())
+def lines(task: str, base: Path, rows: list[dict[str, Any]], folder: Path, **changes: Any) -> list[dict[str, Any]]:
+    result = fit(*prepare_in_memory(recipe_for(task, base, folder, **{**SETTINGS, **changes}), rows), FitContext())
     return [event for event in result.history if event["kind"] == "step"]
 
 
 def test_the_first_update_is_logged_and_the_last(tmp_path: Path) -> None:
-    told = lines("text-classification", tiny_bert(tmp_path / "base"), texts(80), tmp_path / "a")
+    base = tiny_bert(tmp_path / "base")
+    told = lines("text-classification", base, texts(80), tmp_path / "a")
     assert [line["step"] for line in told] == [1, 5, 8]
+    each = [line["loss"] for line in lines("text-classification", base, texts(80), tmp_path / "b", logging_steps=1)]
+    assert told[0]["loss"] == pytest.approx(each[0])
+    assert told[1]["loss"] == pytest.approx(sum(each[:5]) / 5), "the first update counts in the next line too"
 
 
 @pytest.mark.parametrize(
