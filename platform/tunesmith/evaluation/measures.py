@@ -13,7 +13,7 @@ domain_gap/METRIC           how much worse out of domain than in domain; ``domai
 retention/NAME/METRIC       of the old examples, now
 retention/NAME/drop         how much worse the headline (else the first metric) is there than before training
 retention/NAME/cka          how alike the representations of old examples are still
-SUITE/NAME                  what that suite of the test bench measured; ``parity``, ``latency`` of a served model
+SUITE/NAME                  what that suite of the test bench measured; ``parity``; ``latency`` of a served model
 pairs/NAME                  what a rollout's two versions answered to the same requests (:mod:`tunesmith.evaluation.traffic`)
 ==========================  ==========================================================================================
 """
@@ -35,12 +35,12 @@ SUITES = tuple(suite_names.SUITES)
 """Suites of the test bench that a rule may ask for before any has been run."""
 
 _SERVED = "gate the served model: `tunesmith gate http://HOST:PORT/v2/models/NAME --like RUN`"
-NOT_OF_RUNS = {
-    "parity": ("parity is measured of a served model", _SERVED),
+NOT_OF_ALL = {
+    "parity": ("it has compared no samples", "judge it again, in this process: `tunesmith evaluate RUN`"),
     "latency": ("latency is measured of a served model", _SERVED),
     "pairs": ("pairs are those of a rollout", "`tunesmith serve promote NAME --gate FILE` has them"),
 }
-"""First parts of a name that only what is served has: why there is no such measure, and what to do."""
+"""First parts of a name that not every evaluation has: why there is no such measure, and what to do."""
 
 GAP = "domain_gap"
 
@@ -96,8 +96,8 @@ def unknown(pattern: str, found: Evaluation, known: Mapping[str, Estimate]) -> t
         )
     if first == "pairs" and rest in ("accuracy", "labelled") and first in found.suites:
         return "nobody says which of the two versions is right", "`serve promote NAME --gate FILE --labels FILE` does"
-    if first in NOT_OF_RUNS and first not in found.suites:
-        return NOT_OF_RUNS[first]
+    if first in NOT_OF_ALL and first not in found.suites:
+        return NOT_OF_ALL[first]
     if first in SUITES and first not in found.suites:
         return (
             f"the suite {first} was not run",
