@@ -91,8 +91,13 @@ def evaluate_run(
         retention=judge_retention(run, judges, own, progress) if data is None and split is None else {},
         suites={**checked, **benched},
         source=said(data),
-        warnings=[*failures(benched), *filter(None, map(parity.mismatch, checked.values())), *split_warnings(name, split, data)]
-        + [*found.warnings, *_uneven(case.scorer.state, run, data)],
+        warnings=[
+            *failures(benched),
+            *filter(None, map(parity.mismatch, checked.values())),
+            *split_warnings(name, split, data),
+            *found.warnings,
+            *_uneven(case.scorer.state, run, data),
+        ],
     )
     found = dataclasses.replace(found, seconds=round(time.monotonic() - start, 3))
     storage.write_json(storage.join(folder, VERDICT), found.to_json())
@@ -119,7 +124,7 @@ def _beside(judged: Judged, own: Callable[[], PreparedData]) -> dict[str, Baseli
 
 
 def _alone(run: Run, judges: Judges, split: Split) -> dict[str, SuiteResult]:
-    """The suite ``parity``: whether a few examples are answered alone as in a batch. Of a model on a cluster it is not asked."""
+    """The suite ``parity``: whether a few examples are answered alone as in a batch; not asked of a model on a cluster."""
     from tunesmith.evaluation.judges import Here
 
     if not isinstance(judges, Here):

@@ -1,7 +1,7 @@
 """Whether padding changes a model's answers: tried on made-up examples, so that nothing is asked of the model's kind.
 
-A model without an attention mask (FNet, many convolutions over sound) reads its padding: an example's answer then depends on the
-length of those that share its batch. Such a model is given batches of equal lengths, in evaluation as where it is served.
+A model without an attention mask (FNet, many convolutions over sound) reads its padding: an example's answer then depends on
+the length of those that share its batch. Such a model is given batches of equal lengths, in evaluation as where it is served.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def _noise() -> bytes:
 def is_harmless(predictor: Predictor) -> bool:
     """Whether answers stay the same, within :data:`TOLERANCE`, when an example is padded to the length of another one.
 
-    Two passes: of one example, and of two. Where that cannot be tried, it is not taken to be so; where the examples of a task all
-    have one length, it is.
+    Two passes: of one example, and of two. Where that cannot be tried, it is not taken to be so; where the examples of a task
+    all have one length, it is.
     """
     made = samples(predictor)
     if not made:

@@ -242,6 +242,35 @@ def refusing_in(words: Foreign, asked: int) -> None:
     words.fault = lambda outputs, number: broken(outputs, number) if len(words.asked) >= asked else outputs
 
 
+def test_a_suite_that_was_stopped_asks_only_what_it_has_no_answer_to(judge: Judge, words: Foreign) -> None:
+    asked = ("--suite", "robustness", "--batch-size", "4", "--concurrency", "1", "evaluation.robustness.severities=[1,3]")
+    assert judge(*asked).exit_code == 0
+    whole, total = verdict()["test"], len(words.asked)
+    stopped = 2 * 32 + 50 + 196
+    assert total > stopped
+    assert not Path("judged/suites.jsonl").exists()
+    words.asked.clear()
+    refusing_in(words, stopped)
+    assert judge(*asked, "--overwrite").exit_code == 2
+    assert len(words.asked) == stopped
+    words.fault = None
+    words.asked.clear()
+    done = judge(*asked)
+    assert done.exit_code == 0, done.output
+    assert len(words.asked) == total - stopped + 2 * 32, "of what was answered only the parity check is asked again"
+    again = verdict()["test"]
+    assert again["metrics"] == whole["metrics"]
+    assert again["suites"]["robustness"]["measures"] == whole["suites"]["robustness"]["measures"]
+
+
+def test_a_cluster_in_the_environment_is_not_an_option(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    for address in ("127.0.0.1:9", "http://127.0.0.1:9"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert judge("--overwrite").exit_code == 0
+        refused = judge("--overwrite", "--on", address)
+        assert (refused.exit_code, "asked from here" in refused.output) == (2, True), refused.output
+
+
 def test_answers_that_were_read_by_another_mapping_are_not_kept(judge: Judge, words: Foreign) -> None:
     swapped = dict(zip(words.labels, reversed(words.labels), strict=True))
     mapping(words, outputs={"label": {"name": "verdict"}}, rename=swapped)
