@@ -15,7 +15,7 @@ from tunesmith.data.prepared import Split
 from tunesmith.errors import Mistake, RecipeError
 from tunesmith.evaluation.judging import is_of_class
 from tunesmith.evaluation.measures import GROUPS, NOT_OF_ALL, fitting, measures, unknown
-from tunesmith.evaluation.results import ClassResult, DomainResult, Estimates, Evaluation, SliceResult
+from tunesmith.evaluation.results import ClassResult, DomainResult, Estimates, Evaluation, Retained, SliceResult
 from tunesmith.evaluation.slices import slice_columns, slices_of
 from tunesmith.evaluation.statistics import Estimate
 from tunesmith.evaluation.targets import Target
@@ -23,9 +23,12 @@ from tunesmith.evaluation.terms import Terms
 from tunesmith.recipe import suite_names
 from tunesmith.recipe.evaluation import EvaluationSection
 from tunesmith.recipe.gate import Gate
+from tunesmith.runs import Run
 
 FEW = 32
 """Examples by which the names of the task's metrics are found."""
+UNNAMED = ""
+"""Old data whose names are known once it is prepared."""
 LATER = ("domain_mean", "domain_gap", "parity", "latency")
 """First parts of names whose measures are found by judging, beside those of suites."""
 
@@ -36,7 +39,9 @@ def refuse(rules: Gate, found: Evaluation) -> None:
     suites = {*suite_names.SUITES, *suite_names.brought(suite_names.SUITE_GROUP)}
     for index, rule in enumerate(rules.rules):
         first = rule.measure.partition("/")[0]
-        if "*" in first or first in suites or first in LATER or (first not in (*GROUPS, *NOT_OF_ALL) and not found.metrics):
+        if "*" in first or first in suites or first in LATER or (first == "retention" and UNNAMED in found.retention):
+            continue
+        if first not in (*GROUPS, *NOT_OF_ALL) and not found.metrics:
             continue
         if not fitting(rule.measure, known):
             what, fix = unknown(rule.measure, found, known)
@@ -45,8 +50,10 @@ def refuse(rules: Gate, found: Evaluation) -> None:
         raise RecipeError(mistakes, of="gate")
 
 
-def foreseen(target: Target, split: Split, settings: EvaluationSection, without: frozenset[str]) -> Evaluation:
-    """An evaluation of these examples with every name, and no number.
+def foreseen(
+    target: Target, split: Split, settings: EvaluationSection, without: frozenset[str], old: Run | None = None
+) -> Evaluation:
+    """An evaluation of these examples with every name, and no number; of the old data of the run ``old`` too.
 
     It has no metrics where the task has no answer without a model (several labels at once, tags). Raises :class:`DataError` for
     a column of ``evaluation.slices`` that is not there.
@@ -68,6 +75,7 @@ def foreseen(target: Target, split: Split, settings: EvaluationSection, without:
             column: {value: SliceResult(len(rows), metrics) for value, rows in slices_of(values)[0].items()}
             for column, values in columns.items()
         },
+        retention={name: Retained("score", 0, after=metrics, differences=metrics) for name in _sets(old)},
         domains={name: DomainResult(len(rows), metrics, unseen=False) for name, rows in domains.items()},
     )
 
@@ -80,6 +88,13 @@ def _values(target: Target, split: Split) -> dict[str, float]:
     if answer is None:
         return {}
     return dict(task.aggregate(pa.Table.from_pylist([task.score(answer, one, state) for one in examples]), state))
+
+
+def _sets(run: Run | None) -> list[str]:
+    """The names of a run's old data; :data:`UNNAMED` where its record does not say them."""
+    if run is None:
+        return []
+    return list((run.manifest.get("old_data") or {}).get("retention", {})) or [UNNAMED]
 
 
 def _classes(names: Iterable[str]) -> dict[str, ClassResult]:

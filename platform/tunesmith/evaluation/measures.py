@@ -109,12 +109,12 @@ def unknown(pattern: str, found: Evaluation, known: Mapping[str, Estimate]) -> t
         return "the evaluation has no domains", "give the data sets names: data.test: {clinic: clinic.csv, …}"
     if first == GAP and not found.domain_gap:
         return "nobody knows which domains are in and which out of domain", "evaluation.in_domain=[NAME, …] names those within"
-    if first == "retention" and found.target:
-        return "what is forgotten is measured of a run, and this is a served model", "gate its run by a gate with this rule"
     if first == "retention":
         judged = [name for name, one in found.retention.items() if not one.skipped]
         if not judged:
-            return "nothing old was judged", "name old data under evaluation.retention.data in the recipe"
+            why = f": {skipped}" if (skipped := next((one.skipped for one in found.retention.values()), "")) else ""
+            run = ", of the run --like" if found.target else ""
+            return f"nothing old was judged{why}", f"name old data under evaluation.retention.data in the recipe{run}"
     near = nearest(pattern, known) or nearest(pattern.replace("*", next(iter(found.per_class), "")), known)
     names = [name for name in known if "/" not in name]
     return "there is no such measure", f"did you mean {near}?" if near else f"there are {', '.join(names)}, and their parts"

@@ -24,7 +24,8 @@ from tunesmith.evaluation.judging import EVALUATIONS, PREDICTIONS, VERDICT, Case
 from tunesmith.evaluation.load.connection import Endpoint
 from tunesmith.evaluation.predictions import Progress, in_blocks, read_predictions
 from tunesmith.evaluation.remembered import Remembered
-from tunesmith.evaluation.results import Baseline, Evaluation, SuiteResult
+from tunesmith.evaluation.results import Baseline, Evaluation, Retained, SuiteResult
+from tunesmith.evaluation.retention import judge_served
 from tunesmith.evaluation.suites.run import chosen, failures
 from tunesmith.evaluation.target_file import read_target
 from tunesmith.evaluation.targets import Target
@@ -93,7 +94,7 @@ def evaluate_url(wanted: Wanted, progress: Progress | None = None, before: Befor
     with open_target(wanted, *known) as target:
         split, name = open_split(wanted, target, here, progress)
         if before is not None:
-            before(foreseen(target, split, _settings(wanted), _untold(target)))
+            before(foreseen(target, split, _settings(wanted), _untold(target), _old(wanted)))
         job = asked.job(target, split)
         folder = _folder(wanted, target, job)
         endpoint = Endpoint.of(target.infer_url(), wanted.key)  # what is wrong with it is told before anything is asked
@@ -107,11 +108,14 @@ def evaluate_url(wanted: Wanted, progress: Progress | None = None, before: Befor
             checked = parity.check(target, split, _in_process(here, wanted.like), sample=wanted.sample)
             case.scorer.terms.write(case.folder)
             found, judged = judge(case, lambda judged: _beside(judged, here, wanted.like), progress)
-            others = suites.run(judged, found.headline, Remembered(target, kept), wanted.like, progress)
+            remembered = Remembered(target, kept)
+            others = suites.run(judged, found.headline, remembered, wanted.like, progress)
+            retained = _retained(wanted, remembered, progress)
             latency = measured(split, target, endpoint, wanted) if wanted.load_seconds else asked.latency(judges, wanted.asking)
     warnings = [*failures(others), parity.mismatch(checked), _unscored(target), _resumed(judges.resumed, len(split))]
     found = dataclasses.replace(
         found,
+        retention=retained,
         suites={"parity": checked, "latency": latency, **others},
         source=said(wanted.data),
         target=f"{target.name}, version {target.version}",
@@ -254,6 +258,19 @@ def _beside(judged: Judged, here: Here | None, run: Run | None) -> dict[str, Bas
     if run.recipe.evaluation.baseline:
         found[baselines.MAJORITY] = baselines.majority(judged, lambda: own_data(run, here.task, None))
     return found
+
+
+def _old(wanted: Wanted) -> Run | None:
+    """The run whose old data is asked about too: with its own test split, as where the run itself is judged."""
+    run = wanted.like if wanted.data is None and wanted.split is None else None
+    return run if run is not None and run.recipe.evaluation.retention.data is not None else None
+
+
+def _retained(wanted: Wanted, target: Target, progress: Progress | None) -> dict[str, Retained]:
+    run = _old(wanted)
+    if run is None:
+        return {}
+    return judge_served(run, target, lambda: own_data(run, target.task, progress), _settings(wanted), _untold(target))
 
 
 def _kept_predictions(run: Run, split: Split) -> pa.Table | None:

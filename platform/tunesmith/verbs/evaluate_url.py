@@ -154,7 +154,7 @@ def print_served(found: Evaluation, console: Console) -> None:
     from rich.markup import escape
 
     from tunesmith import storage
-    from tunesmith.report import suites
+    from tunesmith.report import retention, suites
     from tunesmith.report.html import REPORT
     from tunesmith.report.words import verdict
     from tunesmith.verbs.evaluate import COLOURS, verdict_table
@@ -167,6 +167,8 @@ def print_served(found: Evaluation, console: Console) -> None:
     console.print(verdict_table(found))
     for note in found.suites["parity"].notes:
         console.print(escape(note))
+    for name, one in found.retention.items():
+        console.print(escape(retention.sentence(name, one, found.headline)))
     for title, text in suites.lines(found):
         console.print(f"[bold]{escape(title)}:[/] {escape(text)}")
     for warning in found.warnings:

@@ -354,6 +354,37 @@ def test_a_run_that_we_serve_answers_as_it_does_in_this_process(
     assert Path(folder, "report.html").exists()
 
 
+def test_old_data_is_asked_about_as_the_run_is_judged_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tunesmith.evaluation.evaluate import evaluate_run
+
+    monkeypatch.chdir(tmp_path)
+    Path("old.jsonl").write_text("\n".join(json.dumps(row) for row in texts(40, seed=8)))
+    settings = {"bootstrap_samples": 100, "retention": {"data": {"old": str(tmp_path / "old.jsonl")}}}
+    run = finished_run(tmp_path / "made", "text-classification", steps=4, base_labels=True, evaluation=settings)
+    own = evaluate_run(run).retention["old"]
+    Path("gate.yaml").write_text("rules: [{measure: retention/old/drop, max: 1}, {measure: retention/old/accuracy, min: 0}]")
+    served = Service(tmp_path, Engine.load(str(run.local_model()), "m"))
+    with listening(served.app) as url:
+        arguments = [f"{url}/v2/models/m", "--like", run.path, "--key", served.key]
+        done = CliRunner().invoke(cli.main, ["evaluate", *arguments, "--suite", "retention", "--out", "judged"])
+        gated = CliRunner().invoke(cli.main, ["gate", *arguments, "--gate", "gate.yaml"])
+    assert done.exit_code == 0, done.output
+    assert "on 40 old examples" in " ".join(done.output.split())
+    found = verdict()["test"]["retention"]["old"]
+    for name, one in found["differences"].items():
+        assert one["value"] == pytest.approx(own.differences[name].value, abs=1e-4), name
+        assert one["low"] <= one["value"] <= one["high"], name
+    assert (gated.exit_code, "2 of 2 rules hold" in gated.output) == (0, True), gated.output
+
+
+def test_old_data_that_nobody_names_is_told(judge: Judge, words: Foreign, runs: dict[str, Run]) -> None:
+    refused = judge("--suite", "retention")
+    assert (refused.exit_code, "Give --like RUN" in refused.output) == (2, True)
+    bare = CliRunner().invoke(cli.main, ["evaluate", runs["text-classification"].path, "--suite", "retention"])
+    assert (bare.exit_code, "names no old data" in bare.output) == (2, True)
+    assert words.requests == 0
+
+
 def test_a_server_with_corrupted_preprocessing_is_found_out_before_any_metric(
     runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,7 +102,7 @@ def test_what_only_a_run_or_only_a_served_model_has_is_said(run: Run, url: str, 
     forgotten = typed(
         "gate", url, "--like", run.path, "--gate", written(tmp_path, {"rules": [{"measure": "retention/*/drop", "max": 1}]})
     )
-    assert (forgotten.exit_code, "this is a served model" in forgotten.output) == (2, True)
+    assert (forgotten.exit_code, "nothing old was judged" in forgotten.output) == (2, True)
     alone = typed("gate", run.path, "--gate", written(tmp_path, {"rules": [{"measure": "latency/p99_ms", "max": 9}]}))
     assert (alone.exit_code, "gate http://HOST:PORT/v2/models/NAME --like RUN" in alone.output) == (2, True)
     odd = typed("gate", run.path, "--gate", written(tmp_path, PARITY), "--like", run.path)
