@@ -17,14 +17,14 @@ from typing import Any
 import torch
 
 from tunesmith.errors import ModelError
+from tunesmith.evaluation import padding
 from tunesmith.evaluation.predictor import Predictor, to_device
 from tunesmith.recipe.serving import ServingSection
-from tunesmith_serving import warmup
 from tunesmith_serving.plan import check_backend
 
 TOLERANCE = 1e-4
 """Most that a logit may differ from PyTorch's (of its size, where that is above 1). Both compute in float32."""
-LENGTHS = (*warmup.LENGTHS, 200)
+LENGTHS = (*padding.LENGTHS, 200)
 """Words of the made-up examples; the last is cut at what the model takes. A trace that froze a length shows there."""
 BATCHES = ((0,), (1,), (2,), (0, 1), (0, 2), (1, 0, 1, 0, 1), (0,) * 9)
 """Which of them are tried together: several sizes and lengths, with padding and without."""
@@ -47,9 +47,7 @@ def with_backend(predictor: Predictor, settings: ServingSection) -> Predictor:
         raise ModelError(f"serving.backend: openvino computes on CPUs, and the model is on {predictor.device}. {INSTEAD}")
     encoded = _encoded(predictor)
     inputs = asked(predictor, encoded)
-    replaced = copy.copy(predictor)
-    replaced.packing = None
-    replaced.model = OpenVino(predictor.model, inputs, ragged=predictor.task.ragged)
+    replaced = predictor.with_model(OpenVino(predictor.model, inputs, ragged=predictor.task.ragged))
     worst = verified(predictor, replaced, encoded)
     _LOG.info("openvino answers in place of PyTorch; its logits differ by %.1e at the most", worst)
     return replaced
@@ -207,7 +205,7 @@ def _logits(predictor: Predictor, batch: list[Any]) -> torch.Tensor:
 
 def _encoded(predictor: Predictor) -> list[Any]:
     """A short, a longer and a long example. Raises :class:`ModelError` where they cannot be made up."""
-    made = warmup.samples(predictor, LENGTHS)
+    made = padding.samples(predictor, LENGTHS)
     if not made:
         raise ModelError(
             f"serving.backend: no example of {predictor.task.name} can be made up to try the backend on. {INSTEAD}"

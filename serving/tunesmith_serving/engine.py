@@ -20,7 +20,6 @@ from tunesmith_serving.batcher import Batcher, Limits
 from tunesmith_serving.describe import Description, describe
 from tunesmith_serving.lanes import first_thread, lanes, take_one_core
 from tunesmith_serving.reply import Answered
-from tunesmith_serving.warmup import warm_up
 
 PACKED_TOKENS = 512
 """Tokens of a pass without padding, on a CPU. More are hardly cheaper (``docs/benchmarks.md``), and while these are computed
@@ -50,7 +49,7 @@ class Engine:
         """
         predictor = with_backend(predictor, settings)
         self.predictor, self.settings = predictor, settings
-        self.padding_is_harmless = warm_up(predictor)
+        self.padding_is_harmless = predictor.padding_is_harmless  # the passes that find it out warm the model up
         self.description: Description = describe(
             predictor.task,
             predictor.preprocessing.state,

@@ -68,6 +68,24 @@ def tiny_bert(
     return folder
 
 
+def tiny_fnet(folder: Path) -> Path:
+    """An FNet: it mixes tokens by a Fourier transform, has no attention mask, and so reads its padding."""
+    from transformers import FNetConfig, FNetModel
+
+    torch.manual_seed(0)
+    config = FNetConfig(
+        vocab_size=len(WORDS) + 5,
+        hidden_size=32,
+        num_hidden_layers=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
+    FNetModel(config).save_pretrained(folder)
+    tiny_tokenizer(folder)
+    return folder
+
+
 def tiny_masked_lm(folder: Path, *, words: list[str] = WORDS) -> Path:
     """A BERT that fills masks, with random weights wide enough that its candidates differ."""
     from transformers import BertConfig, BertForMaskedLM

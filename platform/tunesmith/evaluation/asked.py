@@ -27,6 +27,8 @@ from tunesmith.tasks.base import Example, Preprocessing, Task
 FORMAT = 1
 LOG = "answers.jsonl"
 """Beside ``predictions.parquet``: one line for each sample, in the order in which the answers came."""
+SUITES_LOG = "suites.jsonl"
+"""The same of what suites ask (:mod:`tunesmith.evaluation.remembered`), until the evaluation is finished."""
 HOPELESS = 16
 """Refused samples without one answer, after which it is not the samples."""
 MOST_TOLD = 10

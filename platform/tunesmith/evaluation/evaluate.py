@@ -19,11 +19,11 @@ from tunesmith import storage
 from tunesmith.data.prepare import prepare, prepare_frozen
 from tunesmith.data.prepared import PreparedData, Split
 from tunesmith.errors import DataError, UserError, nearest
-from tunesmith.evaluation import baselines, targets
+from tunesmith.evaluation import baselines, parity, targets
 from tunesmith.evaluation.baselines import BASE_MODEL, MAJORITY
 from tunesmith.evaluation.judging import EVALUATIONS, VERDICT, Case, Judged, Scorer, judge
 from tunesmith.evaluation.predictions import Progress
-from tunesmith.evaluation.results import Baseline, Evaluation
+from tunesmith.evaluation.results import Baseline, Evaluation, SuiteResult
 from tunesmith.evaluation.retention import judge_retention
 from tunesmith.evaluation.suites.run import chosen, failures
 from tunesmith.recipe.evaluation import EvaluationSection
@@ -34,6 +34,9 @@ from tunesmith.tasks.weights import advice
 if TYPE_CHECKING:
     from tunesmith.evaluation.judges import Judges
     from tunesmith.evaluation.targets import Target
+
+COMPARED = 4
+"""Examples that are answered alone too: as many forward passes more."""
 
 Data = str | Mapping[str, str] | None
 """Other labelled data: a place, or places by the names of their domains; None for the run's own."""
@@ -80,14 +83,21 @@ def evaluate_run(
     case = _case(run, judges, settings, split_, name, folder)
     suites = chosen(case, run)
     ready()
+    checked = _alone(run, judges, split_)
     found, judged = judge(case, lambda judged: _beside(judged, own) if settings.baseline else {}, progress)
     benched = suites.run(judged, found.headline, _target(run, judges), run, progress) if suites.names else {}
     found = dataclasses.replace(
         found,
         retention=judge_retention(run, judges, own, progress) if data is None and split is None else {},
-        suites=benched,
+        suites={**checked, **benched},
         source=said(data),
-        warnings=failures(benched) + split_warnings(name, split, data) + found.warnings + _uneven(case.scorer.state, run, data),
+        warnings=[
+            *failures(benched),
+            *filter(None, map(parity.mismatch, checked.values())),
+            *split_warnings(name, split, data),
+            *found.warnings,
+            *_uneven(case.scorer.state, run, data),
+        ],
     )
     found = dataclasses.replace(found, seconds=round(time.monotonic() - start, 3))
     storage.write_json(storage.join(folder, VERDICT), found.to_json())
@@ -111,6 +121,15 @@ def _case(run: Run, judges: Judges, settings: EvaluationSection, split: Split, n
 
 def _beside(judged: Judged, own: Callable[[], PreparedData]) -> dict[str, Baseline]:
     return {BASE_MODEL: baselines.base_model(judged), MAJORITY: baselines.majority(judged, own)}
+
+
+def _alone(run: Run, judges: Judges, split: Split) -> dict[str, SuiteResult]:
+    """The suite ``parity``: whether a few examples are answered alone as in a batch; not asked of a model on a cluster."""
+    from tunesmith.evaluation.judges import Here
+
+    if not isinstance(judges, Here):
+        return {}
+    return {"parity": parity.check(_target(run, judges), split, sample=COMPARED)}
 
 
 def _target(run: Run, judges: Judges) -> Target:

@@ -151,8 +151,7 @@ def _checks(
         what, fix = unknown(rule.measure, found, known)
         mistakes.append(gate.mistake(index, f"{rule.measure!r}: {what}", fix))
     if rule.margin is not None and against is None:
-        fix = "name one: --baseline RUN, or `baseline:` in the gate (`base` is the run's own pre-trained model)"
-        mistakes.append(gate.mistake(index, "a margin needs a baseline", fix, "margin"))
+        mistakes.append(without_baseline(gate, index))
         return [], []
     several = len(names) > 1 or "*" in rule.measure
     few = [name for name in names if several and (known[name].n < rule.min_examples or math.isnan(known[name].value))]
@@ -173,6 +172,12 @@ def _checks(
             more = is_better_when_more(name) if rule.better is None else rule.better == "more"
             checks.append(Check(name, "margin", rule.margin, value, pair[0], turned(pair[1], more)))
     return checks, few
+
+
+def without_baseline(gate: Gate, index: int) -> Mistake:
+    """That a rule has a margin, and nothing that it is against."""
+    fix = "name one: --baseline RUN, or `baseline:` in the gate (`base` is the run's own pre-trained model)"
+    return gate.mistake(index, "a margin needs a baseline", fix, "margin")
 
 
 def _decided(checks: list[tuple[Rule, Check]], found: Evaluation) -> list[Check]:

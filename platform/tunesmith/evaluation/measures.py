@@ -13,7 +13,7 @@ domain_gap/METRIC           how much worse out of domain than in domain; ``domai
 retention/NAME/METRIC       of the old examples, now
 retention/NAME/drop         how much worse the headline (else the first metric) is there than before training
 retention/NAME/cka          how alike the representations of old examples are still
-SUITE/NAME                  what that suite of the test bench measured; ``parity``, ``latency`` of a served model
+SUITE/NAME                  what that suite of the test bench measured; ``parity``; ``latency`` of a served model
 pairs/NAME                  what a rollout's two versions answered to the same requests (:mod:`tunesmith.evaluation.traffic`)
 ==========================  ==========================================================================================
 """
@@ -35,12 +35,12 @@ SUITES = tuple(suite_names.SUITES)
 """Suites of the test bench that a rule may ask for before any has been run."""
 
 _SERVED = "gate the served model: `tunesmith gate http://HOST:PORT/v2/models/NAME --like RUN`"
-NOT_OF_RUNS = {
-    "parity": ("parity is measured of a served model", _SERVED),
+NOT_OF_ALL = {
+    "parity": ("it has compared no samples", "judge it again, in this process: `tunesmith evaluate RUN`"),
     "latency": ("latency is measured of a served model", _SERVED),
     "pairs": ("pairs are those of a rollout", "`tunesmith serve promote NAME --gate FILE` has them"),
 }
-"""First parts of a name that only what is served has: why there is no such measure, and what to do."""
+"""First parts of a name that not every evaluation has: why there is no such measure, and what to do."""
 
 GAP = "domain_gap"
 
@@ -96,8 +96,8 @@ def unknown(pattern: str, found: Evaluation, known: Mapping[str, Estimate]) -> t
         )
     if first == "pairs" and rest in ("accuracy", "labelled") and first in found.suites:
         return "nobody says which of the two versions is right", "`serve promote NAME --gate FILE --labels FILE` does"
-    if first in NOT_OF_RUNS and first not in found.suites:
-        return NOT_OF_RUNS[first]
+    if first in NOT_OF_ALL and first not in found.suites:
+        return NOT_OF_ALL[first]
     if first in SUITES and first not in found.suites:
         return (
             f"the suite {first} was not run",
@@ -109,12 +109,12 @@ def unknown(pattern: str, found: Evaluation, known: Mapping[str, Estimate]) -> t
         return "the evaluation has no domains", "give the data sets names: data.test: {clinic: clinic.csv, …}"
     if first == GAP and not found.domain_gap:
         return "nobody knows which domains are in and which out of domain", "evaluation.in_domain=[NAME, …] names those within"
-    if first == "retention" and found.target:
-        return "what is forgotten is measured of a run, and this is a served model", "gate its run by a gate with this rule"
     if first == "retention":
         judged = [name for name, one in found.retention.items() if not one.skipped]
         if not judged:
-            return "nothing old was judged", "name old data under evaluation.retention.data in the recipe"
+            why = f": {skipped}" if (skipped := next((one.skipped for one in found.retention.values()), "")) else ""
+            run = ", of the run --like" if found.target else ""
+            return f"nothing old was judged{why}", f"name old data under evaluation.retention.data in the recipe{run}"
     near = nearest(pattern, known) or nearest(pattern.replace("*", next(iter(found.per_class), "")), known)
     names = [name for name in known if "/" not in name]
     return "there is no such measure", f"did you mean {near}?" if near else f"there are {', '.join(names)}, and their parts"

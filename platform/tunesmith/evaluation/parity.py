@@ -1,4 +1,4 @@
-"""Whether a served model answers as it should, before anything is measured: alone as in a batch, and as the run it comes from.
+"""Whether a model answers as it should, before anything is measured: alone as in a batch, and served as the run it comes from.
 
 A mismatch is no error: it is reported with the first sample that differs, and is the suite ``parity`` for a gate to hold on to.
 """
@@ -120,7 +120,7 @@ def mismatch(found: SuiteResult) -> str | None:
     if found.skipped or found.measures["agreement"].value == 1:
         return None
     differing = [one for one in found.notes if "The first that differs" in one]
-    return "The served model does not answer as it should. " + " ".join(differing)
+    return "The model does not answer as it should. " + " ".join(differing)
 
 
 def _each(target: Target, examples: Sequence[Example]) -> list[Answer | None]:

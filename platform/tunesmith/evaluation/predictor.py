@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from tunesmith.errors import DataError
 from tunesmith.evaluation.packing import Packing
+from tunesmith.evaluation.padding import is_harmless
 from tunesmith.runs.artefact import Artefact
 from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Answer, Batch, Example, Features, Preprocessing, State, Task
@@ -55,6 +57,7 @@ class Predictor:
         device: str | torch.device = "auto",
         batch_size: int = EXAMPLES_PER_BATCH,
         dtype: torch.dtype | None = None,
+        padding_is_harmless: bool | None = None,
     ) -> None:
         """Wrap a model that is in memory.
 
@@ -62,6 +65,7 @@ class Predictor:
             device: ``auto`` is the first GPU, or the CPU.
             batch_size: most examples of one forward pass.
             dtype: autocast to this type (``torch.bfloat16``); None computes in float32.
+            padding_is_harmless: whether examples of different lengths may share a batch; None tries it when it is first asked.
         """
         self.task = task
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
@@ -70,6 +74,7 @@ class Predictor:
         self.batch_size = batch_size
         self.dtype = dtype
         self.packing: Packing | None = None
+        self._padding_is_harmless = padding_is_harmless
 
     @classmethod
     def load(cls, folder: str | Path, **options: Any) -> Predictor:
@@ -96,6 +101,21 @@ class Predictor:
         if self.task.ragged and self.device.type == "cpu":
             self.packing = Packing.of(self.model)
         return self
+
+    def with_model(self, model: torch.nn.Module) -> Self:
+        """The same predictor over another model, of which nothing is known yet."""
+        other = copy.copy(self)
+        other.model, other.packing, other._padding_is_harmless = model, None, None
+        return other
+
+    @property
+    def padding_is_harmless(self) -> bool:
+        """Whether an example's answer stays the same, in float32, whatever the lengths of those that share its batch."""
+        if self._padding_is_harmless is None:
+            exact = copy.copy(self)
+            exact.dtype = None
+            self._padding_is_harmless = is_harmless(exact)
+        return self._padding_is_harmless
 
     def predict(self, examples: Sequence[Example | Any]) -> list[Answer]:
         """What the model says of each example, in order.
@@ -129,8 +149,10 @@ class Predictor:
             yield indices, self.forward(split.features(indices))  # type: ignore[arg-type]  # an array is as good as a sequence
 
     def batches(self, lengths: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int64]]:
-        """The batches that these lengths make."""
+        """The batches that these lengths make; of equal lengths where padding would change the answers."""
         budget = TOKENS_PER_BATCH.get(self.device.type, TOKENS_PER_BATCH["cpu"])
+        if self.task.ragged and len(np.unique(lengths)) > 1 and not self.padding_is_harmless:
+            return batches_of_one_length(lengths, budget, self.batch_size)
         if self.packing is not None:
             return batches_by_tokens(lengths, budget, self.batch_size)
         return batches_by_length(lengths, budget if self.task.ragged else self.batch_size, self.batch_size, self.beside)
@@ -218,6 +240,20 @@ def batches_by_tokens(lengths: npt.NDArray[np.int32], budget: int, most: int) ->
             tokens = int(lengths[index])
         batches[-1].append(index)
     return [np.asarray(batch, np.int64) for batch in batches]
+
+
+def batches_of_one_length(lengths: npt.NDArray[np.int32], budget: int, most: int) -> list[npt.NDArray[np.int64]]:
+    """Batches without padding: of one length each, at most ``budget`` tokens and ``most`` examples, longest first.
+
+    >>> [batch.tolist() for batch in batches_of_one_length(np.array([3, 9, 3, 3]), budget=8, most=8)]
+    [[1], [0, 2], [3]]
+    """
+    ordered = np.argsort(-lengths, kind="stable").astype(np.int64)
+    batches = []
+    for same in np.split(ordered, np.flatnonzero(np.diff(lengths[ordered])) + 1):
+        size = max(1, min(most, budget // int(lengths[same].max(initial=1))))
+        batches += [same[start : start + size] for start in range(0, len(same), size)]
+    return batches
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

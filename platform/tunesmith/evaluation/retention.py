@@ -15,19 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunesmith.data.old import OldPlaces, prepare_old
+from tunesmith.data.old import OldPlace, OldPlaces, prepare_old
 from tunesmith.data.prepared import PreparedData, Split
-from tunesmith.errors import UserError
+from tunesmith.errors import DataError, UserError
 from tunesmith.evaluation import drift
 from tunesmith.evaluation.judges import Judges, Which
-from tunesmith.evaluation.predictions import Progress, Records, read_predictions, write_predictions
+from tunesmith.evaluation.parity import answered
+from tunesmith.evaluation.predictions import Progress, Records, block_indices, read_predictions, write_predictions
 from tunesmith.evaluation.results import Estimates, Retained
-from tunesmith.evaluation.statistics import Bootstrap, bootstrap, difference
+from tunesmith.evaluation.sides import verdict_of
+from tunesmith.evaluation.statistics import Bootstrap, apart, bootstrap, difference
+from tunesmith.evaluation.terms import Terms
 from tunesmith.recipe.evaluation import EvaluationSection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from tunesmith.evaluation.targets import Target
     from tunesmith.runs import Run
     from tunesmith.tasks.base import State, Task
 
@@ -61,6 +65,52 @@ def judge_retention(
         judge = _drifted if place.by == "drift" else _scored
         found[name] = judge(judges, split, settings, progress)
     return found
+
+
+def judge_served(
+    run: Run, target: Target, own: Callable[[], PreparedData], settings: EvaluationSection, without: frozenset[str]
+) -> dict[str, Retained]:
+    """The same of a served model, beside what the run's own verdict says of the base: not paired, as its answers are not kept.
+
+    ``without`` are the metrics that the served model's answers cannot tell.
+    """
+    if run.recipe.evaluation.retention.data is None:
+        return {}
+    verdict = verdict_of(run.path)
+    found = {}
+    for name, place in _places(run, target.task, own).retention.items():
+        before = verdict.retention[name].before if verdict is not None and name in verdict.retention else {}
+        try:
+            found[name] = _asked(target, place, before, settings, without)
+        except UserError as error:
+            found[name] = Retained(place.by, 0, skipped=str(error).splitlines()[0])
+    return found
+
+
+def _asked(
+    target: Target, place: OldPlace, before: Estimates, settings: EvaluationSection, without: frozenset[str]
+) -> Retained:
+    """Raises :class:`DataError` where samples are refused, :class:`UserError` where the set is gone."""
+    split = place.open()
+    if place.by == "drift":
+        return Retained(place.by, len(split), skipped="a served model does not tell its hidden states")
+    if not before:
+        return Retained(place.by, len(split), skipped="the run's own verdict has not judged the base on it")
+    after = judged(_records(target, split), target.task, target.state, split, settings)
+    told = Terms(target.task, target.state, without).told(after.values)
+    names = [name for name in told if name in before and CLASS_MARK not in name]
+    now = _only(after.estimates(settings.confidence), names)
+    changes = {name: apart(now[name], before[name]) for name in names}
+    return Retained("score", len(split), before=_only(before, names), after=now, differences=changes)
+
+
+def _records(target: Target, split: Split) -> Records:
+    for block in block_indices(len(split)):
+        examples = split.examples(block)
+        answers = answered(target, examples)
+        if refused := sum(answer is None for answer in answers):
+            raise DataError(f"{target.name} refuses {refused:,} of its samples")
+        yield block, [target.task.score(a, e, target.state) for a, e in zip(answers, examples, strict=True) if a is not None]
 
 
 def beyond_ceiling(run: Run, mixed: Mapping[str, Any] | None = None) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,11 +18,14 @@ from tunesmith.data.prepared import Split
 from tunesmith.errors import UserError
 from tunesmith.evaluation import asked, baselines, parity
 from tunesmith.evaluation.evaluate import Data, judged_split, own_data, said, split_warnings, trained_on
+from tunesmith.evaluation.foreseen import foreseen
 from tunesmith.evaluation.journal import Journal
 from tunesmith.evaluation.judging import EVALUATIONS, PREDICTIONS, VERDICT, Case, Judged, Scorer, judge
 from tunesmith.evaluation.load.connection import Endpoint
 from tunesmith.evaluation.predictions import Progress, in_blocks, read_predictions
-from tunesmith.evaluation.results import Baseline, Evaluation, SuiteResult
+from tunesmith.evaluation.remembered import Remembered
+from tunesmith.evaluation.results import Baseline, Evaluation, Retained, SuiteResult
+from tunesmith.evaluation.retention import judge_served
 from tunesmith.evaluation.suites.run import chosen, failures
 from tunesmith.evaluation.target_file import read_target
 from tunesmith.evaluation.targets import Target
@@ -70,8 +74,14 @@ class Wanted:
     """The limit of that load, in milliseconds."""
 
 
-def evaluate_url(wanted: Wanted, progress: Progress | None = None) -> Evaluation:
+Before = Callable[[Evaluation], None]
+"""Looks at what the evaluation will have measures of (:mod:`tunesmith.evaluation.foreseen`), and refuses it."""
+
+
+def evaluate_url(wanted: Wanted, progress: Progress | None = None, before: Before | None = None) -> Evaluation:
     """Judge the model at a URL, and write ``metrics.json``, ``predictions.parquet``, ``terms.json`` and ``answers.jsonl``.
+
+    ``before`` is called before anything is asked.
 
     Raises:
         UserError: its task, its labels or its data are not known; the folder is of something else.
@@ -83,24 +93,29 @@ def evaluate_url(wanted: Wanted, progress: Progress | None = None) -> Evaluation
     known = (here.task, here.preprocessing.state) if here is not None else known_of(wanted)
     with open_target(wanted, *known) as target:
         split, name = open_split(wanted, target, here, progress)
+        if before is not None:
+            before(foreseen(target, split, _settings(wanted), _untold(target), _old(wanted)))
         job = asked.job(target, split)
         folder = _folder(wanted, target, job)
         endpoint = Endpoint.of(target.infer_url(), wanted.key)  # what is wrong with it is told before anything is asked
         if wanted.overwrite:
             _clear(folder, job)
         folder.mkdir(parents=True, exist_ok=True)
-        with Journal(folder / asked.LOG, job, "--out") as journal:
-            checked = parity.check(target, split, _in_process(here, wanted.like), sample=wanted.sample)
+        with Journal(folder / asked.LOG, job, "--out") as journal, Journal(folder / asked.SUITES_LOG, job, "--out") as kept:
             judges = asked.Asked(target, journal)
             case = _case(wanted, target, judges, split, name, str(folder))
             suites = chosen(case, wanted.like)
+            checked = parity.check(target, split, _in_process(here, wanted.like), sample=wanted.sample)
             case.scorer.terms.write(case.folder)
             found, judged = judge(case, lambda judged: _beside(judged, here, wanted.like), progress)
-            others = suites.run(judged, found.headline, target, wanted.like, progress)
+            remembered = Remembered(target, kept)
+            others = suites.run(judged, found.headline, remembered, wanted.like, progress)
+            retained = _retained(wanted, remembered, progress)
             latency = measured(split, target, endpoint, wanted) if wanted.load_seconds else asked.latency(judges, wanted.asking)
     warnings = [*failures(others), parity.mismatch(checked), _unscored(target), _resumed(judges.resumed, len(split))]
     found = dataclasses.replace(
         found,
+        retention=retained,
         suites={"parity": checked, "latency": latency, **others},
         source=said(wanted.data),
         target=f"{target.name}, version {target.version}",
@@ -108,6 +123,7 @@ def evaluate_url(wanted: Wanted, progress: Progress | None = None) -> Evaluation
         seconds=round(time.monotonic() - start, 3),
     )
     storage.write_json(str(folder / VERDICT), found.to_json())
+    (folder / asked.SUITES_LOG).unlink(missing_ok=True)
     return found
 
 
@@ -197,23 +213,27 @@ def _clear(folder: Path, job: dict[str, object]) -> None:
     The verdict goes last: a folder that was cleared in part still counts as finished, and is cleared again.
     """
     if (folder / VERDICT).exists() or not asked.begun(folder, job):
-        for name in (asked.LOG, PREDICTIONS, REPORT, VERDICT):
+        for name in (asked.LOG, asked.SUITES_LOG, PREDICTIONS, REPORT, VERDICT):
             (folder / name).unlink(missing_ok=True)
 
 
 def _case(wanted: Wanted, target: Target, judges: asked.Asked, split: Split, name: str, folder: str) -> Case:
     run = wanted.like
-    settings = wanted.settings or (run.recipe.evaluation if run is not None else EvaluationSection())
     return Case(
         name=target.name,
         judges=judges,
         split=split,
         split_name=name,
-        scorer=Scorer(target.task, target.state, settings, _untold(target)),
+        scorer=Scorer(target.task, target.state, _settings(wanted), _untold(target)),
         folder=folder,
         metric=run.recipe.training.metric_for_best_model if run is not None else None,
         trained_on=trained_on(run) if run is not None else None,
     )
+
+
+def _settings(wanted: Wanted) -> EvaluationSection:
+    own = wanted.like.recipe.evaluation if wanted.like is not None else EvaluationSection()
+    return wanted.settings or own
 
 
 def _untold(target: Target) -> frozenset[str]:
@@ -238,6 +258,19 @@ def _beside(judged: Judged, here: Here | None, run: Run | None) -> dict[str, Bas
     if run.recipe.evaluation.baseline:
         found[baselines.MAJORITY] = baselines.majority(judged, lambda: own_data(run, here.task, None))
     return found
+
+
+def _old(wanted: Wanted) -> Run | None:
+    """The run whose old data is asked about too: with its own test split, as where the run itself is judged."""
+    run = wanted.like if wanted.data is None and wanted.split is None else None
+    return run if run is not None and run.recipe.evaluation.retention.data is not None else None
+
+
+def _retained(wanted: Wanted, target: Target, progress: Progress | None) -> dict[str, Retained]:
+    run = _old(wanted)
+    if run is None:
+        return {}
+    return judge_served(run, target, lambda: own_data(run, target.task, progress), _settings(wanted), _untold(target))
 
 
 def _kept_predictions(run: Run, split: Split) -> pa.Table | None:

@@ -98,10 +98,11 @@ def tell_retained(found: Mapping[str, Metrics], place: checkpoint.Place, epoch: 
 
 
 def predictor_for(spec: FitSpec, model: torch.nn.Module) -> Predictor:
-    """The model as a predictor, where it is, with the recipe's evaluation batches."""
+    """The model as a predictor, where it is, with the recipe's evaluation batches; padded, as those of training are."""
     settings = spec.recipe.training
     size = settings.per_device_eval_batch_size or 2 * settings.per_device_train_batch_size
-    return Predictor(spec.task, model, spec.preprocessing, device=next(model.parameters()).device, batch_size=size)
+    device = next(model.parameters()).device
+    return Predictor(spec.task, model, spec.preprocessing, device=device, batch_size=size, padding_is_harmless=True)
 
 
 def rehearse(spec: FitSpec, model: torch.nn.Module, split: Examples, context: FitContext) -> None:

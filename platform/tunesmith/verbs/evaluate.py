@@ -61,7 +61,7 @@ MOST_SHOWN = 8
 )
 @click.argument("overrides", nargs=-1, metavar="[evaluation.KEY=VALUE]…")
 @served_options()
-@on_option
+@partial(on_option, from_here=lambda given: str(given["run"]).startswith(SCHEMES))
 def command(
     run: str,
     data: tuple[str, ...],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tunesmith.evaluation.results import Evaluation
-    from tunesmith.evaluation.served import Wanted
+    from tunesmith.evaluation.served import Before, Wanted
     from tunesmith.recipe.evaluation import EvaluationSection
     from tunesmith.runs import Run
     from tunesmith.training.progress import Progress
@@ -126,8 +126,8 @@ def wanted(
     return Wanted(url, like=run, data=data, split=split, settings=settings, asking=asking, **rest)
 
 
-def evaluate_url(wanted: Wanted, *, progress: Progress | None = None) -> Evaluation:
-    """Judge the served model, and write ``report.html`` beside its other files.
+def evaluate_url(wanted: Wanted, *, progress: Progress | None = None, before: Before | None = None) -> Evaluation:
+    """Judge the served model, and write ``report.html`` beside its other files; ``before`` is called before anything is asked.
 
     Raises:
         UserError: something that the user can mend, the server's answers included.
@@ -144,7 +144,7 @@ def evaluate_url(wanted: Wanted, *, progress: Progress | None = None) -> Evaluat
     with View(err()) as view:
         progress = progress or view
         progress.phase(f"Asking {address.root}")
-        found = served.evaluate_url(wanted, progress.prepared)
+        found = served.evaluate_url(wanted, progress.prepared, before)
     write_report(wanted.like, found)
     return found
 
@@ -154,7 +154,7 @@ def print_served(found: Evaluation, console: Console) -> None:
     from rich.markup import escape
 
     from tunesmith import storage
-    from tunesmith.report import suites
+    from tunesmith.report import retention, suites
     from tunesmith.report.html import REPORT
     from tunesmith.report.words import verdict
     from tunesmith.verbs.evaluate import COLOURS, verdict_table
@@ -167,6 +167,8 @@ def print_served(found: Evaluation, console: Console) -> None:
     console.print(verdict_table(found))
     for note in found.suites["parity"].notes:
         console.print(escape(note))
+    for name, one in found.retention.items():
+        console.print(escape(retention.sentence(name, one, found.headline)))
     for title, text in suites.lines(found):
         console.print(f"[bold]{escape(title)}:[/] {escape(text)}")
     for warning in found.warnings:

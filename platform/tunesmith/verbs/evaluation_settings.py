@@ -12,14 +12,24 @@ if TYPE_CHECKING:
     from tunesmith.recipe.evaluation import EvaluationSection
 
 
+RETENTION = "retention"
+"""No suite, but asked for like one: old data is judged in every verdict of a run whose recipe names some."""
+
+
 def settings_of(recipe: Recipe, suites: Sequence[str], overrides: Sequence[str]) -> EvaluationSection | None:
     """The recipe's settings with what the command line adds; None where it adds nothing. Raises :class:`UserError`."""
     if not (suites or overrides):
         return None
     _check(overrides)
-    named = list(dict.fromkeys((*recipe.evaluation.suites, *suites)))
+    named = [name for name in dict.fromkeys((*recipe.evaluation.suites, *suites)) if name != RETENTION]
     added = [f"evaluation.suites=[{', '.join(named)}]"] if suites else []
-    return recipe.override(*added, *overrides, check_paths=False).resolved().evaluation
+    found = recipe.override(*added, *overrides, check_paths=False).resolved().evaluation
+    if RETENTION in suites and found.retention.data is None:
+        raise UserError(
+            "--suite retention: the run's recipe names no old data\n"
+            "    → Name it under evaluation.retention.data, and train again"
+        )
+    return found
 
 
 def settings_alone(suites: Sequence[str], overrides: Sequence[str]) -> EvaluationSection:
@@ -33,6 +43,8 @@ def settings_alone(suites: Sequence[str], overrides: Sequence[str]) -> Evaluatio
     from tunesmith.recipe.evaluation import EvaluationSection
 
     _check(overrides)
+    if RETENTION in suites:
+        raise UserError("--suite retention: nobody knows which data is old\n    → Give --like RUN, whose recipe names it")
     given: dict[str, Any] = {"suites": list(suites)} if suites else {}
     for one in overrides:
         _put(given, one)

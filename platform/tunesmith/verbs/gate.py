@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 import click
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tunesmith.evaluation.results import Evaluation
     from tunesmith.evaluation.sides import Side
     from tunesmith.recipe.gate import Gate
+    from tunesmith.runs import Run
 
 FOLDER = "gate"
 COLOURS = {"passed": "green", "failed": "red", "not settled": "yellow"}
@@ -128,19 +130,51 @@ def gate(
         DataError: the baseline was judged on other examples.
         UserError: a run that is not there, or a baseline that is the judged evaluation itself.
     """
+    from tunesmith.evaluation.foreseen import refuse
     from tunesmith.evaluation.sides import open_evaluation
     from tunesmith.recipe.gate import load_gate
 
     rules = load_gate(gate)
     check_overrides(target, overrides, anew)
     if is_url(target):
-        target = judged_place(target, data=data, suites=rules.suites, overrides=overrides, output_dir=output_dir, **served)
+        check_baseline(rules, baseline or rules.baseline, output_dir, served.get("like"))
+        asked: dict[str, Any] = {
+            "data": data,
+            "suites": rules.suites,
+            "overrides": overrides,
+            "output_dir": output_dir,
+            **served,
+        }
+        target = judged_place(target, before=partial(refuse, rules), **asked)
     else:
         refuse_served({**served, "data": data})
         target = judged_anew(target, rules, overrides=overrides, output_dir=output_dir) if anew else target
     side = open_evaluation(target, output_dir)
     against = against_of(side, baseline or rules.baseline, output_dir)
     return judge_side(side, rules, against, out)
+
+
+def check_baseline(rules: Gate, baseline: str | None, output_dir: str, like: Run | str | None) -> None:
+    """What is wrong with margins, before a served model is asked.
+
+    Raises:
+        RecipeError: a margin has no baseline.
+        UserError: the baseline is gone, or is the base of no run.
+    """
+    from tunesmith.errors import RecipeError
+    from tunesmith.evaluation.gate import without_baseline
+    from tunesmith.evaluation.sides import open_side
+
+    if baseline is None:
+        if mistakes := [without_baseline(rules, index) for index, rule in enumerate(rules.rules) if rule.margin is not None]:
+            raise RecipeError(mistakes, of="gate")
+    elif baseline != BASE:
+        open_side(baseline, output_dir)
+    elif like is None:
+        raise UserError(
+            "--baseline base: nobody knows what the served model began with\n"
+            "    → Give --like RUN, or name a run or an evaluation's folder"
+        )
 
 
 def judge_side(side: Side, rules: Gate, against: Against | None, out: str | None = None) -> GateResult:

@@ -10,6 +10,7 @@ from tunesmith.verbs.evaluate_url import SCHEMES, Served, evaluate_url, wanted
 from tunesmith.verbs.evaluation_settings import settings_of
 
 if TYPE_CHECKING:
+    from tunesmith.evaluation.served import Before
     from tunesmith.recipe.gate import Gate
 
 
@@ -25,16 +26,17 @@ def judged_place(
     suites: Sequence[str] = (),
     overrides: Sequence[str] = (),
     output_dir: str = "runs",
+    before: Before | None = None,
     **served: Unpack[Served],
 ) -> str:
-    """The place itself; of a served model the folder of the evaluation that is made now.
+    """The place itself; of a served model the folder of the evaluation that is made now, unless ``before`` refuses it.
 
     Raises :class:`UserError` where the served model cannot be judged.
     """
     if not is_url(place):
         return place
     asked = wanted(place, data=data, suites=suites, overrides=overrides, output_dir=output_dir, **served)
-    return evaluate_url(asked).folder
+    return evaluate_url(asked, before=before).folder
 
 
 def judged_anew(place: str, rules: Gate, *, overrides: Sequence[str] = (), output_dir: str = "runs") -> str:

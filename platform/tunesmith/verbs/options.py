@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
@@ -18,16 +18,21 @@ R = TypeVar("R")
 ON_HELP = "A Ray cluster: HOST:PORT joins it, http://HEAD:8265 submits this command as a job.  [env: RAY_ADDRESS]"
 
 
-def on_option(function: Callable[P, R]) -> Callable[P, R]:
+def on_option(
+    function: Callable[P, R], *, from_here: Callable[[Mapping[str, Any]], bool] = lambda given: False
+) -> Callable[P, R]:
     """Adds ``--on ADDRESS`` to a verb, which gets it as ``on``; a command that is to run as a job is submitted instead.
 
     Stands below the verb's other options. ``on`` is None, ``auto`` or ``HOST:PORT``, as
-    :func:`tunesmith.cluster.connect.connect` takes it.
+    :func:`tunesmith.cluster.connect.connect` takes it. What ``from_here`` is true of is never submitted, and the variable does
+    not count: ``on`` is what was typed, for the verb to refuse.
     """
 
     @click.option("--on", "on", metavar="ADDRESS", help=ON_HELP)
     @functools.wraps(function)
     def verb(*args: P.args, **kwargs: P.kwargs) -> R:
+        if from_here(kwargs):
+            return function(*args, **kwargs)
         on = kwargs.get("on") or os.environ.get("RAY_ADDRESS") or None
         dispatch(str(on) if on else None)
         return function(*args, **(kwargs | {"on": on}))  # type: ignore[arg-type]

@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from support.models import tiny_fnet
 from support.runs import finished_run
 from tunesmith.errors import DataError, UserError
 from tunesmith.evaluation.baselines import BASE_MODEL, MAJORITY
-from tunesmith.evaluation.evaluate import evaluate_run
+from tunesmith.evaluation.evaluate import COMPARED, evaluate_run
 from tunesmith.evaluation.results import Evaluation
 from tunesmith.runs import Artefact, Run
 
@@ -72,6 +73,25 @@ def test_baselines_stand_beside_it_with_paired_differences(text_evaluation: Eval
         )
         assert difference.value == pytest.approx(own.value - other.value)
         assert difference.low <= difference.value <= difference.high
+
+
+def test_a_few_examples_are_answered_alone_too(text_evaluation: Evaluation) -> None:
+    found = text_evaluation.suites["parity"]
+    assert (found.n, found.measures["agreement"].value) == (COMPARED, 1)
+    assert not any("does not answer as it should" in text for text in text_evaluation.warnings)
+
+
+@pytest.mark.parametrize("harmless", [False, True])
+def test_a_model_that_reads_its_padding_is_given_none_or_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harmless: bool
+) -> None:
+    monkeypatch.setattr("support.runs.tiny_bert", lambda folder, **_: tiny_fnet(folder))
+    run = finished_run(tmp_path, "text-classification", evaluation={"bootstrap_samples": 100, "baseline": False})
+    if harmless:
+        monkeypatch.setattr("tunesmith.evaluation.predictor.is_harmless", lambda predictor: True)
+    found = evaluate_run(run)
+    assert any("does not answer as it should" in text for text in found.warnings) == harmless
+    assert (found.suites["parity"].measures["agreement"].value == 1) != harmless
 
 
 def test_slices_and_classes_add_up_to_all_examples(text_evaluation: Evaluation) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 
 from support.cases import CASES
 from support.data import MemorySplit, texts
+from support.models import tiny_fnet
 from support.saved import saved
 from tunesmith.errors import DataError, ModelError
-from tunesmith.evaluation.predictor import Predictor, batches_by_length, batches_by_tokens, to_device
+from tunesmith.evaluation.predictor import Predictor, batches_by_length, batches_by_tokens, batches_of_one_length, to_device
 
 pytestmark = pytest.mark.unit
 
@@ -63,6 +65,38 @@ def test_batches_without_padding_are_full(lengths: list[int], budget: int, most:
         assert 1 <= len(batch) <= most
         assert len(batch) == 1 or tokens <= budget
         assert following is None or len(batch) == most or tokens + lengths[following[0]] > budget
+
+
+@given(st.lists(st.integers(0, 900), max_size=80), st.integers(1, 1000), st.integers(1, 20))
+def test_batches_of_one_length_hold_every_example_once_within_the_budget(lengths: list[int], budget: int, most: int) -> None:
+    made = batches_of_one_length(np.array(lengths, dtype=np.int32), budget, most)
+    assert sorted(int(i) for batch in made for i in batch) == list(range(len(lengths)))
+    assert [lengths[i] for batch in made for i in batch] == sorted(lengths, reverse=True)
+    for batch in made:
+        (length,) = {lengths[i] for i in batch}
+        assert len(batch) == 1 or (len(batch) <= most and len(batch) * length <= budget)
+
+
+def test_a_model_that_reads_its_padding_answers_alone_as_in_a_batch(tmp_path: Path) -> None:
+    _, folder = saved(dataclasses.replace(CASES["text"], base=tiny_fnet), tmp_path)
+    predictor, rows = Predictor.load(folder, device="cpu"), texts(60)
+
+    together = predictor.predict(rows)
+
+    assert not predictor.padding_is_harmless
+    for row, answer in zip(rows, together, strict=True):
+        assert predictor.predict([row])[0]["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-5)
+
+
+def test_whether_padding_is_harmless_is_tried_once_in_float32_and_of_each_model_anew(made: tuple[Predictor, str]) -> None:
+    quick = Predictor.load(made[1], device="cpu", dtype=torch.bfloat16)
+    assert quick.padding_is_harmless, "bfloat16 rounds more than padding changes"
+    passes: list[int] = []
+    quick.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    assert quick.padding_is_harmless
+    assert not passes
+    assert quick.with_model(quick.model).padding_is_harmless
+    assert len(passes) == 2
 
 
 def test_answers_are_in_the_order_of_the_examples(made: tuple[Predictor, str]) -> None:

@@ -242,6 +242,35 @@ def refusing_in(words: Foreign, asked: int) -> None:
     words.fault = lambda outputs, number: broken(outputs, number) if len(words.asked) >= asked else outputs
 
 
+def test_a_suite_that_was_stopped_asks_only_what_it_has_no_answer_to(judge: Judge, words: Foreign) -> None:
+    asked = ("--suite", "robustness", "--batch-size", "4", "--concurrency", "1", "evaluation.robustness.severities=[1,3]")
+    assert judge(*asked).exit_code == 0
+    whole, total = verdict()["test"], len(words.asked)
+    stopped = 2 * 32 + 50 + 196
+    assert total > stopped
+    assert not Path("judged/suites.jsonl").exists()
+    words.asked.clear()
+    refusing_in(words, stopped)
+    assert judge(*asked, "--overwrite").exit_code == 2
+    assert len(words.asked) == stopped
+    words.fault = None
+    words.asked.clear()
+    done = judge(*asked)
+    assert done.exit_code == 0, done.output
+    assert len(words.asked) == total - stopped + 2 * 32, "of what was answered only the parity check is asked again"
+    again = verdict()["test"]
+    assert again["metrics"] == whole["metrics"]
+    assert again["suites"]["robustness"]["measures"] == whole["suites"]["robustness"]["measures"]
+
+
+def test_a_cluster_in_the_environment_is_not_an_option(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    for address in ("127.0.0.1:9", "http://127.0.0.1:9"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert judge("--overwrite").exit_code == 0
+        refused = judge("--overwrite", "--on", address)
+        assert (refused.exit_code, "asked from here" in refused.output) == (2, True), refused.output
+
+
 def test_answers_that_were_read_by_another_mapping_are_not_kept(judge: Judge, words: Foreign) -> None:
     swapped = dict(zip(words.labels, reversed(words.labels), strict=True))
     mapping(words, outputs={"label": {"name": "verdict"}}, rename=swapped)
@@ -323,6 +352,37 @@ def test_a_run_that_we_serve_answers_as_it_does_in_this_process(
     assert beside[found["headline"]]["value"] == pytest.approx(0, abs=1e-4)
     assert pq.read_table(folder / "predictions.parquet")["id"].equals(pq.read_table(run.file("predictions.parquet"))["id"])
     assert Path(folder, "report.html").exists()
+
+
+def test_old_data_is_asked_about_as_the_run_is_judged_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tunesmith.evaluation.evaluate import evaluate_run
+
+    monkeypatch.chdir(tmp_path)
+    Path("old.jsonl").write_text("\n".join(json.dumps(row) for row in texts(40, seed=8)))
+    settings = {"bootstrap_samples": 100, "retention": {"data": {"old": str(tmp_path / "old.jsonl")}}}
+    run = finished_run(tmp_path / "made", "text-classification", steps=4, base_labels=True, evaluation=settings)
+    own = evaluate_run(run).retention["old"]
+    Path("gate.yaml").write_text("rules: [{measure: retention/old/drop, max: 1}, {measure: retention/old/accuracy, min: 0}]")
+    served = Service(tmp_path, Engine.load(str(run.local_model()), "m"))
+    with listening(served.app) as url:
+        arguments = [f"{url}/v2/models/m", "--like", run.path, "--key", served.key]
+        done = CliRunner().invoke(cli.main, ["evaluate", *arguments, "--suite", "retention", "--out", "judged"])
+        gated = CliRunner().invoke(cli.main, ["gate", *arguments, "--gate", "gate.yaml"])
+    assert done.exit_code == 0, done.output
+    assert "on 40 old examples" in " ".join(done.output.split())
+    found = verdict()["test"]["retention"]["old"]
+    for name, one in found["differences"].items():
+        assert one["value"] == pytest.approx(own.differences[name].value, abs=1e-4), name
+        assert one["low"] <= one["value"] <= one["high"], name
+    assert (gated.exit_code, "2 of 2 rules hold" in gated.output) == (0, True), gated.output
+
+
+def test_old_data_that_nobody_names_is_told(judge: Judge, words: Foreign, runs: dict[str, Run]) -> None:
+    refused = judge("--suite", "retention")
+    assert (refused.exit_code, "Give --like RUN" in refused.output) == (2, True)
+    bare = CliRunner().invoke(cli.main, ["evaluate", runs["text-classification"].path, "--suite", "retention"])
+    assert (bare.exit_code, "names no old data" in bare.output) == (2, True)
+    assert words.requests == 0
 
 
 def test_a_server_with_corrupted_preprocessing_is_found_out_before_any_metric(

@@ -16,10 +16,10 @@ import torch
 
 from support.served import Service
 from tunesmith.errors import ModelError, UserError
+from tunesmith.evaluation.padding import same
 from tunesmith.recipe.serving import ServingSection
 from tunesmith_serving import backends
 from tunesmith_serving.plan import check_backend
-from tunesmith_serving.warmup import same
 from unit.serving.conftest import Loaded
 
 pytestmark = pytest.mark.unit

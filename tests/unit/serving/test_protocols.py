@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from support.served import Service
-from tunesmith_serving.warmup import TOLERANCE, same
+from tunesmith.evaluation.padding import TOLERANCE, same
 from unit.serving.conftest import Loaded
 
 pytestmark = pytest.mark.unit

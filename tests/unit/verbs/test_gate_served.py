@@ -102,11 +102,55 @@ def test_what_only_a_run_or_only_a_served_model_has_is_said(run: Run, url: str, 
     forgotten = typed(
         "gate", url, "--like", run.path, "--gate", written(tmp_path, {"rules": [{"measure": "retention/*/drop", "max": 1}]})
     )
-    assert (forgotten.exit_code, "this is a served model" in forgotten.output) == (2, True)
-    alone = typed("gate", run.path, "--gate", written(tmp_path, PARITY))
+    assert (forgotten.exit_code, "nothing old was judged" in forgotten.output) == (2, True)
+    alone = typed("gate", run.path, "--gate", written(tmp_path, {"rules": [{"measure": "latency/p99_ms", "max": 9}]}))
     assert (alone.exit_code, "gate http://HOST:PORT/v2/models/NAME --like RUN" in alone.output) == (2, True)
     odd = typed("gate", run.path, "--gate", written(tmp_path, PARITY), "--like", run.path)
     assert "is for a served model" in odd.output
+
+
+@pytest.fixture
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Foreign, list[str]]]:
+    """A foreign server, and the arguments that name it, its data and its mapping."""
+    monkeypatch.chdir(tmp_path)
+    words = Foreign(fitted(ROWS[:40]))
+    Path("data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[40:]))
+    target = {
+        "task": "text-classification",
+        "labels": words.labels,
+        "inputs": {"text": {"name": "document"}},
+        "outputs": {"label": {"name": "verdict"}},
+    }
+    Path("target.yaml").write_text(json.dumps(target))
+    with listening(words.app) as root:
+        yield words, [f"{root}/v2/models/words", "--data", "data.jsonl", "--target", "target.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "more", "says"),
+    [
+        ([{"measure": "acuracy", "min": 0.5}], [], "did you mean accuracy"),
+        ([{"measure": "log_loss", "max": 0.5}], [], "there is no such measure"),
+        ([{"measure": "recall/hihg", "min": 0.5}], [], "did you mean recall/high"),
+        ([{"measure": "recal/*", "min": 0.5}], [], "did you mean"),
+        ([{"measure": "robustnes/worst_case", "min": 0.5}], [], "there is no such measure"),
+        ([{"measure": "slices/scanner=a/accuracy", "min": 0.5}], [], "no slices by 'scanner'"),
+        ([{"measure": "domains/clinic/accuracy", "min": 0.5}], [], "has no domains"),
+        ([{"measure": "pairs/agreement", "min": 0.5}], [], "pairs are those of a rollout"),
+        ([{"measure": "accuracy", "margin": 0.1}], [], "a margin needs a baseline"),
+        ([{"measure": "accuracy", "margin": 0.1}], ["--baseline", "gone"], "gone"),
+        ([{"measure": "accuracy", "margin": 0.1}], ["--baseline", "base"], "Give --like RUN"),
+        ([{"measure": "fairness/worst_group_accuracy", "min": 0.1}], [], "fairness"),
+    ],
+)
+def test_mistakes_of_a_gate_are_told_before_anything_is_asked(
+    words: tuple[Foreign, list[str]], tmp_path: Path, rules: list[dict[str, Any]], more: list[str], says: str
+) -> None:
+    done = typed("gate", *words[1], "--gate", written(tmp_path, {"rules": rules}), *more)
+    assert done.exit_code == 2, done.output
+    assert says in " ".join(done.output.split()), done.output
+    assert words[0].requests == 0
+    assert not list(Path().rglob("answers.jsonl"))
 
 
 @pytest.mark.parametrize("only_labels", [False, True])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 import pytest
 from click.testing import CliRunner
@@ -26,6 +28,16 @@ def test_an_address_reaches_the_verb(arguments: list[str], environment: dict[str
 
 def test_the_option_wins_over_the_environment() -> None:
     assert CliRunner().invoke(verb, ["--on=h:1"], env={"RAY_ADDRESS": "e:2"}).output.strip() == "on h:1"
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [([], "on None"), (["--on", "http://h:1"], "on http://h:1")])
+def test_what_is_done_from_here_is_submitted_nowhere(arguments: list[str], expected: str) -> None:
+    @click.command()
+    @partial(on_option, from_here=lambda given: True)
+    def here(on: str | None) -> None:
+        click.echo(f"on {on}")
+
+    assert CliRunner().invoke(here, arguments, env={"RAY_ADDRESS": "http://e:2"}).output.strip() == expected
 
 
 def test_a_cluster_to_join_is_no_job() -> None:

@@ -133,7 +133,7 @@ def _run(bench: Bench, name: str, suite: Suite) -> SuiteResult:
     try:
         result: Any = suite(bench)
     except ServiceError:
-        raise  # the same command again goes on from the answers that are logged
+        raise  # the same command again goes on from the answers that are logged, this suite's included
     except UserError as error:  # neither may what it cannot use cost the verdict that is made already,
         return SuiteResult(title, skipped=f"{FAILED}{error}")
     except Exception as error:  # nor its own defect

@@ -168,7 +168,7 @@ def test_suites_stand_in_the_runs_verdict(text_run: Run) -> None:
         "evaluation.suites=[robustness, calibration, weak_slices]", "evaluation.fairness.groups=scanner", check_paths=False
     ).evaluation
     found = evaluate_run(text_run, split="test", settings=settings)
-    assert list(found.suites) == ["robustness", "fairness", "weak_slices", "calibration"]
+    assert list(found.suites) == ["parity", "robustness", "fairness", "weak_slices", "calibration"]
     assert not any(one.skipped for one in found.suites.values())
     assert found.suites["robustness"].measures["clean/f1_macro"].value == pytest.approx(found.metrics["f1_macro"].value)
     assert type(found).from_json(found.to_json()).to_json() == found.to_json()

@@ -1,14 +1,19 @@
-"""What a model does before its first request: a pass over made-up examples, and whether padding changes its answers."""
+"""Whether padding changes a model's answers: tried on made-up examples, so that nothing is asked of the model's kind.
+
+A model without an attention mask (FNet, many convolutions over sound) reads its padding: an example's answer then depends on
+the length of those that share its batch. Such a model is given batches of equal lengths, in evaluation as where it is served.
+"""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunesmith.evaluation.predictor import Predictor
+if TYPE_CHECKING:
+    from tunesmith.evaluation.predictor import Predictor
 
 TOLERANCE = 1e-5
 """Most that a score may change with the examples that share its batch (of its size, where that is above 1). Float32 sums differ
@@ -60,11 +65,11 @@ def _noise() -> bytes:
     return file.getvalue()
 
 
-def warm_up(predictor: Predictor) -> bool:
-    """One pass of one example and one of two, so that the first request finds everything in place.
+def is_harmless(predictor: Predictor) -> bool:
+    """Whether answers stay the same, within :data:`TOLERANCE`, when an example is padded to the length of another one.
 
-    Gives whether answers stay the same, within :data:`TOLERANCE`, when an example is padded to the length of another one: the
-    batcher may then mix lengths. Where that cannot be tried, they may not.
+    Two passes: of one example, and of two. Where that cannot be tried, it is not taken to be so; where the examples of a task
+    all have one length, it is.
     """
     made = samples(predictor)
     if not made:
