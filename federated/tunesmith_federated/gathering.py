@@ -15,7 +15,7 @@ from tunesmith_federated.protocol import Ask, Reply, Tensors
 from tunesmith_federated.roster import failure
 
 if TYPE_CHECKING:
-    from tunesmith.tasks.base import Metrics, State, Task
+    from tunesmith.tasks.base import State, Task
     from tunesmith_federated.flower import Grid, Message
     from tunesmith_federated.inbox import Inbox
     from tunesmith_federated.server_state import Row
@@ -78,18 +78,13 @@ class Gatherer:
             self.inbox.reject(name)
             self._say_rejected(gathered.rows[name])
 
-    def judged(self, gathered: Gathered) -> Metrics:
-        """The metrics of the model that was asked about, over all rows held back at the sites whose reply counts."""
+    def judged(self, gathered: Gathered) -> sums.Judgement:
+        """What all rows held back at the sites whose reply counts say of the model that was asked about."""
         told: dict[str, Any] = {}
         for name in gathered.accepted:
             one = self.inbox.reply(name).sums
             told = sums.merge([told, dict(one)]) if told and one else told or dict(one)
-        return self.metrics(told)
-
-    def metrics(self, told: Mapping[str, Any]) -> Metrics:
-        """The headline metrics of these sums; none where there are no sums."""
-        found = sums.metrics(told, self.task, self.state) if told else {}
-        return {name: float(value) for name, value in found.items() if "/" not in name}
+        return sums.judgement(told, self.task, self.state)
 
     def _had(self, ask: Ask, asked: Mapping[str, int], going: int) -> Gathered:
         found = Gathered()
@@ -135,7 +130,7 @@ class Gatherer:
             "seconds": reply.seconds,
             "bytes_received": reply.sent_bytes,
             "judged": int(reply.sums.get("n", 0)),
-            "metrics": self.metrics(reply.sums),
+            "metrics": sums.judgement(reply.sums, self.task, self.state).metrics,
         }
 
     def _say_rejected(self, row: Row) -> Row:

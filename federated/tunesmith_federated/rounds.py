@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from tunesmith_federated.models import Base, size, tensors_of, travelling
 from tunesmith_federated.protocol import Ask, Kind, Tensors
 from tunesmith_federated.roster import Roster, gather, merged
 from tunesmith_federated.server_state import INBOX, Book
+from tunesmith_federated.sums import Judgement
 
 if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
@@ -162,7 +163,7 @@ class Federation:
         model, state = self._method.step(model, self._combined(gathered, model, state), state)
         self.book.turn(number, model, state, [row for _, row in sorted(gathered.rows.items())])
         self._inbox.clear()
-        self._tell({"kind": "round", **_told(number, self.plan.rounds, gathered, judged, time.perf_counter() - begun)})
+        self._tell({"kind": "round", **_told(number, self.plan.rounds, gathered, judged.metrics, time.perf_counter() - begun)})
         return model, state
 
     def _combined(self, gathered: Gathered, model: Tensors, state: Tensors) -> Combined:
@@ -214,11 +215,12 @@ class Federation:
         message = f"Round {number} is made again: {came} of at least {least} sites sent an update that counts{said}"
         self._tell({"kind": "note", "message": message})
 
-    def _remember(self, number: int, judged: Metrics, model: Tensors) -> None:
+    def _remember(self, number: int, judged: Judgement, model: Tensors) -> None:
         """The model after round ``number`` is judged: is it the best so far? The one that training began with never is."""
         standing, name = self.book.standing, self.plan.recipe.training.metric_for_best_model or self.plan.task.metric
-        standing.judged[number] = judged
-        value = judged.get(name, math.nan)
+        standing.judged[number] = judged.metrics
+        standing.judged_by[number] = {key: value for key, value in asdict(judged).items() if key != "metrics"}
+        value = judged.metrics.get(name, math.nan)
         if not number or math.isnan(value):
             return
         before = standing.judged[standing.best][name] if standing.best is not None else None
@@ -237,7 +239,7 @@ class Federation:
         self._remember(self.plan.rounds, judged, model)
         self.book.end([row for _, row in sorted(gathered.rows.items())])
         self._inbox.clear()
-        self._tell({"kind": "judged", "round": self.plan.rounds, "metrics": judged})
+        self._tell({"kind": "judged", "round": self.plan.rounds, "metrics": judged.metrics})
 
     def _gatherer(self) -> Gatherer:
         timeout, again = self._section.round_timeout_s, self.plan.again_s

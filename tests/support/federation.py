@@ -95,9 +95,11 @@ class InMemory:
         return Held(MemorySplit(task, self._rows[:cut], preprocessing), held, state)
 
 
-def federation_recipe(base: Path, folder: Path, training: Mapping[str, Any], **federation: Any) -> Recipe:
-    """A recipe of texts over sites in memory."""
-    recipe = recipe_for("text-classification", base, folder, **training)
+def federation_recipe(
+    base: Path, folder: Path, training: Mapping[str, Any], task: str = "text-classification", **federation: Any
+) -> Recipe:
+    """A recipe over sites in memory."""
+    recipe = recipe_for(task, base, folder, **training)
     overrides = [f"federation.{key}={value}" for key, value in {"round_timeout_s": 20, "min_examples": 1, **federation}.items()]
     return recipe.override(*overrides)
 
