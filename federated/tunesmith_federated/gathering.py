@@ -38,6 +38,11 @@ class Gathered:
         return sorted(name for name, row in self.rows.items() if row["status"] == "replied")
 
     @property
+    def refused(self) -> list[str]:
+        """The sites that will not do it."""
+        return sorted(name for name, row in self.rows.items() if row["status"] == "refused")
+
+    @property
     def others(self) -> list[Row]:
         """The lines of the sites whose reply does not count."""
         return [row for _, row in sorted(self.rows.items()) if row["status"] != "replied"]
@@ -53,6 +58,8 @@ class Gatherer:
     state: State
     timeout: float
     tell: Tell
+    said: set[tuple[str, str]] = field(default_factory=set)
+    """Sites and reasons of refusals that were told: one that refuses in every round is told of once."""
     again: float | None = None
     """Seconds after which a site that is online and says nothing is asked once more; None never."""
 
@@ -109,7 +116,7 @@ class Gatherer:
         if reply.site != name:
             return self._say_rejected({**row, "status": "rejected", "reason": f"it calls itself {reply.site!r}"})
         if reply.refused:
-            return {**row, "status": "refused", "reason": reply.refused}
+            return self._say_refused({**row, "status": "refused", "reason": reply.refused})
         expected = sent if ask.kind == "train" else {}
         problem = checks.check_reply(reply, parcel.model, parcel.extras, expected, ask, extras)
         if problem is not None:
@@ -136,6 +143,12 @@ class Gatherer:
     def _say_rejected(self, row: Row) -> Row:
         message = f"Round {row['round']}: the reply of {row['site']} is rejected: {row['reason']}"
         self.tell({"kind": "note", "message": message})
+        return row
+
+    def _say_refused(self, row: Row) -> Row:
+        if (row["site"], row["reason"]) not in self.said:
+            self.tell({"kind": "note", "message": f"Round {row['round']}: {row['site']} refuses: {row['reason']}"})
+            self.said.add((row["site"], row["reason"]))
         return row
 
     def _progress(self, ask: Ask, found: Gathered, asked: Mapping[str, int]) -> None:

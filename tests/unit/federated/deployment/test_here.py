@@ -89,3 +89,39 @@ def test_a_full_disk_is_told_to_the_owner_and_is_no_refusal(
     assert Ledger(site.owner.config.state_dir).used("job").seconds > 0, "what it took counts against limits.seconds"
     assert site.answer(ask, {}, {}).reply.refused == ""
     assert site.owner.audit.verify().broken is None
+
+
+def written(folder: Path, **classes: int) -> None:
+    """So many rows of each class."""
+    lines = [f"{label} word{k},{label}" for label, count in classes.items() for k in range(count)]
+    (folder / "rows.csv").write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf-8")
+
+
+def test_one_class_is_told_and_trained_on_once_all_sites_classes_are_settled(
+    site: OwnedSite, text: str, tmp_path: Path
+) -> None:
+    written(tmp_path, flu=30)
+    ask = Ask("describe", "job", 0, 1, text, "", sites=2)
+    said = site.answer(ask, {}, {}).reply
+    assert (said.refused, said.statistics["stats"]["labels"]) == ("", {"flu": said.examples})
+    settled = asked_recipe.for_sites(asked_recipe.read(text), ["cold", "flu"])
+    again = site.answer(replace(ask, recipe=settled), {}, {}).reply
+    assert (again.refused, again.examples) == ("", said.examples)
+
+
+def test_a_class_that_the_sites_do_not_share_is_why_and_is_not_named(
+    site: OwnedSite, text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    written(tmp_path, cold=30, flu=30, secret=5)
+    ask = Ask("describe", "job", 0, 1, text, "", sites=2)
+    assert set(site.answer(ask, {}, {}).reply.statistics["stats"]["labels"]) == {"cold", "flu"}
+    settled = asked_recipe.for_sites(asked_recipe.read(text), ["cold", "flu"])
+    refused = site.answer(replace(ask, recipe=settled), {}, {}).reply.refused
+    assert refused == "it has rows of a class that the sites do not share (data.labels); the site's log says which"
+    assert "'secret'" in caplog.text
+
+
+def test_a_site_with_too_few_rows_says_so_before_round_1(site: OwnedSite, text: str, tmp_path: Path) -> None:
+    written(tmp_path, cold=5, flu=5)
+    refused = site.answer(Ask("describe", "job", 0, 1, text, "", sites=2), {}, {}).reply.refused
+    assert "rows to train on, and reports nothing below 12" in refused
