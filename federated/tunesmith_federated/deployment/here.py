@@ -14,6 +14,7 @@ from tunesmith import __version__
 from tunesmith.errors import DataError, UserError
 from tunesmith_federated import asked_recipe
 from tunesmith_federated.deployment.audit import DiskTrouble
+from tunesmith_federated.deployment.group import alone
 from tunesmith_federated.deployment.owner import Owner
 from tunesmith_federated.holdings import Counted, Held
 from tunesmith_federated.models import size
@@ -42,7 +43,7 @@ def make_site(worker: Worker | None = None) -> OwnedSite:
     """The same with its own ``worker`` that computes."""
     owner = Owner.here()
     config = owner.config
-    return OwnedSite(owner, Site(config.name, OwnData(config), config.state_dir / "jobs", worker=worker))
+    return OwnedSite(owner, Site(config.name, OwnData(config), config.state_dir / "jobs", worker=worker or alone(config)))
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,16 @@ from tunesmith.recipe.paths import AT_SITES
 from tunesmith.tasks import load_task
 from tunesmith_federated import asked_recipe
 from tunesmith_federated.deployment.audit import DiskTrouble
+from tunesmith_federated.deployment.group import alone
 from tunesmith_federated.deployment.here import OwnData, OwnedSite
 from tunesmith_federated.deployment.ledger import Ledger
 from tunesmith_federated.deployment.owner import Owner
 from tunesmith_federated.deployment.site_config import SiteConfig
+from tunesmith_federated.methods import make_method
+from tunesmith_federated.models import tensors_of, travelling
 from tunesmith_federated.protocol import Ask
 from tunesmith_federated.site import Site
+from tunesmith_federated.work import Job
 
 pytestmark = pytest.mark.unit
 
@@ -41,7 +45,7 @@ def write(folder: Path, header: str, rows: int) -> None:
 @pytest.fixture
 def site(site_config: Callable[..., SiteConfig]) -> OwnedSite:
     config = site_config(allow="{recipes: any, base_models: any}", limits="{min_examples: 12}")
-    return OwnedSite(Owner(config), Site("a", OwnData(config), config.state_dir / "jobs"))
+    return OwnedSite(Owner(config), Site("a", OwnData(config), config.state_dir / "jobs", worker=alone(config)))
 
 
 def test_a_column_that_is_missing_is_told_to_the_owner_and_not_to_the_server(
@@ -125,3 +129,19 @@ def test_a_site_with_too_few_rows_says_so_before_round_1(site: OwnedSite, text: 
     written(tmp_path, cold=5, flu=5)
     refused = site.answer(Ask("describe", "job", 0, 1, text, "", sites=2), {}, {}).reply.refused
     assert "rows to train on, and reports nothing below 12" in refused
+
+
+def test_training_ends_once_the_job_has_had_its_time(site_config: Callable[..., SiteConfig], text: str, tmp_path: Path) -> None:
+    config = site_config(allow="{recipes: any, base_models: any}", limits="{seconds: 100}")
+    written(tmp_path, cold=60, flu=60)
+    settled = asked_recipe.for_sites(asked_recipe.read(text), ["cold", "flu"])
+    ask, job = Ask("train", "job", 1, 1, settled, "", sites=2), Job(settled)
+    site = OwnedSite(Owner(config), Site("a", OwnData(config), config.state_dir / "jobs", worker=alone(config)))
+    model, _ = job.base({"labels": ["cold", "flu"], "multi_label": False}).adapted()
+    sent = tensors_of(model, travelling(model, make_method(job.recipe.federation)))
+    Ledger(config.state_dir).charge("job", 99.999)
+    said = site.answer(ask, sent, {}).reply
+    assert "had its time of this site (limits.seconds), and training was ended" in said.refused
+    assert [entry["event"] for entry in site.owner.audit.read()] == ["asked", "refused"]
+    assert "limits.seconds" in site.answer(replace(ask, round=2), sent, {}).reply.refused
+    assert site.answer(replace(ask, job="other"), sent, {}).reply.steps > 0
