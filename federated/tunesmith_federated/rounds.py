@@ -260,6 +260,8 @@ class Federation:
             gathered = self._gatherer().gather(ask, {name: self._roster.nodes[name] for name in sorted(there)}, sent, {})
             waits = len(gathered.accepted) < min(self._section.min_sites, len(able) - len(gathered.refused))
             if not waits or time.monotonic() >= deadline:
+                gone = {"round": ask.round, "status": "lost", "reason": "it is offline"}
+                gathered.rows.update({name: {**gone, "site": name} for name in able - there})
                 return gathered
             time.sleep(min(PAUSE, max(0.0, deadline - time.monotonic())))
 

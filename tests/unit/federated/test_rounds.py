@@ -384,6 +384,19 @@ def test_a_last_judgement_that_nobody_makes_is_not_the_end(recipe: Recipe, tmp_p
     assert (book.standing.ended, sorted(book.standing.judged)) == (True, [0, 1])
 
 
+def test_sites_that_are_offline_at_the_end_have_not_judged(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = recipe.override("training.num_train_epochs=1", "federation.round_timeout_s=0.2")
+    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path, holdout=8))
+
+    def all_leave(message: Message, answer: Callable[[Message], Message]) -> Message:
+        grid.online = set() if message.metadata.message_type == "train" else grid.online
+        return answer(message)
+
+    grid.faults = {"site-2": all_leave}
+    with pytest.raises(TrainingFailed, match=r"no site has judged the last model\n  site-0: lost, it is offline"):
+        run(recipe, grid, tmp_path / "server", ROWS)
+
+
 def test_who_refuses_the_last_judgement_has_answered(recipe: Recipe, tmp_path: Path) -> None:
     recipe = recipe.override("training.num_train_epochs=1", "federation.round_timeout_s=3600")
     faults = {f"site-{i}": refusing("evaluate") for i in range(3)}
