@@ -2,7 +2,8 @@
 # A real federation on one machine: a server and three hospitals, each a process with keys of its own.
 #   bash examples/hospitals/federation.sh [RUNS]
 # A recipe that nobody allows is refused; then the one they allow is trained twice, the second time with a hospital and the
-# server killed on the way. Both give the same model, to the last bit. RUNS is where the two runs go (runs/ if not said).
+# server killed on the way. Both give the same model, to the last bit, which is served behind a gate. RUNS is where the two runs
+# go (runs/ if not said).
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -63,3 +64,6 @@ echo "$first and $last have the same model, to the last bit."
 
 say "What a hospital has on record"
 tunesmith site audit --config "$own/fed/sites/lyon/site.yaml" | tail -4
+
+say "The model is a run like any other: served behind its gate, tested there, and gated again"
+bash "$here/../digits/release.sh" "$last" "$here"

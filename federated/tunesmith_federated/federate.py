@@ -171,7 +171,7 @@ class _Making:
         from tunesmith_federated.server_app import Job
         from tunesmith_federated.server_state import Book
 
-        job = self._record(record_of(self.recipe, None, self.run.manifest.get("federation")))
+        job = self.record_sites()
         signatures.keep(self.run.file("recipe.yaml"), signed)
         with local_folder(self.run) as folder, timed(self.run, "train"):
             self.progress.phase("Asking the federation")
@@ -208,6 +208,11 @@ class _Making:
                 comparing.train_rivals(self.recipe, prepared, parts, self.run, self.progress)
         comparing.record(self.recipe, self.task, prepared, parts, self.run)
         write_report(self.run, Evaluation.from_json(self.run.verdict))
+
+    def record_sites(self) -> str:
+        """Of real sites nothing is known yet, and the server has no rows so far; returns the job's id."""
+        self.run.update(data={}, split_hash=None)
+        return self._record(record_of(self.recipe, None, self.run.manifest.get("federation")))
 
     def _record(self, told: Mapping[str, Any]) -> str:
         """What is known of the federation, into the manifest; returns the job's id."""

@@ -15,7 +15,7 @@ from tunesmith_federated.protocol import Ask, Reply, Tensors
 from tunesmith_federated.roster import failure
 
 if TYPE_CHECKING:
-    from tunesmith.tasks.base import Metrics, State, Task
+    from tunesmith.tasks.base import State, Task
     from tunesmith_federated.flower import Grid, Message
     from tunesmith_federated.inbox import Inbox
     from tunesmith_federated.server_state import Row
@@ -38,6 +38,11 @@ class Gathered:
         return sorted(name for name, row in self.rows.items() if row["status"] == "replied")
 
     @property
+    def refused(self) -> list[str]:
+        """The sites that will not do it."""
+        return sorted(name for name, row in self.rows.items() if row["status"] == "refused")
+
+    @property
     def others(self) -> list[Row]:
         """The lines of the sites whose reply does not count."""
         return [row for _, row in sorted(self.rows.items()) if row["status"] != "replied"]
@@ -53,6 +58,8 @@ class Gatherer:
     state: State
     timeout: float
     tell: Tell
+    said: set[tuple[str, str]] = field(default_factory=set)
+    """Sites and reasons of refusals that were told: one that refuses in every round is told of once."""
     again: float | None = None
     """Seconds after which a site that is online and says nothing is asked once more; None never."""
 
@@ -78,18 +85,13 @@ class Gatherer:
             self.inbox.reject(name)
             self._say_rejected(gathered.rows[name])
 
-    def judged(self, gathered: Gathered) -> Metrics:
-        """The metrics of the model that was asked about, over all rows held back at the sites whose reply counts."""
+    def judged(self, gathered: Gathered) -> sums.Judgement:
+        """What all rows held back at the sites whose reply counts say of the model that was asked about."""
         told: dict[str, Any] = {}
         for name in gathered.accepted:
             one = self.inbox.reply(name).sums
             told = sums.merge([told, dict(one)]) if told and one else told or dict(one)
-        return self.metrics(told)
-
-    def metrics(self, told: Mapping[str, Any]) -> Metrics:
-        """The headline metrics of these sums; none where there are no sums."""
-        found = sums.metrics(told, self.task, self.state) if told else {}
-        return {name: float(value) for name, value in found.items() if "/" not in name}
+        return sums.judgement(told, self.task, self.state)
 
     def _had(self, ask: Ask, asked: Mapping[str, int], going: int) -> Gathered:
         found = Gathered()
@@ -114,7 +116,7 @@ class Gatherer:
         if reply.site != name:
             return self._say_rejected({**row, "status": "rejected", "reason": f"it calls itself {reply.site!r}"})
         if reply.refused:
-            return {**row, "status": "refused", "reason": reply.refused}
+            return self._say_refused({**row, "status": "refused", "reason": reply.refused})
         expected = sent if ask.kind == "train" else {}
         problem = checks.check_reply(reply, parcel.model, parcel.extras, expected, ask, extras)
         if problem is not None:
@@ -135,12 +137,18 @@ class Gatherer:
             "seconds": reply.seconds,
             "bytes_received": reply.sent_bytes,
             "judged": int(reply.sums.get("n", 0)),
-            "metrics": self.metrics(reply.sums),
+            "metrics": sums.judgement(reply.sums, self.task, self.state).metrics,
         }
 
     def _say_rejected(self, row: Row) -> Row:
         message = f"Round {row['round']}: the reply of {row['site']} is rejected: {row['reason']}"
         self.tell({"kind": "note", "message": message})
+        return row
+
+    def _say_refused(self, row: Row) -> Row:
+        if (row["site"], row["reason"]) not in self.said:
+            self.tell({"kind": "note", "message": f"Round {row['round']}: {row['site']} refuses: {row['reason']}"})
+            self.said.add((row["site"], row["reason"]))
         return row
 
     def _progress(self, ask: Ask, found: Gathered, asked: Mapping[str, int]) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from tunesmith.data import PreparedData
     from tunesmith.recipe import Recipe
-    from tunesmith.tasks.base import State, Task
+    from tunesmith.tasks.base import State, Stats, Task
     from tunesmith.training.spec import Examples
 
 
@@ -32,8 +32,26 @@ class Held:
         return cls(prepared.splits["train"], prepared.splits.get("test"), prepared.state, prepared.path)
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What a site says of its rows before it is known which classes all sites share."""
+
+    stats: Stats
+    """Of the training rows."""
+    train: int
+    holdout: int
+
+    @classmethod
+    def of(cls, held: Held, task: Task) -> Counted:
+        """Of opened data."""
+        return cls(task.collect(held.train.examples(range(len(held.train)))), len(held.train), len(held.holdout or ()))
+
+
 class Holding(Protocol):
     """How a site comes by its data."""
+
+    def count(self, recipe: Recipe, task: Task) -> Counted:
+        """What there is, whatever its classes: one alone can be counted, and not opened. Raises as :meth:`open`."""
 
     def open(self, recipe: Recipe, task: Task) -> Held:
         """The rows as the recipe wants them; its ``data.labels`` are set once all sites' classes are settled.
@@ -50,6 +68,10 @@ class Part:
     """Where the prepared data is."""
     train: npt.NDArray[np.int64]
     holdout: npt.NDArray[np.int64]
+
+    def count(self, recipe: Recipe, task: Task) -> Counted:
+        """As it was prepared."""
+        return Counted.of(self.open(recipe, task), task)
 
     def open(self, recipe: Recipe, task: Task) -> Held:
         """By memory map."""

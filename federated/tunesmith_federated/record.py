@@ -86,13 +86,12 @@ def keep_rounds(run: Run, book: Book) -> None:
     pq.write_table(table, buffer)
     storage.write_bytes(run.file(ROUNDS), buffer.getvalue())
     standing = book.standing
-    last = [row for row in rows if row["round"] == max(row["round"] for row in rows) and row["status"] == "replied"]
     run.update(
         federation={
             "rounds": standing.round,
             "best_round": standing.best,
             "judged": _named(standing.judged),
-            "judged_rows": sum(row.get("judged") or 0 for row in last),
+            "judged_by": _named(standing.judged_by),
             "sites": standing.sites,
         }
     )
@@ -103,5 +102,5 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, **{f"metric/{name}": value for name, value in row.get("metrics", {}).items()}}
 
 
-def _named(judged: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
-    return {str(number): dict(metrics) for number, metrics in sorted(judged.items())}
+def _named(told: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    return {str(number): dict(values) for number, values in sorted(told.items())}

@@ -186,8 +186,8 @@ def _sites(known: Mapping[str, Any], rows: Sequence[Row], metric: str) -> list[d
             one["value"], one["n"] = value, int(row.get("judged") or 0)
     for one in found.values():
         one["seconds"] = float(np.mean(one["seconds"])) if one["seconds"] else None
-        one["estimate"] = sums.estimates({metric: one["value"]}, one["n"]).get(metric) if one["value"] is not None else None
-        one["bar"] = plots.bar(one["estimate"]) if one["estimate"] is not None else ""
+        one["estimate"] = sums.estimates({metric: one["value"]}, one["n"])[metric] if one["value"] is not None else None
+        one["bar"] = plots.bar(one["estimate"]) if one["estimate"] is not None and 0 <= one["value"] <= 1 else ""
     turn = 1 if greater_is_better(metric) else -1
     return sorted(found.values(), key=lambda one: (one["value"] is None, turn * (one["value"] or 0), one["site"]))
 
@@ -238,7 +238,7 @@ def _partition(known: Mapping[str, Any]) -> Mapping[str, Mapping[str, int]]:
     if known.get("partition"):
         found: Mapping[str, Mapping[str, int]] = known["partition"]
         return found
-    return {site: {"": sum(one.values())} for site, one in (known.get("rows") or {}).items()}
+    return {site: {"": sum(one.values())} for site, one in (known.get("rows") or known.get("sites") or {}).items()}
 
 
 def _sent(row: Row) -> int:

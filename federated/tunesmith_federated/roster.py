@@ -44,6 +44,11 @@ class Roster:
             self._take(label, new[label], message)
         self._online = there
 
+    def anew(self) -> None:
+        """All who take part are new: what they hold is asked once more."""
+        self._known -= set(self.nodes.values())
+        self.nodes, self.said = {}, {}
+
     def online(self) -> dict[str, int]:
         """The sites that can be asked now, sorted by name."""
         return {name: node for name, node in sorted(self.nodes.items()) if node in self._online}

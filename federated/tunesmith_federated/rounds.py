@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +21,16 @@ from tunesmith import __version__
 from tunesmith.errors import TrainingFailed, UserError
 from tunesmith_federated import aggregate, asked_recipe
 from tunesmith_federated.checks import check_described
+from tunesmith_federated.enrolment import Enrolment
 from tunesmith_federated.gathering import Gathered, Gatherer
 from tunesmith_federated.inbox import Inbox
 from tunesmith_federated.methods import make_method
 from tunesmith_federated.methods.base import Combined
 from tunesmith_federated.models import Base, size, tensors_of, travelling
 from tunesmith_federated.protocol import Ask, Kind, Tensors
-from tunesmith_federated.roster import Roster, gather, merged
+from tunesmith_federated.roster import Roster
 from tunesmith_federated.server_state import INBOX, Book
+from tunesmith_federated.sums import Judgement
 
 if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
@@ -80,6 +82,7 @@ class Federation:
         self.state: State = {}
         """The frozen preprocessing state that all sites share, once they have said what they hold."""
         self._yaml = ""
+        self._refusals: set[tuple[str, str]] = set()
         self._waiting: float | None = None
         """When the round under way must have its quorum, once it was found without."""
 
@@ -102,46 +105,37 @@ class Federation:
 
     def _enrol(self) -> None:
         """Ask the sites what they have, and settle the classes."""
-        recipe, standing, least = self.plan.recipe, self.book.standing, self._section.min_sites
-        known = self.plan.state.get("labels") if self.plan.state else recipe.data.labels
-        self._yaml = asked_recipe.for_sites(recipe, list(known) if known else standing.labels)
-        self._tell({"kind": "phase", "message": "Asking the sites what they hold"})
+        plan, standing = self.plan, self.book.standing
+        declared = plan.state.get("labels") if plan.state else plan.recipe.data.labels
 
-        said: set[str] = set()
+        def ask(text: str) -> Ask:
+            self._yaml = text
+            return self._ask("describe", 0)
 
-        def refusals() -> None:
-            for name, reason in sorted(self._roster.refused.items()):
-                if name not in said:
-                    self._tell({"kind": "note", "message": f"{name} does not take part: {reason}"})
-            said.update(self._roster.refused)
-
-        def waiting(there: int) -> None:
-            refusals()
-            self._tell({"kind": "phase", "message": f"Waiting for sites: {there} of at least {least} are there"})
-
-        gather(self._grid, self._roster, self._ask("describe", 0), least, self.plan.wait_s, waiting)
-        refusals()
-        self.state = self.plan.state or self.plan.task.freeze(
-            merged(self.plan.task, self._roster.said), asked_recipe.read(self._yaml)
-        )
+        made = Enrolment(plan.recipe, plan.task, self._grid, self._roster, ask, self._tell, plan.wait_s)
+        self.state = made.settle(plan.state, list(declared) if declared else standing.labels)
         standing.labels = list(self.state.get("labels") or ()) or None
         standing.sites = {
             name: {part: int(reply.statistics.get(part, 0)) for part in ("train", "holdout")}
             for name, reply in sorted(self._roster.said.items())
         }
-        self._yaml = asked_recipe.for_sites(recipe, standing.labels)
+        self._yaml = asked_recipe.for_sites(plan.recipe, standing.labels)
 
     def _begin(self) -> None:
         """The model that the first round starts from."""
         model, _ = Base(self.plan.recipe, self.plan.task, self.state).adapted()
         tensors = tensors_of(model, travelling(model, self._method))
-        weighs, most = size(self._sent(tensors)), self.plan.most_bytes
-        if most is not None and weighs > most:
+        state, most = self._method.begin(tensors), self.plan.most_bytes
+        weighs, beside = size(self._sent(tensors)), size(self._sent(self._method.broadcast(state)))
+        if most is not None and weighs + beside > most:
+            name = self._section.method
+            more = f", {beside / 1e6:,.0f} MB of them for federation.method: {name}" if beside else ""
+            fix = " or fedavg, which sends the model alone" if beside else ""
             raise UserError(
-                f"the model's tensors are {weighs / 1e6:,.0f} MB a message, and the SuperLink's database takes "
-                f"{most / 1e6:,.0f} MB\n    → Send adapters only (training.adaptation: lora), or federation.dtype: bfloat16"
+                f"the tensors are {(weighs + beside) / 1e6:,.0f} MB a message{more}, and the SuperLink's database takes "
+                f"{most / 1e6:,.0f} MB\n    → Send adapters only (training.adaptation: lora), federation.dtype: bfloat16{fix}"
             )
-        self.book.turn(0, tensors, self._method.begin(tensors), [])
+        self.book.turn(0, tensors, state, [])
 
     def _round(self, number: int, model: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
         """One exchange: sites judge the model and train it; returns the next one. The same again where too few replied."""
@@ -162,7 +156,7 @@ class Federation:
         model, state = self._method.step(model, self._combined(gathered, model, state), state)
         self.book.turn(number, model, state, [row for _, row in sorted(gathered.rows.items())])
         self._inbox.clear()
-        self._tell({"kind": "round", **_told(number, self.plan.rounds, gathered, judged, time.perf_counter() - begun)})
+        self._tell({"kind": "round", **_told(number, self.plan.rounds, gathered, judged.metrics, time.perf_counter() - begun)})
         return model, state
 
     def _combined(self, gathered: Gathered, model: Tensors, state: Tensors) -> Combined:
@@ -185,10 +179,16 @@ class Federation:
     def _too_few(self, number: int, gathered: Gathered) -> None:
         """A round without its quorum is made again: soon, while its time lasts, and then some times anew.
 
-        What has come is kept, so that only the others are asked. Raises :class:`TrainingFailed` after the last time.
+        What has come is kept, so that only the others are asked. Raises :class:`TrainingFailed` after the last time, and at
+        once where so many refuse that the others are too few.
         """
         standing, least, came = self.book.standing, self._section.min_sites, len(gathered.accepted)
         said = "".join(f"\n  {row['site']}: {row['status']}, {row['reason']}" for row in gathered.others)
+        if len(self._roster.nodes) - len(gathered.refused) < least:
+            raise TrainingFailed(
+                f"round {number}: {len(gathered.refused)} of {len(self._roster.nodes)} sites refuse, and at least {least} must "
+                f"send an update{said}\n    → The same command goes on from this round, once they are let do it"
+            )
         first = self._waiting is None
         self._waiting = self._waiting or time.monotonic() + self._section.round_timeout_s
         if time.monotonic() < self._waiting:
@@ -214,11 +214,12 @@ class Federation:
         message = f"Round {number} is made again: {came} of at least {least} sites sent an update that counts{said}"
         self._tell({"kind": "note", "message": message})
 
-    def _remember(self, number: int, judged: Metrics, model: Tensors) -> None:
+    def _remember(self, number: int, judged: Judgement, model: Tensors) -> None:
         """The model after round ``number`` is judged: is it the best so far? The one that training began with never is."""
         standing, name = self.book.standing, self.plan.recipe.training.metric_for_best_model or self.plan.task.metric
-        standing.judged[number] = judged
-        value = judged.get(name, math.nan)
+        standing.judged[number] = judged.metrics
+        standing.judged_by[number] = {key: value for key, value in asdict(judged).items() if key != "metrics"}
+        value = judged.metrics.get(name, math.nan)
         if not number or math.isnan(value):
             return
         before = standing.judged[standing.best][name] if standing.best is not None else None
@@ -227,21 +228,46 @@ class Federation:
             self.book.keep_best(number, model)
 
     def _judge_last(self, model: Tensors) -> None:
-        """The sites judge the last model, which nobody trains any more."""
-        gatherer, number = self._gatherer(), self.plan.rounds + 1
-        least, said = self._section.min_examples, self._roster.said
-        held_back = {name for name, reply in said.items() if int(reply.statistics.get("holdout", 0)) >= least}
-        asked = {name: node for name, node in self._roster.online().items() if name in held_back}
-        gathered = gatherer.gather(self._ask("evaluate", number), asked, self._sent(model), {})
-        judged = gatherer.judged(gathered)
+        """The sites judge the last model, which nobody trains any more.
+
+        Raises :class:`TrainingFailed` where nobody answers, and the server has no rows of its own: to be gone on with.
+        """
+        gathered = self._last_judgements(model)
+        unheard = [row for row in gathered.others if row["status"] != "refused"]
+        if unheard and not gathered.accepted:
+            said = "".join(f"\n  {row['site']}: {row['status']}, {row['reason']}" for row in unheard)
+            if self.plan.recipe.data.test is None:
+                raise TrainingFailed(
+                    f"no site has judged the last model{said}\n    → The same command asks again, once the sites are there"
+                )
+            self._tell({"kind": "note", "message": f"No site has judged the last model{said}"})
+            return
+        judged = self._gatherer().judged(gathered)
         self._remember(self.plan.rounds, judged, model)
         self.book.end([row for _, row in sorted(gathered.rows.items())])
         self._inbox.clear()
-        self._tell({"kind": "judged", "round": self.plan.rounds, "metrics": judged})
+        self._tell({"kind": "judged", "round": self.plan.rounds, "metrics": judged.metrics})
+
+    def _last_judgements(self, model: Tensors) -> Gathered:
+        """What comes within a round's time of those that hold back enough rows; sites that are lost are asked again."""
+        ask, sent, least = self._ask("evaluate", self.plan.rounds + 1), self._sent(model), self._section.min_examples
+        deadline = time.monotonic() + self._section.round_timeout_s
+        while True:
+            self._roster.refresh(self._grid, self._ask("describe", 0), self._section.round_timeout_s)
+            said = self._roster.said
+            able = {name for name, reply in said.items() if int(reply.statistics.get("holdout", 0)) >= least}
+            there = {*self._roster.online(), *self._inbox.sites()} & able
+            gathered = self._gatherer().gather(ask, {name: self._roster.nodes[name] for name in sorted(there)}, sent, {})
+            waits = len(gathered.accepted) < min(self._section.min_sites, len(able) - len(gathered.refused))
+            if not waits or time.monotonic() >= deadline:
+                gone = {"round": ask.round, "status": "lost", "reason": "it is offline"}
+                gathered.rows.update({name: {**gone, "site": name} for name in able - there})
+                return gathered
+            time.sleep(min(PAUSE, max(0.0, deadline - time.monotonic())))
 
     def _gatherer(self) -> Gatherer:
         timeout, again = self._section.round_timeout_s, self.plan.again_s
-        return Gatherer(self._grid, self._inbox, self.plan.task, self.state, timeout, self._tell, again)
+        return Gatherer(self._grid, self._inbox, self.plan.task, self.state, timeout, self._tell, self._refusals, again)
 
     def _sent(self, tensors: Tensors) -> Tensors:
         """Tensors as they travel."""

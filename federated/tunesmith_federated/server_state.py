@@ -45,6 +45,8 @@ class Standing:
     """What each site said that it has: ``train`` and ``holdout`` rows."""
     judged: dict[int, dict[str, float]] = field(default_factory=dict)
     """The metrics over all sites' held-back rows of the model after each round; 0 is the model that training began with."""
+    judged_by: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """What each judgement rests on: ``n`` rows, the ``area_error`` of ROC-AUC, and the metrics that are ``averaged``."""
     best: int | None = None
     """The round whose model is the best so far."""
     ended: bool = False
@@ -138,7 +140,8 @@ def _read(place: Path) -> Standing:
     if not place.exists():
         return Standing()
     values = storage.read_json(str(place))
-    values["judged"] = {int(number): metrics for number, metrics in values["judged"].items()}
+    for name in ("judged", "judged_by"):
+        values[name] = {int(number): told for number, told in values[name].items()}
     return Standing(**values)
 
 

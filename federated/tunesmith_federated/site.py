@@ -14,7 +14,7 @@ from typing import Any
 
 from tunesmith import __version__
 from tunesmith.errors import DataError, ModelError, UserError
-from tunesmith_federated.holdings import Held, Holding
+from tunesmith_federated.holdings import Counted, Held, Holding
 from tunesmith_federated.methods import make_method
 from tunesmith_federated.models import size
 from tunesmith_federated.protocol import PROTOCOL, Ask, Reply, Tensors
@@ -86,11 +86,15 @@ class Site:
 
     def _describe(self, job: Job, ask: Ask, model: Tensors, sent: Tensors) -> Answer:
         """The training rows' statistics, and how many rows there are to train and to judge by."""
-        held, least = self._open(job), job.recipe.federation.min_examples
-        check_shared(job.spec(held), len(held.train), self._worker.size)
-        stats = job.task.collect(held.train.examples(range(len(held.train))))
-        told = {"stats": _above(stats, least), "train": len(held.train), "holdout": len(held.holdout or ())}
-        return Answer(replace(self._reply(ask), statistics=told, examples=len(held.train)))
+        if job.recipe.data.labels is None and "labels" in job.task.collect([]):  # classes that are yet to be settled
+            found = self._holding.count(job.recipe, job.task)
+        else:
+            held = self._open(job)
+            check_shared(job.spec(held), len(held.train), self._worker.size)
+            found = Counted.of(held, job.task)
+        stats = _above(found.stats, job.recipe.federation.min_examples)
+        told = {"stats": stats, "train": found.train, "holdout": found.holdout}
+        return Answer(replace(self._reply(ask), statistics=told, examples=found.train))
 
     def _evaluate(self, job: Job, ask: Ask, model: Tensors, sent: Tensors) -> Answer:
         """What the model makes of the rows held back, as sums."""

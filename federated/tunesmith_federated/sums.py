@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,12 +38,14 @@ if TYPE_CHECKING:
 __all__ = [
     "AREAS",
     "BINS",
+    "Judgement",
     "Spread",
     "Sums",
     "area_error",
     "averaged",
     "bins_of",
     "estimates",
+    "judgement",
     "merge",
     "metrics",
     "spread",
@@ -121,6 +123,29 @@ def metrics(sums: Sums, task: Task, state: State) -> Metrics:
     return found
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What the rows held back say of one model."""
+
+    metrics: Metrics = field(default_factory=dict)
+    """Of all classes together; none where nobody could judge."""
+    n: int = 0
+    """Rows."""
+    area_error: float | None = None
+    """How far ``roc_auc`` can be off (:func:`area_error`); None where it is not made of histograms."""
+    averaged: list[str] = field(default_factory=list)
+    """Metrics that are means of the sites'."""
+
+
+def judgement(sums: Sums, task: Task, state: State) -> Judgement:
+    """What these sums say; nothing where there are none."""
+    if not sums:
+        return Judgement()
+    found = {name: float(value) for name, value in metrics(sums, task, state).items() if "/" not in name}
+    error = area_error(sums)
+    return Judgement(found, int(sums["n"]), error if math.isfinite(error) else None, sorted(averaged(sums, found)))
+
+
 def averaged(sums: Sums, names: Iterable[str]) -> frozenset[str]:
     """Which of these metrics are no metrics of the pooled records but means of the sites', weighed by their rows."""
     return frozenset(name for name in names if not _adds_up(name, sums) and not (name in AREAS and "positives" in sums))
@@ -168,7 +193,9 @@ def spread(per_site: Mapping[str, Mapping[str, float]], metric: str) -> Spread |
 
 
 def estimates(found: Mapping[str, float], n: int, confidence: float = 0.95) -> dict[str, Estimate]:
-    """Those metrics that are shares of independent rows, with Wilson's intervals: accuracy, recall and precision of classes."""
+    """Each metric; shares of independent rows (accuracy, recall and precision of classes) with Wilson's interval, others
+    without one.
+    """
     from tunesmith.evaluation.statistics import Estimate, wilson
 
     trials: dict[str, float] = {"accuracy": n}
@@ -177,7 +204,8 @@ def estimates(found: Mapping[str, float], n: int, confidence: float = 0.95) -> d
         of = {"recall": "support", "precision": "predicted"}.get(head)
         if of and label and f"predicted/{label}" in found:
             trials[name] = found[f"{of}/{label}"]
-    return {
+    known = {name: Estimate(value, math.nan, math.nan, n, "none") for name, value in found.items()}
+    return known | {
         name: Estimate(found[name], *wilson(found[name], count, confidence), round(count), "wilson")
         for name, count in trials.items()
         if count and math.isfinite(found.get(name, math.nan))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from tunesmith_federated import sums
 
@@ -20,29 +22,52 @@ def judge_by_sites(run: Run, task: Task) -> Evaluation:
     from tunesmith import storage
     from tunesmith.evaluation.judging import VERDICT
     from tunesmith.evaluation.results import Evaluation
+    from tunesmith.evaluation.statistics import Estimate
     from tunesmith.report.card import write_card
     from tunesmith.report.html import write_report
 
     told = run.manifest["federation"]
-    kept = told["best_round"] if told.get("best_round") is not None else told["rounds"]
-    judged = told["judged"].get(str(kept), {})
-    n = int(told.get("judged_rows", 0))
+    kept = str(told["best_round"] if told.get("best_round") is not None else told["rounds"])
+    judged, about = told["judged"].get(kept) or {}, told["judged_by"].get(kept) or {}
+    n, confidence = int(about.get("n", 0)), run.recipe.evaluation.confidence
     wanted = run.recipe.training.metric_for_best_model or task.metric
+    headline = wanted if wanted in judged else next((name for name in judged if name != "loss"), wanted)
+    nothing = {headline: Estimate(math.nan, math.nan, math.nan, 0, "none")}
     found = Evaluation(
         run=run.name,
         task=task.name,
         split=SPLIT,
         n=n,
-        headline=wanted if wanted in judged else next(iter(judged), wanted),
-        metrics=sums.estimates(judged, n, run.recipe.evaluation.confidence),
-        confidence=run.recipe.evaluation.confidence,
+        headline=headline,
+        metrics=nothing | sums.estimates(judged, n, confidence),
+        confidence=confidence,
         folder=run.file(""),
-        warnings=[
-            "These are sums over the rows that the sites held back; the server has seen none of them, and has no test rows of "
-            "its own." + (" The round was chosen by them: expect a little less on new data." if told.get("best_round") else "")
-        ],
+        warnings=list(_warnings(run, told, judged, about)),
     )
     storage.write_json(storage.join(run.path, VERDICT), found.to_json())
     write_report(run, found)
     write_card(run, found, task.pipeline)
     return found
+
+
+def _warnings(run: Run, told: Mapping[str, Any], judged: Mapping[str, float], about: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader of the verdict must know."""
+    if not judged:
+        yield (
+            "No site has judged this model: each holds back fewer rows than it may tell of "
+            f"(federation.min_examples is {run.recipe.federation.min_examples}). Judge it by rows of your own: "
+            f"`tunesmith evaluate {run.path} --data FILE`, or data.test in the recipe."
+        )
+        return
+    chosen = " The round was chosen by them: expect a little less on new data." if told.get("best_round") else ""
+    yield (
+        "These are sums over the rows that the sites held back; the server has seen none of them, and has no test rows of "
+        f"its own.{chosen}"
+    )
+    if about.get("area_error") is not None and math.isfinite(judged.get("roc_auc", math.nan)):
+        yield (
+            f"ROC-AUC is made of histograms of scores with {sums.BINS:,} bins: it is at most {about['area_error']:.2g} away "
+            "from that of the scores themselves."
+        )
+    if about.get("averaged"):
+        yield f"Means of the sites' own metrics, weighed by their rows: {', '.join(about['averaged'])}."

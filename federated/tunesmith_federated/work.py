@@ -7,7 +7,8 @@ examples run through the rounds as through one training. :class:`Worker` is the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -119,14 +120,20 @@ class Here:
     """This process."""
 
     size: int = 1
+    left: Callable[[str], float] = lambda job: math.inf
+    """Seconds that a job may still take of this site."""
 
     def perform(self, job: Job, held: Held, order: Order) -> Done:
         """In this thread."""
-        return perform(job, held, order)
+        return perform(job, held, order, within=self.left(order.ask.job))
 
 
-def perform(job: Job, held: Held, order: Order, rank: int = 0, size: int = 1) -> Done:
-    """This rank's part; what it returns is whole on rank 0 alone."""
+def perform(job: Job, held: Held, order: Order, rank: int = 0, size: int = 1, within: float = math.inf) -> Done:
+    """This rank's part; what it returns is whole on rank 0 alone.
+
+    Raises :class:`UserError` where training is not done ``within`` so many seconds.
+    """
+    deadline = time.monotonic() + within
     from tunesmith.training.checkpoint import Start
     from tunesmith.training.fit import FitData, fit
 
@@ -141,7 +148,7 @@ def perform(job: Job, held: Held, order: Order, rank: int = 0, size: int = 1) ->
     local = method.local(order.model, order.sent, order.own)
     context.start = Start(tensors=start, place=place)
     context.steps, context.build = steps, base.build
-    context.objective, context.gradient = local.objective, local.gradient
+    context.objective, context.gradient = local.objective, _until(deadline, local.gradient)
     made = fit(spec, FitData(held.train), context)
     end = tensors_of(made.model, {*order.model, *method.stays(made.model)})
     finished = local.finish(end, steps)
@@ -154,6 +161,20 @@ def perform(job: Job, held: Held, order: Order, rank: int = 0, size: int = 1) ->
         steps,
         next((event["loss"] for event in reversed(made.history) if event["kind"] == "step"), None),
     )
+
+
+def _until(deadline: float, gradient: Callable[[torch.nn.Module], None] | None) -> Callable[[torch.nn.Module], None] | None:
+    """The hook of each update, which ends training once the time is up."""
+    if math.isinf(deadline):
+        return gradient
+
+    def looking(model: torch.nn.Module) -> None:
+        if time.monotonic() >= deadline:
+            raise UserError("the job has had its time of this site (limits.seconds), and training was ended")
+        if gradient is not None:
+            gradient(model)
+
+    return looking
 
 
 def together(rank: int = 0, size: int = 1) -> FitContext:

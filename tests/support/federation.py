@@ -16,7 +16,7 @@ from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Preprocessing
 from tunesmith_federated import client_app
 from tunesmith_federated.flower import Context, Error, Grid, Message, RecordDict, stand_alone
-from tunesmith_federated.holdings import Held
+from tunesmith_federated.holdings import Counted, Held
 from tunesmith_federated.rounds import Federation, Plan
 from tunesmith_federated.server_state import Book
 from tunesmith_federated.site import Site
@@ -87,6 +87,10 @@ class InMemory:
     def __init__(self, rows: Sequence[dict[str, Any]], holdout: int, all_rows: Sequence[dict[str, Any]]) -> None:
         self._rows, self._holdout, self._all = list(rows), holdout, list(all_rows)
 
+    def count(self, recipe: Recipe, task: Any) -> Counted:
+        cut = len(self._rows) - self._holdout
+        return Counted(task.collect(self._rows[:cut]), cut, self._holdout)
+
     def open(self, recipe: Recipe, task: Any) -> Held:
         state = task.freeze(task.merge([task.collect(self._all)]), recipe)
         preprocessing = Preprocessing(state, task.load_processor(recipe))
@@ -95,9 +99,11 @@ class InMemory:
         return Held(MemorySplit(task, self._rows[:cut], preprocessing), held, state)
 
 
-def federation_recipe(base: Path, folder: Path, training: Mapping[str, Any], **federation: Any) -> Recipe:
-    """A recipe of texts over sites in memory."""
-    recipe = recipe_for("text-classification", base, folder, **training)
+def federation_recipe(
+    base: Path, folder: Path, training: Mapping[str, Any], task: str = "text-classification", **federation: Any
+) -> Recipe:
+    """A recipe over sites in memory."""
+    recipe = recipe_for(task, base, folder, **training)
     overrides = [f"federation.{key}={value}" for key, value in {"round_timeout_s": 20, "min_examples": 1, **federation}.items()]
     return recipe.override(*overrides)
 
@@ -113,11 +119,11 @@ def sites_of(recipe: Recipe, rows: Sequence[dict[str, Any]], sites: int, folder:
 
 
 def federation(recipe: Recipe, grid: Grid, folder: Path, rows: Sequence[dict[str, Any]], **plan: Any) -> Federation:
-    """The server's side."""
+    """The server's side; without ``rows`` it asks the sites for their classes."""
     task = load_task(recipe.task)
-    state = task.freeze(task.merge([task.collect(rows)]), recipe)
+    known = {"state": task.freeze(task.merge([task.collect(rows)]), recipe)} if rows else {}
     told: list[Any] = []
-    made = Federation(Plan("job", recipe.resolved(), task, folder, state, wait_s=0.1, **plan), grid, told.append)
+    made = Federation(Plan("job", recipe.resolved(), task, folder, **{**known, "wait_s": 0.1, **plan}), grid, told.append)
     made.told = told  # type: ignore[attr-defined]  # for the tests to read
     return made
 

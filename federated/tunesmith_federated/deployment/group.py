@@ -58,10 +58,16 @@ def worker_of(config: SiteConfig) -> Iterator[Worker]:
         TrainingFailed: the workers do not come.
     """
     if config.resources.num_workers == 1:
-        yield Here()
+        yield alone(config)
         return
     with Group(config) as group:
         yield group
+
+
+def alone(config: SiteConfig) -> Here:
+    """This process, within what the owner's limit leaves each job."""
+    ledger = Ledger(config.state_dir)
+    return Here(left=lambda job: ledger.left(job, config.limits.seconds))
 
 
 class Group:
@@ -94,7 +100,7 @@ class Group:
         """
         assert held.place, "the ranks open the rows where they lie"
         request = Request(job.text, held.place, order)
-        deadline = time.monotonic() + self._config.limits.seconds - self._ledger.used(order.ask.job).seconds
+        deadline = time.monotonic() + self._ledger.left(order.ask.job, self._config.limits.seconds)
         tries = 0
         while True:
             tries += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,9 @@ from tunesmith import __version__
 from tunesmith.errors import DataError, UserError
 from tunesmith_federated import asked_recipe
 from tunesmith_federated.deployment.audit import DiskTrouble
+from tunesmith_federated.deployment.group import alone
 from tunesmith_federated.deployment.owner import Owner
-from tunesmith_federated.holdings import Held
+from tunesmith_federated.holdings import Counted, Held
 from tunesmith_federated.models import size
 from tunesmith_federated.protocol import Ask, Reply, Tensors
 from tunesmith_federated.site import Answer, Site, of_the_disk
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tunesmith.site")
 
+UNFIT = "the site's data does not fit this recipe; the site's log says how"
+OTHER_CLASSES = "it has rows of a class that the sites do not share (data.labels); the site's log says which"
+
 
 @cache
 def site() -> OwnedSite:
@@ -39,7 +43,7 @@ def make_site(worker: Worker | None = None) -> OwnedSite:
     """The same with its own ``worker`` that computes."""
     owner = Owner.here()
     config = owner.config
-    return OwnedSite(owner, Site(config.name, OwnData(config), config.state_dir / "jobs", worker=worker))
+    return OwnedSite(owner, Site(config.name, OwnData(config), config.state_dir / "jobs", worker=worker or alone(config)))
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,18 @@ class OwnData:
 
     config: SiteConfig
 
+    @property
+    def _place(self) -> str:
+        return str(self.config.state_dir / "prepared")
+
+    def count(self, recipe: Recipe, task: Task) -> Counted:
+        """Raises as :meth:`open`."""
+        from tunesmith.data.prepare import statistics
+
+        with _untold():
+            stats, rows = statistics(self._own(recipe), task, output_dir=self._place)
+        return Counted(stats, rows["train"], rows.get("test", 0))
+
     def open(self, recipe: Recipe, task: Task) -> Held:
         """Raises :class:`DataError` that names nothing of the data; what is wrong stands in the site's own log.
 
@@ -55,14 +71,20 @@ class OwnData:
         """
         from tunesmith.data.prepare import prepare
 
-        try:
-            prepared = prepare(self._own(recipe), task, output_dir=str(self.config.state_dir / "prepared"), engine="local")
-        except UserError as error:
-            if of_the_disk(error):
-                raise
-            log.exception("the site's data does not fit the recipe")
-            raise DataError("the site's data does not fit this recipe; the site's log says how") from error
-        return Held.of(prepared)
+        with _untold(lambda: self._other_classes(recipe, task)):
+            return Held.of(prepare(self._own(recipe), task, output_dir=self._place, engine="local"))
+
+    def _other_classes(self, recipe: Recipe, task: Task) -> bool:
+        """Whether there are rows of classes that ``data.labels`` lacks."""
+        if recipe.data.labels is None:
+            return False
+        from tunesmith.data.prepare import statistics
+
+        unsettled = recipe.model_copy(update={"data": recipe.data.model_copy(update={"labels": None})})
+        with contextlib.suppress(UserError):
+            stats, _ = statistics(self._own(unsettled), task, output_dir=self._place)
+            return bool(set(stats.get("labels", ())) - set(recipe.data.labels))
+        return False
 
     def _own(self, recipe: Recipe) -> Recipe:
         values: dict[str, Any] = recipe.model_dump(mode="json", exclude_unset=True)
@@ -75,12 +97,24 @@ class OwnData:
         return type(recipe).from_dict(values)
 
 
+@contextlib.contextmanager
+def _untold(other_classes: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """What is wrong with the rows goes to the site's log, and to the server only that something is, or that classes are."""
+    try:
+        yield
+    except UserError as error:
+        if of_the_disk(error):
+            raise
+        log.exception("the site's data does not fit the recipe")
+        raise DataError(OTHER_CLASSES if other_classes() else UNFIT) from error
+
+
 class OwnedSite:
     """Answers as :class:`Site` does, where the owner allows it."""
 
     def __init__(self, owner: Owner, inner: Site) -> None:
         self.owner, self._inner = owner, inner
-        self._last: tuple[tuple[str, str, int], Answer] | None = None
+        self._last: tuple[tuple[str, str, int, str], Answer] | None = None
 
     def answer(self, ask: Ask, model: Tensors, sent: Tensors) -> Answer:
         """Do what is asked, or say why not. Nothing leaves that is not in the audit log.
@@ -90,7 +124,7 @@ class OwnedSite:
         refused = self.owner.refusal(ask, size(model) + size(sent))
         if refused:
             return _refusing(self.owner, ask, refused)
-        key = (ask.job, ask.kind, ask.round)
+        key = (ask.job, ask.kind, ask.round, ask.recipe)  # which differs in its classes, once they are settled
         if self._last is not None and self._last[0] == key:  # asked once more, since the answer took its time
             return self._last[1]
         begun = time.monotonic()

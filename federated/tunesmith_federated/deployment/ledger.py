@@ -22,6 +22,10 @@ class Ledger:
         values = self._read().get(job, {})
         return Used(frozenset(values.get("rounds", ())), float(values.get("seconds", 0.0)))
 
+    def left(self, job: str, limit: float) -> float:
+        """Seconds that the job may still take."""
+        return max(0.0, limit - self.used(job).seconds)
+
     def charge(self, job: str, seconds: float, trained: int | None = None) -> None:
         """Add seconds, and the round that was trained in them. Raises :class:`OSError` where it cannot be written."""
         known, used = self._read(), self.used(job)

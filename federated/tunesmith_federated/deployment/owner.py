@@ -82,7 +82,7 @@ class Owner:
         known = _known(ask)
         facts = {"job": ask.job, "kind": ask.kind, "round": ask.round, "recipe": known}
         reason = reply.refused
-        if not reason and ask.kind == "train" and reply.examples < self.min_examples:
+        if not reason and ask.kind in ("describe", "train") and reply.examples < self.min_examples:
             reason = f"the site has {reply.examples} rows to train on, and reports nothing below {self.min_examples}"
         self._ledger.charge(ask.job, reply.seconds, ask.round if ask.kind == "train" else None)
         if reason:

@@ -31,6 +31,12 @@ class Cache:
                 self._build(key, place, build)
         return PreparedData.open(place)
 
+    @contextlib.contextmanager
+    def scratch(self, name: str) -> Iterator[Path]:
+        """A folder for the while."""
+        with storage.explaining(self._place), _scratch(self.local, name) as folder:
+            yield folder
+
     def _build(self, key: str, place: str, build: Callable[[Path], None]) -> None:
         for left in self.local.glob(f".{key}.*.tmp"):  # of a process that died: the lock is ours
             shutil.rmtree(left, ignore_errors=True)

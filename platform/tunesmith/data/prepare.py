@@ -97,6 +97,18 @@ def prepare_frozen(
     return cache.get(name, build)
 
 
+def statistics(recipe: Recipe, task: Task, *, output_dir: str) -> tuple[Stats, dict[str, int]]:
+    """What the state of :func:`prepare` would be frozen from, and the rows of each split.
+
+    Nothing is frozen, encoded or kept: rows of one class alone have statistics too. Raises as :func:`prepare` does of rows.
+    """
+    sources = resolve_splits(recipe.data, recipe.base_dir)
+    cache = Cache(recipe.data.cache_dir or storage.join(output_dir, ".cache"))
+    with cache.scratch("statistics") as folder, Problems(recipe.data.on_bad_row, folder / QUARANTINE) as problems:
+        parts = _read(recipe, task, sources, folder / "scratch", problems, silent, _Clock(), learning=True).parts
+        return _collect(task, parts[0]), {part.name: len(part.rows) for part in parts}
+
+
 @dataclass
 class Part:
     """The rows of one split: which ones of an ingested file."""
@@ -151,37 +163,8 @@ def _build(
     clock = _Clock()
     scratch = folder / "scratch"
     with Problems(recipe.data.on_bad_row, folder / QUARANTINE) as problems:
-        given = {
-            name: ingest(
-                name, members, task, recipe.data.columns, problems, scratch / name, progress, recipe.data.clean.normalize
-            )
-            for name, members in sources.items()
-        }
-        seen = {name: data.seen for name, data in given.items()}
-        problems.settle(seen)
-        check_usable({name: data.count for name, data in given.items()}, problems, sum(seen.values()))
-        for name, data in given.items():
-            check_filled(name, data.domains, f"can be used\n{problems.message(sum(seen.values()))}")
-        listed = absolute(recipe.data.known_faults, recipe.base_dir) if recipe.data.known_faults and frozen is None else None
-        known = read_known(listed, task, given)
-        clock.lap("read")
-
-        progress("care", 0, 0)
-        treated = treat(recipe.data, task, given, scratch, learning=frozen is None)
-        for name, data in treated.given.items():
-            left = data.domains and data.domains.take(treated.kept[name])
-            check_filled(name, left, "is left without duplicates, conflicts and leaks\n    → Leave the domain out.")
-        clock.lap("care")
-
-        made = partition(recipe.data, treated) if frozen is None else {"test": (given["test"], treated.kept["test"])}
-        parts = [Part(name, data, chosen) for name, (data, chosen) in made.items()]
-        if frozen is None:
-            count_made(treated, task, made)
-            if recipe.data.label_errors != "off":
-                progress("audit", 0, 0)
-            parts[0].rows, treated.found["label_errors"] = audit(recipe.data, task, parts[0].data, parts[0].rows, treated.flags)
-            treated.found |= {"known_faults": measured(known, treated.flags)} if known else {}
-            _check_domain_labels(parts[0], task, recipe)
+        read = _read(recipe, task, sources, scratch, problems, progress, clock, learning=frozen is None)
+        parts, seen, treated = read.parts, read.seen, read.treated
         state = task.freeze(_collect(task, parts[0]), recipe) if frozen is None else frozen.state
         learned_from = len(parts[0].rows)
         parts = [_limited(_admitted(part, task, state, problems), recipe) for part in parts]
@@ -210,6 +193,60 @@ def _build(
         clock.lap("encode")
     shutil.rmtree(scratch)
     storage.write_json(folder / MANIFEST, _manifest(recipe, task, sources, hashes, parts, state, problems, treated, clock))
+
+
+@dataclass
+class _Read:
+    """Rows that were read, checked, cared for and split; nothing is learned of them yet."""
+
+    parts: list[Part]
+    seen: dict[str, int]
+    """Rows that each source had."""
+    treated: Treated
+
+
+def _read(
+    recipe: Recipe,
+    task: Task,
+    sources: Sources,
+    scratch: Path,
+    problems: Problems,
+    progress: Progress,
+    clock: _Clock,
+    *,
+    learning: bool,
+) -> _Read:
+    """From files to the rows of each split; without ``learning`` all of them are the split ``test``."""
+    given = {
+        name: ingest(name, members, task, recipe.data.columns, problems, scratch / name, progress, recipe.data.clean.normalize)
+        for name, members in sources.items()
+    }
+    seen = {name: data.seen for name, data in given.items()}
+    problems.settle(seen)
+    check_usable({name: data.count for name, data in given.items()}, problems, sum(seen.values()))
+    for name, data in given.items():
+        check_filled(name, data.domains, f"can be used\n{problems.message(sum(seen.values()))}")
+    listed = absolute(recipe.data.known_faults, recipe.base_dir) if recipe.data.known_faults and learning else None
+    known = read_known(listed, task, given)
+    clock.lap("read")
+
+    progress("care", 0, 0)
+    treated = treat(recipe.data, task, given, scratch, learning=learning)
+    for name, data in treated.given.items():
+        left = data.domains and data.domains.take(treated.kept[name])
+        check_filled(name, left, "is left without duplicates, conflicts and leaks\n    → Leave the domain out.")
+    clock.lap("care")
+
+    made = partition(recipe.data, treated) if learning else {"test": (given["test"], treated.kept["test"])}
+    parts = [Part(name, data, chosen) for name, (data, chosen) in made.items()]
+    if learning:
+        count_made(treated, task, made)
+        if recipe.data.label_errors != "off":
+            progress("audit", 0, 0)
+        parts[0].rows, treated.found["label_errors"] = audit(recipe.data, task, parts[0].data, parts[0].rows, treated.flags)
+        treated.found |= {"known_faults": measured(known, treated.flags)} if known else {}
+        _check_domain_labels(parts[0], task, recipe)
+    return _Read(parts, seen, treated)
 
 
 def _collect(task: Task, part: Part) -> Stats:

@@ -115,6 +115,17 @@ class AgainstBase:
         return held.metrics[metric], held.differences[metric]
 
 
+class AgainstNothing:
+    """No baseline can be held against what was judged by sums alone."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def measure(self, name: str) -> str:
+        """Why there is none."""
+        return "the rows that it was judged by are not here, and a margin is told example by example"
+
+
 def _place(name: str) -> tuple[str, str, str]:
     """The column, its value and the metric in a measure's name; no column for one of all examples."""
     first, _, rest = name.partition("/")

@@ -89,13 +89,14 @@ class Side:
         return frozenset([*self.evaluation.metrics, *each])
 
 
-def open_side(place: str, output_dir: str = "runs") -> Side:
+def open_side(place: str, output_dir: str = "runs", *, rows: bool = True) -> Side:
     """A run (folder, URI, name, its beginning, or ``latest``), an evaluation's folder, or a ``predictions.parquet``.
 
-    This is the one place where a target becomes an evaluation and its predictions.
+    This is the one place where a target becomes an evaluation and its predictions. Without ``rows`` a run that was judged by
+    sums over rows elsewhere is one too: it has a verdict, and no predictions.
 
     Raises:
-        RunError: there is no such run, or nobody has judged it yet.
+        RunError: there is no such run, nobody has judged it yet, or its rows are wanted and elsewhere.
         DataError: the file has no predictions.
         UserError: an address; a served model is evaluated first.
     """
@@ -109,14 +110,23 @@ def open_side(place: str, output_dir: str = "runs") -> Side:
     if storage.exists(storage.join(place, PREDICTIONS)) and not is_run(place):
         return _opened(place, storage.join(place, PREDICTIONS), storage.name(place))
     run = Run.open(place, output_dir)
-    if not storage.exists(run.file(PREDICTIONS)):
+    if storage.exists(run.file(PREDICTIONS)):
+        return _opened(run.path, run.file(PREDICTIONS), run.name, run)
+    evaluation = verdict_of(run.path)
+    if evaluation is None:
         raise RunError(f"{run.path} has no {PREDICTIONS}: it has not been judged\n    → `tunesmith evaluate {run.path}`")
-    return _opened(run.path, run.file(PREDICTIONS), run.name, run)
+    if rows:
+        raise RunError(
+            f"{run.path} has no {PREDICTIONS}: it was judged by sums over rows that are not here, and not example by example\n"
+            f"    → Judge it by rows of your own, `tunesmith evaluate {run.path} --data FILE`, and name that folder"
+        )
+    none = pa.table({name: pa.array([], pa.string()) for name in NEEDED})
+    return _read_by(Side(run.name, run.path, none, evaluation, run))
 
 
 def open_evaluation(place: str, output_dir: str = "runs") -> Side:
-    """:func:`open_side` of what has a verdict too. Raises :class:`DataError` for a file alone."""
-    side = open_side(place, output_dir)
+    """:func:`open_side` of what has a verdict, with or without rows. Raises :class:`DataError` for a file alone."""
+    side = open_side(place, output_dir, rows=False)
     if side.evaluation is None:
         raise DataError(f"{side.folder} has no {VERDICT} beside the predictions\n    → Name a run, or an evaluation's folder")
     return side
@@ -142,8 +152,12 @@ def _opened(folder: str, file: str, name: str, run: Run | None = None) -> Side:
     evaluation = verdict_of(folder) if storage.name(file) == PREDICTIONS else None
     if run is not None and run.name != name:
         name = f"{run.name}/{name}"
-    side = Side(name, folder, records, evaluation, run)
-    known_by = _terms(folder, run, evaluation)
+    return _read_by(Side(name, folder, records, evaluation, run))
+
+
+def _read_by(side: Side) -> Side:
+    """The side with the task and the labels that its predictions are read by, where they are known."""
+    known_by = _terms(side.folder, side.run, side.evaluation)
     if known_by is None:
         return side
     return dataclasses.replace(side, task=known_by.task, state=known_by.state, without=known_by.without)

@@ -88,7 +88,7 @@ def _is_hub_id(name: str) -> bool:
 def listed(found: Evaluation) -> list[str]:
     """The metrics of the card: the headline first, no weighted averages."""
     names = [name for name in found.metrics if name not in (found.headline, "loss") and not name.endswith("_weighted")]
-    return [found.headline, *(name for name in names if math.isfinite(found.metrics[name].value))]
+    return [name for name in (found.headline, *names) if math.isfinite(found.metrics[name].value)]
 
 
 def hub_name(name: str) -> str:
@@ -248,7 +248,10 @@ def _limits(found: Evaluation) -> list[str]:
         lines.append(
             f"Its probabilities are off by {words.number('ece', ece.value)} on average: do not take them at their word."
         )
-    lines.append("It was judged on data from the source it was trained on; on inputs of another origin, judge it again first.")
+    if found.n:
+        lines.append(
+            "It was judged on data from the source it was trained on; on inputs of another origin, judge it again first."
+        )
     return lines
 
 
@@ -257,7 +260,7 @@ def _record(run: Run, found: Evaluation) -> str:
     kept = ("tunesmith", "torch", "transformers", "accelerate", "datasets", "ray")
     lines = [
         f"- Run `{run.name}`, recipe `{run.manifest.get('recipe_fingerprint', '')}`",
-        f"- Judged rows: hash `{found.data_hash}`",
+        *([f"- Judged rows: hash `{found.data_hash}`"] if found.data_hash else []),
         f"- Versions: {', '.join(f'{name} {packages[name]}' for name in kept if name in packages)}",
         "- The whole verdict, with figures and examples, is in `report.html` of the run",
     ]

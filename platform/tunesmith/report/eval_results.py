@@ -34,6 +34,7 @@ def entries(run: Run, found: Evaluation, date: str) -> list[dict[str, Any]]:
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
     dataset, known = _dataset(run, found)
+    rows = f", rows {found.data_hash}" if found.data_hash else ""
     local = "" if known else "; not a data set of the Hub"
     made = [
         EvalResultEntry(
@@ -41,7 +42,7 @@ def entries(run: Run, found: Evaluation, date: str) -> list[dict[str, Any]]:
             task_id=f"{found.split}/{hub_name(name)}",
             value=round(found.metrics[name].value, 6),
             date=date,
-            notes=f"{words.metric_title(name)}{_ends(name, found)}, n = {found.metrics[name].n}, rows {found.data_hash}{local}",
+            notes=f"{words.metric_title(name)}{_ends(name, found)}, n = {found.metrics[name].n}{rows}{local}",
         )
         for name in listed(found)
     ]

@@ -60,7 +60,8 @@ def check(one: Check) -> str:
 def markdown(found: GateResult) -> str:
     """The gate as a comment of a pull request."""
     sign = "✅" if found.passed else "❌"
-    about = f"`{_cell(found.target)}`, {found.n:,} examples of the {found.split} split (hash `{found.data_hash}`)"
+    about = f"`{_cell(found.target)}`, {found.n:,} examples of the {found.split} split"
+    about += f" (hash `{found.data_hash}`)" if found.data_hash else ""
     if found.baseline:
         about += f", against `{_cell(found.baseline)}`"
     rows = [f"| {MARKS[one.status]} | {_cell(one.name)} | {_cell(line(one))} |" for one in found.outcomes]

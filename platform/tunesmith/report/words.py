@@ -140,6 +140,8 @@ def tone_of(name: str, difference: Estimate) -> Tone:
 
 def verdict(found: Evaluation) -> Verdict:
     """The sentence on top of everything."""
+    if not found.n:
+        return Verdict("alone", "Nobody has judged this model.", "There was no example to judge it by.")
     name, own = found.headline, found.metrics[found.headline]
     title = in_sentence(name)
     judged = {key: one for key, one in found.baselines.items() if not one.skipped and name in one.differences}

@@ -214,11 +214,13 @@ def against_of(side: Side, baseline: str | None, output_dir: str = "runs", *, it
     Raises :class:`UserError` where it is gone, or is what is judged.
     """
     from tunesmith import storage
-    from tunesmith.evaluation.against import AgainstBase, AgainstSide
+    from tunesmith.evaluation.against import AgainstBase, AgainstNothing, AgainstSide
     from tunesmith.evaluation.sides import open_side, verdict_of_run
 
     if baseline is None or side.evaluation is None:
         return None
+    if not len(side.records):
+        return AgainstNothing(baseline)
     if baseline == BASE:
         return AgainstBase(side.evaluation, verdict_of_run(side))
     other = open_side(baseline, output_dir)

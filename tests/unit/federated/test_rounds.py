@@ -14,8 +14,9 @@ from support.data import texts
 from support.federation import LocalGrid, federation, federation_recipe, lost, run, sites_of
 from support.fits import prepare_in_memory
 from tunesmith.errors import TrainingFailed, UserError
+from tunesmith.recipe import Recipe
 from tunesmith.training.fit import FitContext, FitData, fit
-from tunesmith_federated import asked_recipe
+from tunesmith_federated import asked_recipe, rounds
 from tunesmith_federated.codec import decode, encode
 from tunesmith_federated.flower import Message
 from tunesmith_federated.messages import MODEL, opened, replying
@@ -148,11 +149,11 @@ def test_a_bad_update_is_thrown_away_with_its_reason_and_the_round_goes_on(
 
 
 def test_a_lost_site_is_gone_without_and_comes_back(recipe: Any, tmp_path: Path) -> None:
-    rounds: list[int] = []
+    seen: list[int] = []
 
     def lost_in_round_2(message: Message, answer: Callable[[Message], Message]) -> Message:
         number = int(message.metadata.group_id)
-        rounds.append(number)
+        seen.append(number)
         return lost(message, answer) if number == 2 else answer(message)
 
     book = run(recipe, LocalGrid(sites_of(recipe, ROWS, 3, tmp_path), {"site-0": lost_in_round_2}), tmp_path / "server", ROWS)
@@ -288,3 +289,116 @@ def test_a_site_that_refused_is_asked_anew_once_it_was_gone_and_is_back(recipe: 
         roster.refresh(grid, ask, 5)
     assert (list(roster.online()), roster.refused) == (["site-0", "site-1"], {})
     assert [name for name, _ in grid.asked] == ["site-0", "site-1", "site-0"]
+
+
+def refusing(kind: str, reason: str = "the job has had its time of this site (limits.seconds)") -> Any:
+    """A site that will not do what is asked of this kind."""
+
+    def fault(message: Message, answer: Callable[[Message], Message]) -> Message:
+        reply = Reply.from_json(opened(answer(message), decode).words)
+        if reply.kind != kind:
+            return answer(message)
+        refused = Reply(reply.site, reply.kind, reply.job, reply.round, refused=reason)
+        return replying(refused, encode({}), encode({}), message)
+
+    return fault
+
+
+def notes(made: Any) -> list[str]:
+    return [str(one["message"]) for one in made.told if one["kind"] == "note"]
+
+
+def test_a_site_that_refuses_in_every_round_is_told_of_once(recipe: Recipe, tmp_path: Path) -> None:
+    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path), {"site-1": refusing("train")})
+    made = federation(recipe, grid, tmp_path / "server", ROWS)
+    made.run()
+    assert notes(made) == ["Round 1: site-1 refuses: the job has had its time of this site (limits.seconds)"]
+
+
+def test_a_round_that_too_many_refuse_ends_at_once_and_can_be_gone_on_with(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = recipe.override("federation.min_sites=3", "federation.round_timeout_s=3600")
+    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path), {"site-1": refusing("train")})
+    with pytest.raises(TrainingFailed, match=r"round 1: 1 of 3 sites refuse(.|\n)*site-1: refused, the job has had its time"):
+        run(recipe, grid, tmp_path / "server", ROWS)
+    grid.faults.clear()
+    assert run(recipe, grid, tmp_path / "server", ROWS).standing.round == 3
+
+
+@pytest.mark.parametrize(("method", "fits"), [("fedavg", True), ("scaffold", False)])
+def test_what_a_method_sends_beside_the_model_counts_in_a_message(
+    recipe: Recipe, tmp_path: Path, method: str, fits: bool
+) -> None:
+    recipe = recipe.override(f"federation.method={method}", "training.num_train_epochs=1")
+    grid, most = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path)), 150_000
+    if fits:
+        sent = run(recipe, grid, tmp_path / "server", ROWS, most_bytes=most).rows()[0]["bytes_sent"]
+        assert most / 2 < sent < most
+        return
+    with pytest.raises(UserError, match=r"MB of them for federation\.method: scaffold(.|\n)*or fedavg"):
+        run(recipe, grid, tmp_path / "server", ROWS, most_bytes=most)
+    assert {kind for _, kind in grid.asked} == {"query.describe"}
+
+
+def lost_at_the_end(times: int) -> Any:
+    """A site that is not there when the last model is judged, so many times."""
+    left = [times]
+
+    def fault(message: Message, answer: Callable[[Message], Message]) -> Message:
+        if message.metadata.message_type != "evaluate" or not left[0]:
+            return answer(message)
+        left[0] -= 1
+        return lost(message, answer)
+
+    return fault
+
+
+def test_a_site_that_is_lost_in_the_last_judgement_is_asked_again(recipe: Recipe, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(rounds, "PAUSE", 0.01)
+    recipe = recipe.override("training.num_train_epochs=1", "federation.min_sites=3")
+    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path, holdout=8), {"site-1": lost_at_the_end(2)})
+    book = run(recipe, grid, tmp_path / "server", ROWS)
+    assert (book.standing.ended, book.standing.judged_by[1]["n"]) == (True, 24)
+    assert [kind for _, kind in grid.asked].count("evaluate") == 5
+
+
+def test_what_a_judgement_rests_on_is_kept_by_round(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = recipe.override("training.num_train_epochs=1")
+    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path, holdout=8), {"site-1": lost_at_the_end(99)})
+    book = run(recipe, grid, tmp_path / "server", ROWS)
+    assert {number: told["n"] for number, told in book.standing.judged_by.items()} == {0: 24, 1: 16}
+    assert {row["site"]: row["status"] for row in book.rows() if row["round"] == 2}["site-1"] == "lost"
+
+
+def test_a_last_judgement_that_nobody_makes_is_not_the_end(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = recipe.override("training.num_train_epochs=1", "federation.round_timeout_s=0.2")
+    faults = {f"site-{i}": lost_at_the_end(99) for i in range(3)}
+    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path, holdout=8), faults)
+    with pytest.raises(TrainingFailed, match=r"no site has judged the last model\n  site-0: lost(.|\n)*command asks again"):
+        run(recipe, grid, tmp_path / "server", ROWS)
+    own = recipe.override("data.test=own.csv", check_paths=False)
+    made = federation(own, grid, tmp_path / "own", ROWS)
+    assert not made.run().standing.ended
+    assert "No site has judged the last model" in notes(made)[-1]
+    grid.faults.clear()
+    book = run(recipe, grid, tmp_path / "server", ROWS)
+    assert (book.standing.ended, sorted(book.standing.judged)) == (True, [0, 1])
+
+
+def test_sites_that_are_offline_at_the_end_have_not_judged(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = recipe.override("training.num_train_epochs=1", "federation.round_timeout_s=0.2")
+    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path, holdout=8))
+
+    def all_leave(message: Message, answer: Callable[[Message], Message]) -> Message:
+        grid.online = set() if message.metadata.message_type == "train" else grid.online
+        return answer(message)
+
+    grid.faults = {"site-2": all_leave}
+    with pytest.raises(TrainingFailed, match=r"no site has judged the last model\n  site-0: lost, it is offline"):
+        run(recipe, grid, tmp_path / "server", ROWS)
+
+
+def test_who_refuses_the_last_judgement_has_answered(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = recipe.override("training.num_train_epochs=1", "federation.round_timeout_s=3600")
+    faults = {f"site-{i}": refusing("evaluate") for i in range(3)}
+    book = run(recipe, LocalGrid(sites_of(recipe, ROWS, 3, tmp_path, holdout=8), faults), tmp_path / "server", ROWS)
+    assert (book.standing.ended, book.standing.judged[1]) == (True, {})

@@ -196,14 +196,17 @@ def test_the_spread_is_that_of_the_sites_that_have_the_metric() -> None:
     assert math.isnan(one.sd)
 
 
-def test_shares_of_rows_have_wilsons_intervals() -> None:
+def test_shares_of_rows_have_wilsons_intervals_and_the_rest_has_none() -> None:
     state = {"labels": ["c0", "c1", "c2"]}
     told = sums_of(single(90, 3, np.random.default_rng(3)), TEXTS, state)
     found = metrics(told, TEXTS, state)
     known = estimates(found, told["n"])
-    assert set(known) == {"accuracy", *(f"{name}/c{k}" for name in ("recall", "precision") for k in range(3))}
+    shares = {name for name, one in known.items() if one.method == "wilson"}
+    assert shares == {"accuracy", *(f"{name}/c{k}" for name in ("recall", "precision") for k in range(3))}
     assert (known["accuracy"].low, known["accuracy"].high) == wilson(found["accuracy"], 90)
     assert known["recall/c1"].n == found["support/c1"]
+    assert (known["f1_macro"].value, known["f1_macro"].method) == (found["f1_macro"], "none")
+    assert math.isnan(known["f1_macro"].low)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_a_site_hands_its_worker_what_it_kept_and_keeps_what_comes_back(recipe: 
 
 
 def test_fewer_rows_than_workers_are_refused_before_round_1(recipe: Any, tmp_path: Path) -> None:
-    text = asked_recipe.for_sites(recipe)
+    text = asked_recipe.for_sites(recipe, ["high", "low"])
     ask = Ask("describe", "job", 0, 2, text, "")
     few = Site("a", InMemory(ROWS[:3], 0, ROWS), tmp_path / "few", worker=Four()).answer(ask, {}, {}).reply
     assert "3 training examples cannot fill 4 workers" in few.refused
@@ -131,7 +131,8 @@ def test_fewer_rows_than_workers_are_refused_before_round_1(recipe: Any, tmp_pat
 def test_workers_that_would_change_the_updates_are_refused_before_round_1(
     recipe: Any, tmp_path: Path, rows: int, size: int, fits: bool
 ) -> None:
-    text = asked_recipe.for_sites(recipe.override(f"training.per_device_train_batch_size={size}", check_paths=False))
+    recipe = recipe.override(f"training.per_device_train_batch_size={size}", check_paths=False)
+    text = asked_recipe.for_sites(recipe, ["high", "low"])
     site = Site("a", InMemory(ROWS[:rows], 0, ROWS), tmp_path / "state", worker=Four())
     refused = site.answer(Ask("describe", "job", 0, 2, text, ""), {}, {}).reply.refused
     assert ("too small for the site's 4 workers" in refused) is not fits

@@ -14,12 +14,16 @@ from tunesmith.recipe.paths import AT_SITES
 from tunesmith.tasks import load_task
 from tunesmith_federated import asked_recipe
 from tunesmith_federated.deployment.audit import DiskTrouble
+from tunesmith_federated.deployment.group import alone
 from tunesmith_federated.deployment.here import OwnData, OwnedSite
 from tunesmith_federated.deployment.ledger import Ledger
 from tunesmith_federated.deployment.owner import Owner
 from tunesmith_federated.deployment.site_config import SiteConfig
+from tunesmith_federated.methods import make_method
+from tunesmith_federated.models import tensors_of, travelling
 from tunesmith_federated.protocol import Ask
 from tunesmith_federated.site import Site
+from tunesmith_federated.work import Job
 
 pytestmark = pytest.mark.unit
 
@@ -41,7 +45,7 @@ def write(folder: Path, header: str, rows: int) -> None:
 @pytest.fixture
 def site(site_config: Callable[..., SiteConfig]) -> OwnedSite:
     config = site_config(allow="{recipes: any, base_models: any}", limits="{min_examples: 12}")
-    return OwnedSite(Owner(config), Site("a", OwnData(config), config.state_dir / "jobs"))
+    return OwnedSite(Owner(config), Site("a", OwnData(config), config.state_dir / "jobs", worker=alone(config)))
 
 
 def test_a_column_that_is_missing_is_told_to_the_owner_and_not_to_the_server(
@@ -89,3 +93,55 @@ def test_a_full_disk_is_told_to_the_owner_and_is_no_refusal(
     assert Ledger(site.owner.config.state_dir).used("job").seconds > 0, "what it took counts against limits.seconds"
     assert site.answer(ask, {}, {}).reply.refused == ""
     assert site.owner.audit.verify().broken is None
+
+
+def written(folder: Path, **classes: int) -> None:
+    """So many rows of each class."""
+    lines = [f"{label} word{k},{label}" for label, count in classes.items() for k in range(count)]
+    (folder / "rows.csv").write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf-8")
+
+
+def test_one_class_is_told_and_trained_on_once_all_sites_classes_are_settled(
+    site: OwnedSite, text: str, tmp_path: Path
+) -> None:
+    written(tmp_path, flu=30)
+    ask = Ask("describe", "job", 0, 1, text, "", sites=2)
+    said = site.answer(ask, {}, {}).reply
+    assert (said.refused, said.statistics["stats"]["labels"]) == ("", {"flu": said.examples})
+    settled = asked_recipe.for_sites(asked_recipe.read(text), ["cold", "flu"])
+    again = site.answer(replace(ask, recipe=settled), {}, {}).reply
+    assert (again.refused, again.examples) == ("", said.examples)
+
+
+def test_a_class_that_the_sites_do_not_share_is_why_and_is_not_named(
+    site: OwnedSite, text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    written(tmp_path, cold=30, flu=30, secret=5)
+    ask = Ask("describe", "job", 0, 1, text, "", sites=2)
+    assert set(site.answer(ask, {}, {}).reply.statistics["stats"]["labels"]) == {"cold", "flu"}
+    settled = asked_recipe.for_sites(asked_recipe.read(text), ["cold", "flu"])
+    refused = site.answer(replace(ask, recipe=settled), {}, {}).reply.refused
+    assert refused == "it has rows of a class that the sites do not share (data.labels); the site's log says which"
+    assert "'secret'" in caplog.text
+
+
+def test_a_site_with_too_few_rows_says_so_before_round_1(site: OwnedSite, text: str, tmp_path: Path) -> None:
+    written(tmp_path, cold=5, flu=5)
+    refused = site.answer(Ask("describe", "job", 0, 1, text, "", sites=2), {}, {}).reply.refused
+    assert "rows to train on, and reports nothing below 12" in refused
+
+
+def test_training_ends_once_the_job_has_had_its_time(site_config: Callable[..., SiteConfig], text: str, tmp_path: Path) -> None:
+    config = site_config(allow="{recipes: any, base_models: any}", limits="{seconds: 100}")
+    written(tmp_path, cold=60, flu=60)
+    settled = asked_recipe.for_sites(asked_recipe.read(text), ["cold", "flu"])
+    ask, job = Ask("train", "job", 1, 1, settled, "", sites=2), Job(settled)
+    site = OwnedSite(Owner(config), Site("a", OwnData(config), config.state_dir / "jobs", worker=alone(config)))
+    model, _ = job.base({"labels": ["cold", "flu"], "multi_label": False}).adapted()
+    sent = tensors_of(model, travelling(model, make_method(job.recipe.federation)))
+    Ledger(config.state_dir).charge("job", 99.999)
+    said = site.answer(ask, sent, {}).reply
+    assert "had its time of this site (limits.seconds), and training was ended" in said.refused
+    assert [entry["event"] for entry in site.owner.audit.read()] == ["asked", "refused"]
+    assert "limits.seconds" in site.answer(replace(ask, round=2), sent, {}).reply.refused
+    assert site.answer(replace(ask, job="other"), sent, {}).reply.steps > 0

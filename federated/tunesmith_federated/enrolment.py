@@ -1,0 +1,85 @@
+"""Before round 1: who takes part, which classes all of them share, and who can work with these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.errors import DataError
+from tunesmith_federated import asked_recipe
+from tunesmith_federated.roster import Roster, gather, merged
+
+if TYPE_CHECKING:
+    from tunesmith.recipe import Recipe
+    from tunesmith.tasks.base import State, Task
+    from tunesmith_federated.flower import Grid
+    from tunesmith_federated.protocol import Ask
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """The sites of a run, asked."""
+
+    recipe: Recipe
+    task: Task
+    grid: Grid
+    roster: Roster
+    ask: Callable[[str], Ask]
+    """Makes the question what a site holds, of the recipe that travels."""
+    tell: Callable[[Mapping[str, Any]], None]
+    wait_s: float
+    """How long sites may take to join."""
+    _said: set[str] = field(default_factory=set)
+
+    def settle(self, known: State | None, labels: list[str] | None) -> State:
+        """The frozen state that all sites share; sites that cannot work with its classes are not on the roster.
+
+        Args:
+            known: the state, where the server has it before (a simulation).
+            labels: the classes, where they are declared, or were settled by an earlier call.
+
+        Raises :class:`UserError` where too few sites take part, or what they have makes no model.
+        """
+        text = asked_recipe.for_sites(self.recipe, labels)
+        self.tell({"kind": "phase", "message": "Asking the sites what they hold"})
+        self._wait(text)
+        state = known or self._frozen(text)
+        settled = list(state.get("labels") or ()) or None
+        if known is not None or settled == labels:
+            return state
+        self.tell({"kind": "note", "message": f"The sites share the classes {', '.join(settled or ())}. {self._rule}"})
+        self.roster.anew()
+        text = asked_recipe.for_sites(self.recipe, settled)
+        self._wait(text)
+        return self._frozen(text)
+
+    def _wait(self, text: str) -> None:
+        """Until enough have said what they hold; why others do not take part is told."""
+        least = self.recipe.federation.min_sites
+
+        def waiting(there: int) -> None:
+            self._say_refused()
+            self.tell({"kind": "phase", "message": f"Waiting for sites: {there} of at least {least} are there"})
+
+        gather(self.grid, self.roster, self.ask(text), least, self.wait_s, waiting)
+        self._say_refused()
+
+    def _say_refused(self) -> None:
+        for name, reason in sorted(self.roster.refused.items()):
+            if name not in self._said:
+                self.tell({"kind": "note", "message": f"{name} does not take part: {reason}"})
+        self._said.update(self.roster.refused)
+
+    def _frozen(self, text: str) -> State:
+        try:
+            return self.task.freeze(merged(self.task, self.roster.said), asked_recipe.read(text))
+        except DataError as error:
+            if self.recipe.data.labels is not None:
+                raise
+            raise DataError(f"what the sites tell makes no model: {str(error).splitlines()[0]}\n    → {self._rule}") from error
+
+    @property
+    def _rule(self) -> str:
+        least = self.recipe.federation.min_examples
+        return f"A class of which a site has fewer than {least} rows is not told by it: name all classes in data.labels."

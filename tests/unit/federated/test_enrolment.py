@@ -1,0 +1,68 @@
+"""Classes that nobody has declared: all sites share them before round 1, or are refused by name with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.data import texts
+from support.federation import InMemory, LocalGrid, federation, federation_recipe
+from tunesmith.errors import DataError, UserError
+from tunesmith.recipe import Recipe
+from tunesmith_federated.site import Site
+
+pytestmark = pytest.mark.unit
+
+ROWS = texts(72, seed=3)
+LOW, HIGH = ([row for row in ROWS if row["label"] == label] for label in ("low", "high"))
+
+
+@pytest.fixture
+def recipe(bert: Path, tmp_path: Path) -> Recipe:
+    training = {"optim": "sgd", "learning_rate": 0.05, "per_device_train_batch_size": 8, "num_train_epochs": 1}
+    return federation_recipe(bert, tmp_path / "recipe", training, min_sites=2, min_examples=5)
+
+
+def sites(folder: Path, **rows: list[dict[str, Any]]) -> list[Site]:
+    """Sites by name, each of which knows nothing but its own rows."""
+    return [Site(name, InMemory(own, 0, own), folder / name) for name, own in rows.items()]
+
+
+def notes(made: Any) -> str:
+    return "\n".join(str(one["message"]) for one in made.told if one["kind"] == "note")
+
+
+def test_a_site_with_a_class_that_is_too_rare_to_be_told_is_refused_before_round_1(recipe: Recipe, tmp_path: Path) -> None:
+    rare = [{**row, "label": "rare"} for row in ROWS[:3]]
+    three = sites(tmp_path, a=ROWS[:24], b=ROWS[24:48], c=[*ROWS[48:], *rare])
+    made = federation(recipe, LocalGrid(three), tmp_path / "server", [])
+    book = made.run()
+    assert book.standing.labels == ["high", "low"]
+    assert {row["site"] for row in book.rows()} == {"a", "b"}
+    assert "The sites share the classes high, low. A class of which a site has fewer than 5 rows is not told" in notes(made)
+    assert "c does not take part: training data has the label 'rare' (3 rows), which data.labels does not name" in notes(made)
+    with pytest.raises(UserError, match=r"2 of at least 3 sites take part(.|\n)*  c: training data has the label 'rare'"):
+        federation(recipe.override("federation.min_sites=3"), LocalGrid(three), tmp_path / "other", []).run()
+
+
+def test_a_site_with_one_class_takes_part_where_the_others_have_more(recipe: Recipe, tmp_path: Path) -> None:
+    grid = LocalGrid(sites(tmp_path, a=LOW[:12], b=[*LOW[12:], *HIGH]))
+    made = federation(recipe, grid, tmp_path / "server", [])
+    book = made.run()
+    assert {row["site"]: row["status"] for row in book.rows()} == {"a": "replied", "b": "replied"}
+    assert grid.asked[:4] == [("a", "query.describe"), ("b", "query.describe")] * 2
+    assert made.state["label_counts"] == [len(HIGH), len(LOW)]
+
+
+def test_declared_classes_are_asked_of_once(recipe: Recipe, tmp_path: Path) -> None:
+    grid = LocalGrid(sites(tmp_path, a=LOW[:12], b=ROWS))
+    federation(recipe.override("data.labels=[low, high]"), grid, tmp_path / "server", []).run()
+    assert [kind for _, kind in grid.asked].count("query.describe") == 2
+
+
+def test_classes_that_make_no_model_are_told_with_the_way_out(recipe: Recipe, tmp_path: Path) -> None:
+    grid = LocalGrid(sites(tmp_path, a=LOW[:12], b=[*LOW[12:], *HIGH[:3]]))
+    with pytest.raises(DataError, match=r"only the class 'low'(.|\n)*fewer than 5 rows(.|\n)*data\.labels"):
+        federation(recipe, grid, tmp_path / "server", []).run()
