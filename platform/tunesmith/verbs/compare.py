@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 import click
@@ -12,7 +13,7 @@ import click
 from tunesmith.errors import UserError
 from tunesmith.verbs.evaluate_url import Served, refuse_served, served_options
 from tunesmith.verbs.judged import is_url, judged_place
-from tunesmith.verbs.options import on_option
+from tunesmith.verbs.options import on_option, refuse_elsewhere
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +44,7 @@ MOST_SHOWN = 8
 @click.option(
     "--output-dir", default="runs", show_default=True, metavar="DIR", help="Where a run that is a name is looked for."
 )
-@on_option
+@partial(on_option, from_here=lambda given: any(is_url(given[side] or "") for side in "ab"))
 def command(
     a: str | None,
     b: str | None,
@@ -68,6 +69,8 @@ def command(
     from tunesmith.verbs import console
     from tunesmith.verbs.evaluate import parse_data
 
+    if any(is_url(side or "") for side in (a, b)):
+        refuse_elsewhere(on)
     if pairs is None and labels is not None:
         raise UserError("--labels goes with --pairs\n    → Runs have their labels: leave it out")
     if pairs is not None:

@@ -22,7 +22,7 @@ from tunesmith.verbs.evaluate_url import (
     wanted,
 )
 from tunesmith.verbs.evaluation_settings import settings_of
-from tunesmith.verbs.options import on_option
+from tunesmith.verbs.options import on_option, refuse_elsewhere
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,7 +86,7 @@ def command(
 
     refuse_openai(run)
     if run.startswith(SCHEMES):
-        _refuse_elsewhere(on, workers)
+        refuse_elsewhere(on, workers)
         told = wanted(
             run, data=parse_data(data), split=split, suites=suites, overrides=overrides, output_dir=output_dir, **served
         )
@@ -159,7 +159,7 @@ def evaluate(
     if isinstance(run, str):
         refuse_openai(run)
     if isinstance(run, str) and run.startswith(SCHEMES):
-        _refuse_elsewhere(on, workers)
+        refuse_elsewhere(on, workers)
         return evaluate_url(wanted(run, data=data, split=split, settings=settings, **served), progress=progress)
     refuse_served(served)
     from tunesmith.evaluation.evaluate import evaluate_run
@@ -214,11 +214,6 @@ def train_shadows(run: Run, settings: EvaluationSection, prepared: PreparedData 
 
     if shadows.train_shadows(run, task, data, wanted, settings.seed, phase=progress.phase, event=steps):
         progress.phase("Judging the model")
-
-
-def _refuse_elsewhere(on: str | None, workers: int | None) -> None:
-    if on or workers:
-        raise UserError("a served model is asked from here\n    → Leave --on and --workers out.")
 
 
 @contextmanager

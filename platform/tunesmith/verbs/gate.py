@@ -15,7 +15,7 @@ import click
 from tunesmith.errors import GateFailed, UserError
 from tunesmith.verbs.evaluate_url import Served, refuse_served, served_options
 from tunesmith.verbs.judged import check_overrides, is_url, judged_anew, judged_place
-from tunesmith.verbs.options import on_option
+from tunesmith.verbs.options import on_option, refuse_elsewhere
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +49,7 @@ TOLD = ("expect a little less", "training rows", "does not answer as it should")
     "--output-dir", default="runs", show_default=True, metavar="DIR", help="Where a run that is a name is looked for."
 )
 @served_options("like", "task", "target_file", "key", "concurrency", "batch_size", "deadline", "load_seconds", "slo_ms")
-@on_option
+@partial(on_option, from_here=lambda given: is_url(given["target"]))
 def command(
     target: str,
     file: str | None,
@@ -71,6 +71,8 @@ def command(
     from tunesmith.verbs import console
     from tunesmith.verbs.evaluate import parse_data
 
+    if is_url(target):
+        refuse_elsewhere(on)
     if example:
         _print_example(target, output_dir)
         return

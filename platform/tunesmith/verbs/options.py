@@ -40,6 +40,12 @@ def on_option(
     return verb
 
 
+def refuse_elsewhere(on: str | None, workers: int | None = None) -> None:
+    """Raises :class:`UserError` where a served model is to be asked from a cluster: its key would stand in a job's command."""
+    if on or workers:
+        raise UserError("a served model is asked from here\n    → Leave --on and --workers out.")
+
+
 def run_options(function: Callable[P, R]) -> Callable[P, R]:
     """Adds ``--run DIR``, ``--force`` and ``--new`` to a verb that makes a run, which gets ``folder``, ``force`` and ``new``.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from tunesmith.cli import main
 from tunesmith.verbs.options import dispatch, on_option, without_on
 
 
@@ -38,6 +40,20 @@ def test_what_is_done_from_here_is_submitted_nowhere(arguments: list[str], expec
         click.echo(f"on {on}")
 
     assert CliRunner().invoke(here, arguments, env={"RAY_ADDRESS": "http://e:2"}).output.strip() == expected
+
+
+MODEL = "http://127.0.0.1:9/v2/models/m"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["evaluate", MODEL], ["gate", MODEL, "--gate", "gate.yaml"], ["compare", "runs/a", MODEL], ["compare", MODEL, "runs/a"]],
+)
+def test_a_served_model_is_asked_from_here_and_its_key_goes_into_no_job(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "gate.yaml").write_text("rules: [{metric: accuracy, min: 0.5}]\n")
+    words = [str(tmp_path / word) if word == "gate.yaml" else word for word in words]
+    refused = CliRunner().invoke(main, [*words, "--key", "secret", "--on", "http://127.0.0.1:9"])
+    assert (refused.exit_code, "a served model is asked from here" in refused.output) == (2, True), refused.output
 
 
 def test_a_cluster_to_join_is_no_job() -> None:
