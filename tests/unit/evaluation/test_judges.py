@@ -46,6 +46,7 @@ def test_memory_that_runs_out_is_told_with_what_to_do(text_run: Run, monkeypatch
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore of it")
 
+    here.part("model", split, np.arange(8), 0, 1)
     monkeypatch.setattr(type(here.task), "answers", full)
     with pytest.raises(
         TunesmithError, match=r"out of memory while \d+ examples were judged on cpu \(CUDA out of .* 2 GiB\)\n +→ free"
