@@ -20,9 +20,9 @@ from tunesmith.evaluation.judges import Which
 from tunesmith.evaluation.predictions import Progress, Records, block_indices, in_blocks
 from tunesmith.evaluation.results import SuiteResult
 from tunesmith.evaluation.statistics import Estimate
-from tunesmith.evaluation.targets import Target
-from tunesmith.evaluation.v2_target import Asking, V2Target
+from tunesmith.evaluation.targets import ServedTarget, Target
 from tunesmith.tasks.base import Example, Preprocessing, Task
+from tunesmith.tasks.classes import SAID
 
 FORMAT = 1
 LOG = "answers.jsonl"
@@ -34,7 +34,7 @@ HOPELESS = 16
 MOST_TOLD = 10
 
 
-def job(target: V2Target, split: Split) -> dict[str, Any]:
+def job(target: ServedTarget, split: Split) -> dict[str, Any]:
     """What must be the same for answers to belong together: they are kept as they were read, so how that was counts too."""
     labels = hashlib.blake2b("\0".join(target.state.get("labels") or ()).encode(), digest_size=8).hexdigest()
     asked = {"name": target.name, "version": target.version, "task": target.task.name, "labels": labels}
@@ -93,6 +93,11 @@ class Asked:
         kept = (self._journal.get(index).get("t") for index in range(len(self._journal)))
         return np.asarray([one for one in kept if one is not None], dtype=np.float64)
 
+    def unmatched(self) -> list[tuple[int, str]]:
+        """The samples whose answers name no label, in their order, with what was said instead."""
+        kept = ((index, self._journal.get(index).get("a") or {}) for index in range(len(self._journal)))
+        return [(index, str(answer[SAID])) for index, answer in kept if SAID in answer]
+
     def _ask(self, split: Split, progress: Progress | None) -> None:
         """Ask about every sample that the log does not have."""
         places: list[int] = []
@@ -113,7 +118,7 @@ class Asked:
                 if len(refused) >= HOPELESS and not len(self._journal):
                     raise ServiceError(
                         f"{self._target.name} refuses every sample: {refused[0][1]}\n    → Does it take this data? "
-                        "A target.yaml maps other names of its tensors."
+                        "A target.yaml says how it is asked."
                     )
                 continue
             self._journal.add(index, split.ids[index].as_py(), reply)
@@ -132,13 +137,13 @@ class Asked:
         )
 
 
-def latency(judges: Asked, asking: Asking) -> SuiteResult:
+def latency(judges: Asked, concurrency: int, batch_size: int) -> SuiteResult:
     """The suite ``latency`` by the requests of the evaluation itself: how long the request of each sample took."""
     from tunesmith.evaluation.load.figures import QUANTILES, quantile
 
     took = 1000 * judges.seconds()
-    how = f"By the evaluation's own requests: up to {{}} each, {asking.concurrency} at a time, repetitions included."
-    each = f"{asking.batch_size} samples" if asking.batch_size > 1 else "one sample"
+    how = f"By the evaluation's own requests: up to {{}} each, {concurrency} at a time, repetitions included."
+    each = f"{batch_size} samples" if batch_size > 1 else "one sample"
     return SuiteResult(
         title="Latency and load",
         n=len(took),

@@ -18,6 +18,7 @@ from tunesmith.evaluation.results import SuiteResult
 from tunesmith.evaluation.statistics import Estimate, wilson
 from tunesmith.evaluation.targets import Target
 from tunesmith.tasks.base import Answer, Example
+from tunesmith.tasks.classes import SAID
 
 SAMPLE = 32
 """Examples that are compared; 32 that agree bound the share of those that do not by 11 % (95 %)."""
@@ -166,7 +167,7 @@ def distance(one: Answer, other: Answer, scored: bool) -> float:
         return _apart(one["probabilities"], other["probabilities"])
     apart = 0.0
     for name in one.keys() & other.keys():
-        if name == "probabilities":
+        if name in ("probabilities", SAID):
             continue
         value, beside = one[name], other[name]
         is_number = isinstance(value, list) and value and isinstance(value[0], float)

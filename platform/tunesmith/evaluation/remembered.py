@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from tunesmith.evaluation.journal import Journal
-from tunesmith.evaluation.targets import Provided, Reply
-from tunesmith.evaluation.v2_target import V2Target
+from tunesmith.evaluation.targets import Provided, Reply, ServedTarget
 from tunesmith.tasks.base import Example, State, Task
 
 DIGEST = 16
@@ -23,7 +22,7 @@ class Remembered:
     how answers to the same differ.
     """
 
-    def __init__(self, target: V2Target, journal: Journal) -> None:
+    def __init__(self, target: ServedTarget, journal: Journal) -> None:
         self.name, self.version = target.name, target.version
         self.task: Task = target.task
         self.state: State = target.state

@@ -7,30 +7,31 @@ import functools
 import re
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from tunesmith import storage
 from tunesmith.data.prepared import Split
 from tunesmith.errors import UserError
-from tunesmith.evaluation import asked, baselines, parity
+from tunesmith.evaluation import asked, baselines, chat_target, parity, v2_target
 from tunesmith.evaluation.evaluate import Data, judged_split, own_data, said, split_warnings, trained_on
 from tunesmith.evaluation.foreseen import foreseen
 from tunesmith.evaluation.journal import Journal
 from tunesmith.evaluation.judging import EVALUATIONS, PREDICTIONS, VERDICT, Case, Judged, Scorer, judge
 from tunesmith.evaluation.load.connection import Endpoint
+from tunesmith.evaluation.openai_url import is_openai
 from tunesmith.evaluation.predictions import Progress, in_blocks, read_predictions
 from tunesmith.evaluation.remembered import Remembered
 from tunesmith.evaluation.results import Baseline, Evaluation, Retained, SuiteResult
 from tunesmith.evaluation.retention import judge_served
+from tunesmith.evaluation.service import Asking
 from tunesmith.evaluation.suites.run import chosen, failures
 from tunesmith.evaluation.target_file import read_target
-from tunesmith.evaluation.targets import Target
+from tunesmith.evaluation.targets import ServedTarget, Target
 from tunesmith.evaluation.unencoded import raw_split
-from tunesmith.evaluation.v2_target import Asking, V2Target, connect
 from tunesmith.recipe.evaluation import EvaluationSection
 from tunesmith.runs import Artefact, Run
 from tunesmith.tasks import load_task
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 OF_SCORES = frozenset({"loss", "log_loss", "brier", "ece", "roc_auc", "pr_auc", "reliability"})
 """Metrics and charts that need probabilities."""
+UNMATCHED_SHOWN = 3
+"""Answers without a label that the warning shows."""
 REPORT = "report.html"
 """What a finished evaluation has beside its verdict, for people."""
 
@@ -91,7 +94,7 @@ def evaluate_url(wanted: Wanted, progress: Progress | None = None, before: Befor
     start = time.monotonic()
     here = _here(wanted)
     known = (here.task, here.preprocessing.state) if here is not None else known_of(wanted)
-    with open_target(wanted, *known) as target:
+    with closing(open_target(wanted, *known)) as target:
         split, name = open_split(wanted, target, here, progress)
         if before is not None:
             before(foreseen(target, split, _settings(wanted), _untold(target), _old(wanted)))
@@ -111,8 +114,10 @@ def evaluate_url(wanted: Wanted, progress: Progress | None = None, before: Befor
             remembered = Remembered(target, kept)
             others = suites.run(judged, found.headline, remembered, wanted.like, progress)
             retained = _retained(wanted, remembered, progress)
-            latency = measured(split, target, endpoint, wanted) if wanted.load_seconds else asked.latency(judges, wanted.asking)
-    warnings = [*failures(others), parity.mismatch(checked), _unscored(target), _resumed(judges.resumed, len(split))]
+            unmatched = _unmatched(judges, split)
+            each = (wanted.asking.concurrency, target.batch_size)
+            latency = measured(split, target, endpoint, wanted) if wanted.load_seconds else asked.latency(judges, *each)
+    warnings = [*failures(others), parity.mismatch(checked), unmatched, _unscored(target), _resumed(judges.resumed, len(split))]
     found = dataclasses.replace(
         found,
         retention=retained,
@@ -136,7 +141,7 @@ def _here(wanted: Wanted) -> Here | None:
     return Here(wanted.like)
 
 
-def measured(split: Split, target: V2Target, endpoint: Endpoint, wanted: Wanted) -> SuiteResult:
+def measured(split: Split, target: ServedTarget, endpoint: Endpoint, wanted: Wanted) -> SuiteResult:
     """The suite ``latency`` by a closed loop of single samples, with as many clients as the evaluation had."""
     from tunesmith.evaluation.load.shoot import MOST_SAMPLES, Load, requests_of, shoot, suite
 
@@ -153,9 +158,10 @@ def known_of(wanted: Wanted) -> tuple[Task | None, State | None]:
     return (load_task(wanted.task) if wanted.task else None), None
 
 
-def open_target(wanted: Wanted, task: Task | None, state: State | None) -> V2Target:
-    """The served model, not yet asked. Raises as :func:`tunesmith.evaluation.v2_target.connect`."""
+def open_target(wanted: Wanted, task: Task | None, state: State | None) -> ServedTarget:
+    """The served model, not yet asked; to be closed. Raises as :func:`tunesmith.evaluation.v2_target.connect`."""
     file = read_target(wanted.target_file) if wanted.target_file else None
+    connect = chat_target.connect if is_openai(wanted.url) else v2_target.connect
     return connect(wanted.url, wanted.key, task=task, state=state, file=file, asking=wanted.asking)
 
 
@@ -189,7 +195,7 @@ def _in_process(here: Here | None, run: Run | None) -> Target | None:
     return targets.Here(here.predictor, run.name)
 
 
-def _folder(wanted: Wanted, target: Target, job: dict[str, object]) -> Path:
+def _folder(wanted: Wanted, target: ServedTarget, job: dict[str, object]) -> Path:
     """Where the files go: as it was said, where the same command was killed, or a new folder."""
     if wanted.out is not None:
         if not storage.is_local(wanted.out):
@@ -201,8 +207,7 @@ def _folder(wanted: Wanted, target: Target, job: dict[str, object]) -> Path:
         return folder
     run = wanted.like
     base = storage.local_path(run.file(EVALUATIONS)) if run is not None and storage.is_local(run.path) else Path(EVALUATIONS)
-    model = unquote(target.name.rpartition("/v2/models/")[2].partition("/")[0])
-    stem = "served-" + (re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.") or "model")
+    stem = "served-" + (re.sub(r"[^A-Za-z0-9._-]+", "-", target.model).strip("-.") or "model")
     begun = None if wanted.overwrite else asked.unfinished(base, stem, job, VERDICT)
     return begun or base / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
@@ -288,6 +293,17 @@ def _unscored(target: Target) -> str | None:
     if "scores" in target.provides:
         return None
     return "The server tells no probabilities: what is made from them (log loss, calibration, ROC-AUC) is left out."
+
+
+def _unmatched(judges: asked.Asked, split: Split) -> str | None:
+    found = judges.unmatched()
+    if not found:
+        return None
+    first = "; ".join(f"{said!r:.100} ({split.place(index)})" for index, said in found[:UNMATCHED_SHOWN])
+    return (
+        f"{len(found):,} of {len(split):,} answers name none of the labels, and count as wrong. The first: {first}. "
+        "chat.prompt, chat.words and chat.parameters of the target.yaml say how it is asked and read."
+    )
 
 
 def _resumed(before: int, n: int) -> str | None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -23,6 +23,8 @@ KEY_VARIABLE = "TUNESMITH_API_KEY"
 
 PASSING = frozenset({429, 502, 503, 504})
 """Statuses that a later attempt may not meet again."""
+REFUSING = frozenset({400, 413, 422})
+"""Statuses that are about what was sent."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 20.0
 """Seconds before the second attempt, doubled for each further one, and their ceiling."""
 SHORTEST = 0.01
@@ -41,6 +43,20 @@ Asked = TypeVar("Asked")
 
 
 @dataclass(frozen=True)
+class Asking:
+    """How requests are sent."""
+
+    concurrency: int = 8
+    """Most requests under way at a time."""
+    batch_size: int = 32
+    """Most examples of one request."""
+    timeout: float = 60.0
+    """Seconds that one attempt may take."""
+    deadline: float = 300.0
+    """Seconds that one request may take with all its attempts."""
+
+
+@dataclass(frozen=True)
 class Address:
     """What a URL names: the service's root, and the model there; None where it does not say."""
 
@@ -55,8 +71,8 @@ class Address:
         return parts.scheme == "http" and parts.hostname not in LOOPBACK
 
     @classmethod
-    def of(cls, url: str) -> Address:
-        """Root, model and version of a URL. Raises :class:`UserError`.
+    def of(cls, url: str, form: str = "http://HOST:PORT/predict/NAME") -> Address:
+        """Root, model and version of a URL. Raises :class:`UserError`, which tells the ``form`` of one.
 
         >>> Address.of("http://127.0.0.1:8000/predict/my%20model")
         Address(root='http://127.0.0.1:8000', model='my model', version=None)
@@ -69,14 +85,14 @@ class Address:
         except ValueError as error:
             raise UserError(f"the address of the service is no URL: {error}") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError(f"{url!r} is no address of a service\n    → Write http://HOST:PORT/predict/NAME.")
+            raise UserError(f"{url!r} is no address of a service\n    → Write {form}.")
         if "@" in parts.netloc:
             raise UserError(
                 f"the address of the service has a user or a password in it\n    → Write {parts.scheme}://"
                 f"{parts.netloc.rpartition('@')[2]}{parts.path}, and give the key apart."
             )
         if parts.query or parts.fragment:
-            raise UserError("the address of the service has more than a path\n    → Write http://HOST:PORT/predict/NAME.")
+            raise UserError(f"the address of the service has more than a path\n    → Write {form}.")
         found = _PATH.match(parts.path)
         assert found is not None, "every path matches"
         name = found["plain"] or found["v2"]
@@ -134,7 +150,7 @@ class Service:
         Raises:
             UserError: a key that no header can carry.
         """
-        key = key_of(key)
+        self._key = key = key_of(key)
         self.url, self.concurrency, self.timeout, self.deadline = url, max(1, concurrency), timeout, deadline
         self.stopped = threading.Event()
         self._http = httpx.Client(
@@ -145,6 +161,12 @@ class Service:
             transport=transport,
             trust_env=urlsplit(url).hostname not in LOOPBACK,  # what is on this machine is behind no proxy
         )
+
+    @classmethod
+    def of(cls, url: str, key: str | None, asking: Asking, transport: httpx.BaseTransport | None = None) -> Self:
+        """The service, asked as ``asking`` says."""
+        timeout = min(asking.timeout, asking.deadline)
+        return cls(url, key, concurrency=asking.concurrency, timeout=timeout, deadline=asking.deadline, transport=transport)
 
     def close(self) -> None:
         """End what is under way, and let go of the connections."""
@@ -219,7 +241,8 @@ class Service:
         return said if isinstance(said, dict) else {}
 
     def refusal(self, status: int, told: str) -> ServiceError:
-        """What a status means for whoever asked."""
+        """What a status means for whoever asked; a key that the service repeats is not told."""
+        told = told.replace(self._key, "…") if self._key else told
         fix = {
             401: f"\n    → Give a key of the service: --key, key=…, or the variable {KEY_VARIABLE}.",
             403: "\n    → Ask for a key that may ask this model.",
@@ -265,7 +288,7 @@ def message(answer: httpx.Response) -> str:
         said = answer.json()["error"]
     except (ValueError, KeyError, TypeError):
         return answer.text[:200].strip() or answer.reason_phrase
-    return str(said)
+    return str(said.get("message", said) if isinstance(said, dict) else said)
 
 
 def _good_first(done: Iterable[Future[list[Reply]]]) -> Iterator[Reply]:

@@ -12,7 +12,7 @@ from tunesmith import storage
 from tunesmith.errors import DataError, RunError, UserError
 from tunesmith.evaluation import terms
 from tunesmith.evaluation.judging import PREDICTIONS, VERDICT
-from tunesmith.evaluation.openai_url import refuse_openai
+from tunesmith.evaluation.openai_url import is_openai
 from tunesmith.evaluation.predictions import ID, read_predictions
 from tunesmith.evaluation.results import Evaluation
 from tunesmith.evaluation.statistics import COUNTS, Aggregate, Bootstrap, bootstrap
@@ -100,8 +100,7 @@ def open_side(place: str, output_dir: str = "runs", *, rows: bool = True) -> Sid
         DataError: the file has no predictions.
         UserError: an address; a served model is evaluated first.
     """
-    refuse_openai(place)
-    if place.startswith(("http://", "https://")):
+    if place.startswith(("http://", "https://")) or is_openai(place):
         raise UserError(f"{place} is an address\n    → Judge it first: `tunesmith evaluate {place}`, and name that folder here")
     if place.endswith(".parquet"):
         if not storage.exists(place):

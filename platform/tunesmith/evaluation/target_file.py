@@ -10,12 +10,20 @@
       label: {name: CLASS}
       probabilities: {name: SCORES, values: logits}
     rename: {LABEL_0: bad, LABEL_1: good}
+
+Of a server of the OpenAI protocol ``chat:`` says how it is asked, instead of ``inputs``, ``outputs`` and ``rename``::
+
+    labels: [bad, good]
+    chat:
+      model: a-model
+      prompt: "Is this review good or bad? {text}"
+      words: {bad: negative, good: positive}
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -46,6 +54,26 @@ class OutputTensor(Section):
     """``logits`` become probabilities: by softmax, of several labels by the sigmoid."""
 
 
+class Chat(Section):
+    """How a server of the OpenAI protocol is asked, and its answers are read."""
+
+    model: str = ""
+    """The model's name there, where the URL does not say it (``openai:URL#MODEL``); empty: the only one that it lists."""
+
+    system: str = ""
+    """The system's message, as it is; empty for none."""
+
+    prompt: str = ""
+    """The user's message, with the task's roles and ``{labels}`` in braces; ``{{`` is a brace. Empty: a plain question."""
+
+    words: dict[str, str] = Field(default_factory=dict)
+    """Label → the words that it is answered by; a label that is not named, by itself."""
+
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """What else is in a request; null leaves out ``temperature`` (0 if not said) or ``max_tokens`` (16, or as many as the
+    longest label can need)."""
+
+
 class TargetFile(Section):
     """What a ``target.yaml`` says."""
 
@@ -66,6 +94,9 @@ class TargetFile(Section):
 
     rename: dict[str, str] = Field(default_factory=dict)
     """The server's name of a label → the data's."""
+
+    chat: Chat = Field(default_factory=Chat)
+    """Of a server of the OpenAI protocol, which has no tensors."""
 
 
 def read_target(path: str) -> TargetFile:

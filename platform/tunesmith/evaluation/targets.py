@@ -2,7 +2,7 @@
 
 A target answers in the task's own terms (:data:`tunesmith.tasks.base.Answer`), so that its answers are scored, sliced and
 compared by the same code whether they come from this process or from a server that somebody else has built
-(:class:`tunesmith.evaluation.v2_target.V2Target`).
+(:class:`tunesmith.evaluation.v2_target.V2Target`, :class:`tunesmith.evaluation.chat_target.ChatTarget`).
 """
 
 from __future__ import annotations
@@ -66,6 +66,30 @@ class Target(Protocol):
 
     def replies(self, examples: Iterable[Example]) -> Iterator[Reply]:
         """One reply for each example, in any order, while the examples are still being read. Their target role is not sent."""
+
+
+class ServedTarget(Target, Protocol):
+    """A model behind a server."""
+
+    @property
+    def model(self) -> str:
+        """The model's name there."""
+
+    @property
+    def batch_size(self) -> int:
+        """Most examples of one request."""
+
+    def body(self, examples: Iterable[Example]) -> bytes:
+        """The request about these examples, as JSON."""
+
+    def infer_url(self) -> str:
+        """Where requests go."""
+
+    def mapping(self) -> dict[str, Any]:
+        """How it is asked and read, as plain values: answers that were read otherwise do not belong to these."""
+
+    def close(self) -> None:
+        """End what is under way, and let go of the connections."""
 
 
 class Here:

@@ -5,39 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import quote, unquote
 
 import httpx
 
 from tunesmith.errors import DataError, ServiceError, UserError, nearest
 from tunesmith.evaluation import v2_wire
-from tunesmith.evaluation.service import BODY_BYTES, GREETING_SECONDS, Address, Service, message
+from tunesmith.evaluation.openai_url import address_of
+from tunesmith.evaluation.service import BODY_BYTES, GREETING_SECONDS, REFUSING, Asking, Service, message
 from tunesmith.evaluation.target_file import InputTensor, OutputTensor, TargetFile, check_roles
 from tunesmith.evaluation.targets import Provided, Reply
 from tunesmith.evaluation.v2_answers import Reading, refused
 from tunesmith.evaluation.v2_wire import Misshapen
 from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Example, State, Task, TensorSpec
-
-REFUSING = frozenset({400, 413, 422})
-"""Statuses that are about what was sent: the request is repeated in halves, until one example is known to be refused."""
-
-
-@dataclass(frozen=True)
-class Asking:
-    """How requests are sent."""
-
-    concurrency: int = 8
-    """Most requests under way at a time."""
-    batch_size: int = 32
-    """Most examples of one request."""
-    timeout: float = 60.0
-    """Seconds that one attempt may take."""
-    deadline: float = 300.0
-    """Seconds that one request may take with all its attempts."""
 
 
 class V2Target:
@@ -54,17 +36,12 @@ class V2Target:
     ) -> None:
         """``path`` is the model's, below the service's root; ``inputs`` the tensor of each role that the server takes."""
         self.name, self.version = service.url + path, version
+        self.model = unquote(path.removeprefix("/v2/models/").partition("/")[0])
         self.task: Task = reading.task
         self.state: State = reading.state
         self.provides: frozenset[Provided] = reading.provides
         self.batch_size = batch_size
         self._service, self._path, self._reading, self._inputs = service, path, reading, inputs
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def close(self) -> None:
         """End what is under way, and let go of the connections."""
@@ -168,10 +145,10 @@ def connect(
         ServiceError: it cannot be reached, refuses the key, has no such model, or has other tensors.
     """
     asking, file = asking or Asking(), file or TargetFile()
-    address = Address.of(url)
+    address = address_of(url)
     if address.model is None:
         raise UserError(f"{url} names no model\n    → Write {address.root}/v2/models/NAME.")
-    service = _service(address.root, key, asking, transport)
+    service = Service.of(address.root, key, asking, transport)
     path = f"/v2/models/{quote(address.model, safe='')}"
     path += f"/versions/{quote(address.version, safe='')}" if address.version else ""
     try:
@@ -187,11 +164,6 @@ def connect(
     except BaseException:
         service.close()
         raise
-
-
-def _service(root: str, key: str | None, asking: Asking, transport: httpx.BaseTransport | None) -> Service:
-    timeout = min(asking.timeout, asking.deadline)
-    return Service(root, key, concurrency=asking.concurrency, timeout=timeout, deadline=asking.deadline, transport=transport)
 
 
 def _specs(metadata: Mapping[str, Any], side: str, where: str) -> dict[str, TensorSpec]:

@@ -24,6 +24,12 @@ THRESHOLD = 0.5
 TARGETS = ("labels", "mixed_labels", "mix_share")
 """What of a batch is no input of the model."""
 
+NO_LABEL = "(no label)"
+"""What is kept as the prediction where an answer names none of the labels: its probabilities are all 0, and it is wrong."""
+
+SAID = "said"
+"""Where an answer that names no label keeps what was said instead."""
+
 TINY = 1e-12
 """Probabilities are kept this far from 0 in a logarithm, as scikit-learn's log_loss does for float64."""
 
@@ -155,12 +161,13 @@ def charts(records: pa.Table, state: State) -> list[Chart]:
         hit = (probabilities >= THRESHOLD) == truth
         sure = np.maximum(probabilities, 1 - probabilities)
         return [Chart("reliability", "Reliability of each label", {"confidence": sure.ravel(), "correct": hit.ravel()})]
-    said = probabilities.argmax(-1)
-    size = len(state["labels"])
+    said = metrics.guesses(probabilities)
+    known = [*state["labels"], *([NO_LABEL] if (said == len(state["labels"])).any() else [])]
+    size = len(known)
     counts = np.zeros((size, size), dtype=np.int64)
     np.add.at(counts, (truth, said), 1)
     return [
-        Chart("confusion", "Confusion matrix", {"labels": list(state["labels"]), "counts": counts}),
+        Chart("confusion", "Confusion matrix", {"labels": known, "counts": counts}),
         Chart("reliability", "Reliability", {"confidence": probabilities.max(-1), "correct": truth == said}),
     ]
 

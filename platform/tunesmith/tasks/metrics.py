@@ -27,6 +27,7 @@ __all__ = [
     "ECE_BINS",
     "LOWER_IS_BETTER",
     "greater_is_better",
+    "guesses",
     "limits",
     "multi_label",
     "per_resample",
@@ -118,6 +119,19 @@ def per_resample(metrics: Callable[[Array], Mapping[str, float]], weights: Array
     return finish({name: np.array([row[name] for row in rows], dtype=np.float64) for name in rows[0]}, weights)
 
 
+def guesses(probabilities: NDArray[Any]) -> NDArray[np.int64]:
+    """The predicted class of each record of ``[n, classes]``: the likeliest; one past the last where all have probability 0.
+
+    >>> guesses(np.array([[0.2, 0.8], [0.0, 0.0]])).tolist()
+    [1, 2]
+    """
+    count, classes = probabilities.shape
+    if not count:
+        return np.zeros(0, dtype=np.int64)
+    guess: NDArray[np.int64] = np.where((probabilities == 0).all(axis=1), classes, probabilities.argmax(axis=1))
+    return guess
+
+
 def single_label(
     reference: ArrayLike, probabilities: ArrayLike, labels: Sequence[str], weights: ArrayLike | None = None
 ) -> Values:
@@ -130,7 +144,7 @@ def single_label(
 
     Args:
         reference: the right class of each record ``[n]``, an index into ``labels``.
-        probabilities: what the model gives each class ``[n, classes]``.
+        probabilities: what the model gives each class ``[n, classes]``; all 0 where it predicts none, which is wrong.
         labels: the classes' names, in the order of the model's outputs.
         weights: None, ``[n]`` or ``[b, n]``; see the module.
     """
@@ -138,11 +152,12 @@ def single_label(
     p = np.asarray(probabilities)
     classes = len(labels)
     w = matrix(weights, gold.size)
-    guess = p.argmax(axis=1) if gold.size else np.zeros(0, dtype=np.int64)
+    guess = guesses(p)
     right = guess == gold
 
     support = group_sums(w, gold, classes)
-    predicted = group_sums(w, guess, classes)
+    told = group_sums(w, guess, classes + 1)
+    predicted = told[:, :classes]
     correct = group_sums(w[:, right], gold[right], classes)
     n = w.sum(axis=1)
     values: Values = {"accuracy": ratio(correct.sum(axis=1), n)}
@@ -159,7 +174,7 @@ def single_label(
     squares = np.square(p, dtype=np.float64).sum(axis=1) - 2 * true + 1
     values["brier"] = ratio(w @ squares, n)
     values["ece"] = top_label_ece(p.max(axis=1) if gold.size else np.zeros(0), right, w)
-    values["mcc"] = _matthews(predicted, correct, support, n)
+    values["mcc"] = _matthews(told, correct, support, n)
     values |= per_label(labels, predicted, correct, support)
     return finish(values, weights)
 
@@ -242,8 +257,11 @@ def _areas(scores: NDArray[Any], positive: NDArray[np.bool_], w: Array) -> tuple
 
 
 def _matthews(predicted: Array, correct: Array, support: Array, n: Array) -> Array:
-    """Matthews' correlation for any number of classes (Gorodkin 2004); 0 where one side is constant, as in scikit-learn."""
-    covariance = correct.sum(axis=1) * n - (predicted * support).sum(axis=1)
+    """Matthews' correlation for any number of classes (Gorodkin 2004); 0 where one side is constant, as in scikit-learn.
+
+    ``predicted`` ``[b, classes + 1]`` ends with the records of which no class is predicted.
+    """
+    covariance = correct.sum(axis=1) * n - (predicted[:, :-1] * support).sum(axis=1)
     spread = np.sqrt((n**2 - (predicted**2).sum(axis=1)) * (n**2 - (support**2).sum(axis=1)))
     return np.where(n > 0, np.nan_to_num(ratio(covariance, spread)), np.nan)
 

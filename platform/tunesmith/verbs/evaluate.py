@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 import click
 
 from tunesmith.errors import UserError
-from tunesmith.evaluation.openai_url import refuse_openai
 from tunesmith.verbs.evaluate_url import (
     SCHEMES,
     ServedFiles,
@@ -78,13 +77,14 @@ def command(
     Without options the run's own verdict is made again; other data or another split goes to a folder under evaluations/.
     Keys of the recipe's evaluation section can be given as KEY=VALUE: evaluation.fairness.groups=region.
 
+    A server of the OpenAI protocol is openai:http://HOST:PORT/v1#MODEL.
+
     A served model needs --like RUN, or --data and what it does not tell itself: --task, or a --target file. The same command
     again goes on where it was stopped.
     """
     from tunesmith.runs import Run
     from tunesmith.verbs.console import out
 
-    refuse_openai(run)
     if run.startswith(SCHEMES):
         refuse_elsewhere(on, workers)
         told = wanted(
@@ -143,7 +143,8 @@ def evaluate(
     """Judge a run or a served model, and write the report and (for a run's own verdict) the model card. ``train`` ends so too.
 
     Args:
-        run: a finished run, or its folder or URI; or the URL of a served model, ``http://HOST:PORT/v2/models/NAME``.
+        run: a finished run, or its folder or URI; or the URL of a served model, ``http://HOST:PORT/v2/models/NAME`` or
+            ``openai:http://HOST:PORT/v1#MODEL``.
         data: other labelled data: a path, glob, URI or Hub id, relative to the working directory.
         split: ``test``, ``validation`` or ``train`` of the run's own data.
         prepared: the run's prepared data, where it is open already.
@@ -156,8 +157,6 @@ def evaluate(
     Raises:
         UserError: something that the user can mend.
     """
-    if isinstance(run, str):
-        refuse_openai(run)
     if isinstance(run, str) and run.startswith(SCHEMES):
         refuse_elsewhere(on, workers)
         return evaluate_url(wanted(run, data=data, split=split, settings=settings, **served), progress=progress)

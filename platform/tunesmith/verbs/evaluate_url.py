@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 import click
 
 from tunesmith.errors import UserError
-from tunesmith.evaluation.openai_url import refuse_openai
+from tunesmith.evaluation.openai_url import PREFIX, is_openai
 from tunesmith.verbs.evaluation_settings import settings_alone, settings_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tunesmith.runs import Run
     from tunesmith.training.progress import Progress
 
-SCHEMES = ("http://", "https://")
+SCHEMES = ("http://", "https://", PREFIX)
 
 
 class Served(TypedDict, total=False):
@@ -51,7 +51,7 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "task": click.option("--task", metavar="NAME", help="URL: its task, where neither the service nor --target says."),
     "target_file": click.option(
-        "--target", "target_file", metavar="FILE", help="URL: a target.yaml that maps its tensors and labels."
+        "--target", "target_file", metavar="FILE", help="URL: a target.yaml: its tensors and labels, or its chat."
     ),
     "key": click.option(
         "--key", envvar="TUNESMITH_API_KEY", show_envvar=True, metavar="KEY", help="URL: the service's API key."
@@ -113,10 +113,13 @@ def wanted(
     Raises :class:`UserError` where there is no such run, or no such suite or key.
     """
     from tunesmith.evaluation.served import Wanted
-    from tunesmith.evaluation.v2_target import Asking
+    from tunesmith.evaluation.service import Asking
     from tunesmith.runs import Run
 
-    refuse_openai(url)
+    if is_openai(url) and (given.get("batch_size") or 1) > 1:
+        raise UserError(
+            "--batch-size: a server of the OpenAI protocol is asked about one sample a request\n    → Leave it out."
+        )
     like = given.get("like")
     run = Run.open(like, output_dir) if isinstance(like, str) else like
     if settings is None:
@@ -133,12 +136,12 @@ def evaluate_url(wanted: Wanted, *, progress: Progress | None = None, before: Be
         UserError: something that the user can mend, the server's answers included.
     """
     from tunesmith.evaluation import served
-    from tunesmith.evaluation.service import Address
+    from tunesmith.evaluation.openai_url import address_of
     from tunesmith.report.html import write_report
     from tunesmith.training.progress import Progress as View
     from tunesmith.verbs.console import err
 
-    address = Address.of(wanted.url)
+    address = address_of(wanted.url)
     if address.in_the_clear:
         click.echo(f"warning: the key and the data go to {address.root} unencrypted; use https", err=True)
     with View(err()) as view:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunesmith.errors import UserError
-from tunesmith.evaluation.openai_url import refuse_openai
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--like", metavar="RUN", help="The run that is served: samples of its test split are asked about.")
 @click.option("--data", metavar="PLACE", help="Other labelled data whose samples are asked about.")
 @click.option("--task", metavar="NAME", help="Its task, where neither the service nor --target says.")
-@click.option("--target", "target_file", metavar="FILE", help="A target.yaml that maps its tensors and labels.")
+@click.option("--target", "target_file", metavar="FILE", help="A target.yaml: its tensors and labels, or its chat.")
 @click.option("--key", envvar="TUNESMITH_API_KEY", show_envvar=True, metavar="KEY", help="The service's API key.")
 @click.option("--clients", type=click.IntRange(1, 1024), default=8, show_default=True, help="Of a closed loop.")
 @click.option("--rate", type=click.FloatRange(min=0.1), metavar="N", help="An open loop instead: N arrivals a second, Poisson.")
@@ -51,7 +50,7 @@ def command(
     output_dir: str,
     **given: Any,
 ) -> None:
-    """Load the model at URL, http://HOST:PORT/v2/models/NAME, with requests about real samples.
+    """Load the model at URL, http://HOST:PORT/v2/models/NAME or openai:http://HOST:PORT/v1#MODEL, with real samples.
 
     A closed loop (--clients) says what it does at most; an open one (--rate) how long people wait: they do not stop coming
     because a server is slow, and every latency counts from when its request was meant to be sent.
@@ -66,7 +65,6 @@ def command(
     if find_rate and load.slo_ms is None:
         raise UserError("--find-rate needs a limit that answers must keep\n    → Add --slo-ms, such as --slo-ms 100.")
     run = Run.open(like, output_dir) if like else None
-    refuse_openai(url)
     endpoint, requests = prepare(Wanted(url, key, run, data, task=task, target_file=target_file), load.batch_size)
     terminal = console()
     found, figures = None, None
@@ -84,6 +82,7 @@ def command(
 
 def prepare(wanted: Any, batch_size: int) -> tuple[Endpoint, list[bytes]]:
     """Where requests go, and those about at most 512 samples of the data."""
+    from contextlib import closing
     from itertools import islice
 
     from tunesmith.evaluation.load.connection import Endpoint
@@ -91,7 +90,7 @@ def prepare(wanted: Any, batch_size: int) -> tuple[Endpoint, list[bytes]]:
     from tunesmith.evaluation.predictions import in_blocks
     from tunesmith.evaluation.served import known_of, open_target, samples
 
-    with open_target(wanted, *known_of(wanted)) as target:
+    with closing(open_target(wanted, *known_of(wanted))) as target:
         endpoint = Endpoint.of(target.infer_url(), wanted.key)
         split = samples(wanted, target)
         return endpoint, requests_of(target, islice(in_blocks(split), MOST_SAMPLES), endpoint, batch_size)

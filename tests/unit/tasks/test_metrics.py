@@ -228,3 +228,20 @@ def test_a_metric_without_a_vectorised_form_is_asked_row_by_row() -> None:
     weights = np.array([[1, 1], [2, 0]])
     found = metrics.per_resample(lambda w: {"sum": float(w @ np.array([1.0, 10.0]))}, weights, 2)
     assert found["sum"].tolist() == [11, 2]
+
+
+def test_a_record_without_a_predicted_class_is_wrong_and_of_no_class() -> None:
+    gold, p = softmax_data(60, 4, seed=3)
+    p[::7] = 0
+    found = metrics.single_label(gold, p, LABELS)
+    said = np.where((p == 0).all(axis=1), 4, p.argmax(axis=1))
+    known: dict[str, Any] = {"labels": range(4), "average": "macro", "zero_division": 0}
+    wanted = {
+        "accuracy": oracle.accuracy_score(gold, said),
+        "balanced_accuracy": oracle.recall_score(gold, said, **known),
+        "precision_macro": oracle.precision_score(gold, said, **known),
+        "f1_macro": oracle.f1_score(gold, said, **known),
+        "mcc": oracle.matthews_corrcoef(gold, said),
+    }
+    same(found, wanted)
+    assert sum(found[f"predicted/{label}"] for label in LABELS) == (said < 4).sum()

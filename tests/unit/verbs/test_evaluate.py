@@ -70,17 +70,17 @@ def test_a_run_that_is_not_there_is_refused(tmp_path: Path) -> None:
         CliRunner().invoke(command, [str(tmp_path / "nowhere")], catch_exceptions=False)
 
 
-@pytest.mark.parametrize("url", ["openai:http://127.0.0.1:1/v1", "http://127.0.0.1:1/v1/chat/completions"])
 @pytest.mark.parametrize("verb", [["evaluate"], ["loadtest"], ["compare", "latest"], ["gate", "--gate", "gate.yaml"]])
-def test_a_server_of_the_openai_protocol_is_refused_with_the_reason(
-    verb: list[str], url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_address_of_the_openai_protocol_must_say_so(
+    verb: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    url = "http://127.0.0.1:1/v1/chat/completions"
     monkeypatch.chdir(tmp_path)
     Path("gate.yaml").write_text("rules: [{measure: n, min: 1}]")
     name, *rest = verb
     done = CliRunner().invoke(main, [name, url, *rest])
     assert done.exit_code == 2
-    assert f"{url} speaks the OpenAI protocol: it answers with free text, which no task here judges yet" in done.output
+    assert f"{url} is an address of the OpenAI protocol\n    → Write openai:http://127.0.0.1:1/v1#MODEL" in done.output
 
 
 def test_the_verb_imports_nothing_heavy() -> None:

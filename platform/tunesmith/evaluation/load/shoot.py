@@ -14,7 +14,7 @@ from tunesmith.evaluation.load.figures import Figures, summed_up
 from tunesmith.evaluation.load.loops import closed, poisson
 from tunesmith.evaluation.load.search import Step
 from tunesmith.evaluation.results import SuiteResult, plain
-from tunesmith.evaluation.v2_target import V2Target
+from tunesmith.evaluation.targets import ServedTarget
 from tunesmith.tasks.base import Example
 
 MOST_SAMPLES = 512
@@ -49,7 +49,7 @@ class Load:
         return f"{how}, {each} a request, {self.seconds:g} s after {self.warm_up:g} s of warm-up"
 
 
-def requests_of(target: V2Target, examples: Iterable[Example], endpoint: Endpoint, batch_size: int) -> list[bytes]:
+def requests_of(target: ServedTarget, examples: Iterable[Example], endpoint: Endpoint, batch_size: int) -> list[bytes]:
     """The requests about these samples, ready to be sent."""
     found, source = [], iter(examples)
     while piece := list(islice(source, batch_size)):
