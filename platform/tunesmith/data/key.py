@@ -60,7 +60,8 @@ def prepared_key(
         wanted["known_faults"] = read_list(absolute(recipe.data.known_faults, recipe.base_dir))
     else:
         del wanted["known_faults"]
-    drawn = recipe.data.max_train_samples is not None or recipe.data.label_errors != "off"
+    limits = (recipe.data.max_train_samples, recipe.data.max_validation_samples)
+    drawn = any(limit is not None for limit in limits) or recipe.data.label_errors != "off"
     if {"validation", "test"} <= set(sources) and not drawn:
         wanted["split"] = {way: wanted["split"][way] for way in ("group", "time")}  # nothing is drawn
     media = any(column.kind in rows.MEDIA for column in task.columns.values())

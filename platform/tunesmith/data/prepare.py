@@ -280,13 +280,14 @@ def _admitted(part: Part, task: Task, state: State, problems: Problems) -> Part:
 
 
 def _limited(part: Part, recipe: Recipe) -> Part:
-    """The training split cut to ``data.max_train_samples``, drawn so that classes and domains keep their shares, or to
-    ``data.few_shot.per_class`` rows of each class; others as they are.
+    """The training and validation splits cut to ``data.max_train_samples`` and ``data.max_validation_samples``, drawn so that
+    classes and domains keep their shares, or the first to ``data.few_shot.per_class`` rows of each class; others as they are.
     """
     if part.name == "train" and recipe.data.few_shot.per_class is not None:
         return _few(part, recipe.data.few_shot.per_class, recipe.data.few_shot.seed)
-    size = recipe.data.max_train_samples
-    if part.name != "train" or size is None or size >= len(part.rows):
+    limits = {"train": recipe.data.max_train_samples, "validation": recipe.data.max_validation_samples}
+    size = limits.get(part.name)
+    if size is None or size >= len(part.rows):
         return part
     strata = part.data.strata[part.rows] if part.data.strata is not None else None
     if part.domains is not None:

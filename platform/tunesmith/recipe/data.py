@@ -151,6 +151,9 @@ class DataSection(Section):
     max_train_samples: int | None = Field(default=None, ge=1)
     """Use only the first so many rows of the training split (after the split, seeded); None uses all."""
 
+    max_validation_samples: int | None = Field(default=None, ge=1)
+    """Judge at most so many rows of the validation split, cut off or given (seeded); None judges all."""
+
     few_shot: FewShotSection = Field(default_factory=FewShotSection)
     """Train on a few rows of each class."""
 

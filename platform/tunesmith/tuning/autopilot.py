@@ -32,6 +32,9 @@ SHORT_GRACE = 2
 
 MOST_TRIALS = 200
 
+TRAINED, JUDGED = "data.max_train_samples", "data.max_validation_samples"
+"""Keys of the most rows that a trial is trained on, and is judged by."""
+
 Searched = tuple[str, str, dict[str, Any]]
 """A searched key, the reason, and its range."""
 
@@ -45,7 +48,7 @@ def write_recipe(
     configs: Sequence[Mapping[str, Any] | None],
     sizes: Sequence[Size],
     seconds: float,
-    speed: float,
+    speed: float | None,
     schema: str | None = None,
 ) -> str:
     """The recipe as YAML.
@@ -56,29 +59,34 @@ def write_recipe(
         models: the pre-trained models to choose from, the first one to begin with; ``configs`` are their ``config.json``.
         sizes: of each of them (:func:`tunesmith.tuning.looking.size_up`).
         seconds: time for everything.
-        speed: of what a trial trains on (:func:`tunesmith.tuning.pace.machine_speed`).
+        speed: of what a trial trains on (:func:`tunesmith.tuning.pace.machine_speed`); None is unknown: the training is whole.
 
     Raises:
         UserError: not one trial would be judged in the time.
     """
     validation, test, why_split = _shares(seen)
     begin = start(models[0], configs[0], Counted(seen.rows, 1 - validation - test), BATCH)
-    pace, budget = Pace.of(seen, sizes, BATCH, speed), _budget(seen, seconds)
-    if pace.first_verdict > budget:
-        raise UserError(_too_short(models, pace, budget, seconds))
-    trained = round(seen.rows * (1 - validation - test))
-    short = part(pace, trained, round(seen.rows * validation), begin.num_train_epochs, BATCH, budget)
-    if short is not None:
-        validation, test = _smaller(seen, validation, test, short, pace, seconds - budget)
-        why_split += " The time is short, and judging takes of it: no larger shares."
-        begin = _shortened(begin, short, pace, trained, budget)
+    trained, judged = round(seen.rows * (1 - validation - test)), seen.splits.get("validation", round(seen.rows * validation))
+    budget, short = _budget(seen, seconds), None
+    limits: dict[str, tuple[int, str]] = {}
+    if speed is not None:
+        pace = Pace.of(seen, sizes, BATCH, speed)
+        if pace.first_verdict > budget:
+            raise UserError(_too_short(models, pace, budget, seconds))
+        short = part(pace, trained, judged, begin.num_train_epochs, BATCH, budget)
+        limits = _limits(seen, short, trained, judged)
+        if short is not None:
+            judged = short.judged
+            validation, test = _smaller(seen, validation, test, short, pace, seconds - budget)
+            why_split += " The time is short, and judging takes of it: no larger shares." * bool(validation or test)
+            begin = _shortened(begin, short, limits, pace, budget)
     families = [family_of(model, config)[0] for model, config in zip(models, configs, strict=True)]
-    metric, why_metric = _metric(seen, validation)
+    metric, why_metric = _metric(seen, judged)
     chosen: dict[str, Any] = {
         "name": name,
         "training.metric_for_best_model": metric,
-        "data.split.validation": validation,
         "data.split.test": test,
+        **{key: most for key, (most, _) in limits.items()},
         **_steps(short),
     }
     why = {
@@ -86,8 +94,11 @@ def write_recipe(
         "data.train": _rows(seen),
         "data.split.validation": why_split,
         "training.metric_for_best_model": why_metric,
+        **{key: reason for key, (_, reason) in limits.items()},
         **begin.why,
     }
+    if "validation" not in seen.splits:  # a share of 0 is refused: a recipe's check does not see what a folder brings
+        chosen["data.split.validation"] = validation
     if seen.columns:
         chosen["data.columns"] = dict(seen.columns)
         why["data.columns"] = "Told by what the columns hold: their names are not the usual ones."
@@ -130,16 +141,34 @@ def _share(value: float) -> float:
     return min(0.5, float(f"{value:.1e}"))
 
 
-def _shortened(begin: Start, short: Part, pace: Pace, rows: int, budget: float) -> Start:
+def _limits(seen: Seen, short: Part | None, trained: int, judged: int) -> dict[str, tuple[int, str]]:
+    """Keys that keep a split as small as the time was reckoned with, each with its reason.
+
+    ``trained`` and ``judged`` are the rows of both splits, as far as they were counted.
+    """
+    counted = f"Rows were counted up to {COUNTED:,}, and the time was reckoned with so many."
+    limits: dict[str, tuple[int, str]] = {}
+    if short is not None and short.rows:
+        limits[TRAINED] = short.rows, "So many as the time allows, see training.num_train_epochs."
+    elif seen.rows >= COUNTED:
+        limits[TRAINED] = trained, counted
+    most = judged if short is None else short.judged
+    if "validation" in seen.splits and most < judged:
+        limits[JUDGED] = most, "So many of the data's own as the time allows: every evaluation judges all of them."
+    elif seen.splits.get("validation", seen.rows) >= COUNTED:
+        limits[JUDGED] = most, counted
+    return limits
+
+
+def _shortened(begin: Start, short: Part, limits: Mapping[str, tuple[int, str]], pace: Pace, budget: float) -> Start:
     """What to begin with where the whole training does not fit into the time."""
-    many = f"{short.rows:,} of about {rows:,} rows" if short.rows else "all rows"
+    many = f"{limits[TRAINED][0]:,} rows" if TRAINED in limits else "all rows"
     why = {
         **begin.why,
         "training.num_train_epochs": (
             f"An update takes about {pace.update:.2g} s here, by the model's size and the machine's speed: of {budget:g} s a "
             f"trial gets a quarter at most, which is about {short.updates:,} updates, on {many}. More --time gives more."
         ),
-        "data.max_train_samples": "So many as the time allows, see training.num_train_epochs.",
         "training.eval_strategy": "By updates, for an epoch may not end in the time.",
         "training.eval_steps": f"About {EVALUATIONS} times in a trial.",
     }
@@ -150,8 +179,7 @@ def _steps(short: Part | None) -> dict[str, Any]:
     """The keys of a training whose time is short."""
     if short is None:
         return {}
-    steps = {"training.eval_strategy": "steps", "training.eval_steps": short.eval_steps}
-    return {**({"data.max_train_samples": short.rows} if short.rows else {}), **steps}
+    return {"training.eval_strategy": "steps", "training.eval_steps": short.eval_steps}
 
 
 def _rows(seen: Seen) -> str:
@@ -175,8 +203,8 @@ def _shares(seen: Seen) -> tuple[float, float, str]:
     test = 0.0 if "test" in seen.splits else (0.2 if seen.rows < 5000 else 0.15)
     brought = [name for name in ("validation", "test") if name in seen.splits]
     if len(brought) == 2:
-        return validation, test, "The data brings its own validation and test splits."
-    own = f" ({brought[0]} is the data's own)" if brought else ""
+        return validation, test, "The data brings its own validation and test splits: these shares are not used."
+    own = f" ({brought[0]} is the data's own, whose share here is not used)" if brought else ""
     return (
         validation,
         test,
@@ -187,13 +215,12 @@ def _shares(seen: Seen) -> tuple[float, float, str]:
     )
 
 
-def _metric(seen: Seen, validation: float) -> tuple[str, str]:
-    """What trials are compared by, and why."""
+def _metric(seen: Seen, judges: int) -> tuple[str, str]:
+    """What trials are compared by on so many validation rows, and why."""
     facts = KNOWN[seen.task]
-    judges = seen.rows * validation
-    if validation and judges < FEW_JUDGES:
+    if judges < FEW_JUDGES:
         return "loss", (
-            f"About {judges:.0f} validation rows: the loss tells trials apart more finely than {facts.metric}, which moves in "
+            f"About {judges} validation rows: the loss tells trials apart more finely than {facts.metric}, which moves in "
             f"steps of {100 / max(judges, 1):.1f} points."
         )
     if facts.metric == "accuracy" and seen.imbalance >= UNEVEN:
@@ -204,8 +231,13 @@ def _metric(seen: Seen, validation: float) -> tuple[str, str]:
     return facts.metric, f"The metric of {seen.task}; there are validation rows enough for it."
 
 
-def _search(space: Sequence[Searched], grace: int, budget: int, seconds: float, speed: float) -> list[str]:
+def _search(space: Sequence[Searched], grace: int, budget: int, seconds: float, speed: float | None) -> list[str]:
     """The lines of the ``search`` section."""
+    pace = (
+        "How fast the cluster trains was not measured: the training is whole, however short the time."
+        if speed is None
+        else f"A trial's part of this machine was taken to make {speed:.1e} products and sums a second."
+    )
     times = f"{grace} evaluation{'s' * (grace > 1)}"
     lines = [
         "search:",
@@ -215,7 +247,7 @@ def _search(space: Sequence[Searched], grace: int, budget: int, seconds: float, 
         "  scheduler: asha",
         f"  grace_period: {grace}",
         f"  # Of the {seconds:g} s that were given; the rest is for preparing, starting and judging.",
-        f"  # A trial's part of this machine was taken to make {speed:.1e} products and sums a second.",
+        f"  # {pace}",
         f"  time_budget_s: {budget:g}",
         "  # More than the time allows: the clock ends it. The first trial has the values written above.",
         f"  num_samples: {MOST_TRIALS}",

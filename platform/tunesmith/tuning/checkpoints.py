@@ -63,11 +63,11 @@ def note_whole(folder: str, step: int) -> int:
 def best_of(run: str, trial: Trial) -> tuple[str, Report] | None:
     """The checkpoint that a finished trial is worth, and its evaluation: the best of those that are still there.
 
-    Of equal ones the last: where Ray Train keeps checkpoints it keeps that.
+    Of equal ones :attr:`Trial.best`, as :func:`keep` has it, else the last: where Ray Train keeps checkpoints it keeps that.
     """
     folder, steps = folder_of(run, trial.number), steps_of(folder_of(run, trial.number))
     there = [one for one in trial.reports if one.step in steps]
-    best = max(there, key=lambda one: (one.score, one.step), default=None)
+    best = max(there, key=lambda one: (one.score, one == trial.best, one.step), default=None)
     return (place_of(folder, best.step), best) if best is not None else None
 
 

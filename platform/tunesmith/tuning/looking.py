@@ -37,14 +37,17 @@ class Seen:
     why_task: str
     columns: Mapping[str, str]
     """Role → column, where a column has no usual name; else empty."""
-    rows: int
-    """Of ``data.train``; :data:`COUNTED` where there are at least as many."""
-    splits: tuple[str, ...]
-    """Those that the data brings itself."""
+    splits: Mapping[str, int]
+    """Rows of each split that the data brings itself; :data:`COUNTED` where there are at least as many."""
     classes: Mapping[str, int]
     """Rows of each class among those looked at, the commonest first; empty where rows have no class."""
     words: tuple[int, int]
     """Words of a text at the median and at the 99th percentile; zeros for pictures."""
+
+    @property
+    def rows(self) -> int:
+        """Of ``data.train``."""
+        return self.splits["train"]
 
     @property
     def imbalance(self) -> float:
@@ -67,7 +70,7 @@ def look(data: str, base_dir: str, task: str | None = None, said: Mapping[str, s
     found = resolve(data, "auto", base_dir, "train")
     kind = found["train"][0].format
     table = _first_rows(found["train"])
-    rows = count_rows(found["train"], COUNTED)
+    counts = {name: count_rows(sources, COUNTED) for name, sources in found.items()}
     if not len(table):
         raise DataError(f"{data} has no rows\n    → Give data with at least one row below the column names.")
     names = list(table)
@@ -80,8 +83,7 @@ def look(data: str, base_dir: str, task: str | None = None, said: Mapping[str, s
         task=chosen,
         why_task=why,
         columns=mapping,
-        rows=rows,
-        splits=tuple(found),
+        splits=counts,
         classes=dict(strata.most_common()),
         words=_lengths(table, roles),
     )

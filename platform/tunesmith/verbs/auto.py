@@ -77,7 +77,7 @@ def auto(
         configs=[config_of(model) for model in chosen],
         sizes=[size_up(seen.task, model) for model in chosen],
         seconds=seconds,
-        speed=_speed(place),
+        speed=_speed(place, force, on),
         schema=schema_beside(folder),
     )
     _write(place, text, force)
@@ -100,11 +100,16 @@ def _usual_model(task: str) -> str:
     return KNOWN[task].model
 
 
-def _speed(place: Path) -> float:
-    """Of this machine; as it was written down where the recipe is there, so that the same command goes on."""
+def _speed(place: Path, force: bool, on: str | None) -> float | None:
+    """Of this machine; as it was written down where the recipe is there and stays, so that the same command goes on.
+
+    None where trials run on a cluster: this machine tells nothing of it.
+    """
     from tunesmith.tuning.pace import machine_speed
 
-    written = place.read_text(encoding="utf-8") if place.exists() else ""
+    if (on or os.environ.get("RAY_ADDRESS") or "local") != "local":
+        return None
+    written = place.read_text(encoding="utf-8") if place.exists() and not force else ""
     found = re.search(r"make (\S+) products and sums a second", written)
     return float(found.group(1) if found else f"{machine_speed():.1e}")
 

@@ -212,6 +212,19 @@ def test_max_train_samples_keeps_shares_labels_and_other_splits(run: Any, recipe
     assert few.splits["test"].hash == whole.splits["test"].hash
 
 
+def test_max_validation_samples_limits_a_validation_split_cut_off_or_given(run: Any, recipe: Make, reviews: Path) -> None:
+    whole, few = run(recipe(train="reviews.csv")), run(recipe(train="reviews.csv", max_validation_samples=6))
+    assert few.manifest["splits"]["validation"]["labels"] == {"1": 4, "2": 2}
+    assert all(few.splits[name].hash == whole.splits[name].hash for name in ("train", "test"))
+    lines = reviews.read_text().splitlines(keepends=True)
+    for name, first in (("train", 1), ("validation", 101), ("test", 151)):
+        reviews.with_name(f"{name}.csv").write_text("".join([lines[0], *lines[first : first + 50]]))
+    given = {name: f"{name}.csv" for name in ("train", "validation", "test")}
+    drawn = [run(recipe(**given, max_validation_samples=6, split={"seed": seed})) for seed in (1, 2)]
+    assert [len(data.splits["validation"]) for data in drawn] == [6, 6]
+    assert drawn[0].splits["validation"].hash != drawn[1].splits["validation"].hash
+
+
 def test_few_shot_draws_so_many_of_each_class_and_leaves_the_other_splits(run: Any, recipe: Make, reviews: Path) -> None:
     whole = run(recipe(train="reviews.csv"))
     few, other = (run(recipe(train="reviews.csv", few_shot={"per_class": 5, "seed": seed})) for seed in (1, 2))

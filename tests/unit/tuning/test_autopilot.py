@@ -15,7 +15,7 @@ from tunesmith.recipe import Recipe
 from tunesmith.recipe.gate import load_gate
 from tunesmith.recipe.template import BATCH
 from tunesmith.tuning.autopilot import write_gate, write_recipe
-from tunesmith.tuning.looking import Seen, look, size_up
+from tunesmith.tuning.looking import COUNTED, Seen, look, size_up
 from tunesmith.tuning.pace import Pace, Size
 
 TINY = Size(4, weights=30_000, parameters=60_000)
@@ -33,6 +33,13 @@ def test_it_sees_task_classes_and_lengths(tmp_path: Path) -> None:
     assert seen.classes == {"yes": 320, "no": 80}
     assert seen.imbalance == 4
     assert seen.words == (6, 6)
+
+
+def test_it_counts_the_splits_that_the_data_brings(tmp_path: Path) -> None:
+    for name, rows in (("train", 40), ("validation", 9), ("test", 5)):
+        lines = [f"film {n} was good,{'no' if n % 2 else 'yes'}" for n in range(rows)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *lines]))
+    assert look(str(tmp_path), str(tmp_path)).splits == {"train": 40, "validation": 9, "test": 5}
 
 
 def test_columns_with_other_names_are_told_by_what_they_hold(tmp_path: Path) -> None:
@@ -86,7 +93,7 @@ def test_the_recipe_is_sound_and_every_choice_has_its_reason(tmp_path: Path) -> 
 
 def test_several_models_are_searched_and_convolutional_ones_get_no_adapters() -> None:
     seen = Seen(
-        "image-classification", "the data is a folder of pictures", {}, 20_000, ("train", "test"), {"a": 9, "b": 9}, (0, 0)
+        "image-classification", "the data is a folder of pictures", {}, {"train": 20_000, "test": 900}, {"a": 9, "b": 9}, (0, 0)
     )
     text = write_recipe(
         seen,
@@ -117,14 +124,14 @@ def test_a_models_size_is_told_by_the_config_alone(tmp_path: Path) -> None:
     assert size_up("text-classification", str(tmp_path / "none")) == Size(None)
 
 
-def large(rows: int = 100_000) -> Seen:
+def large(rows: int = 100_000, **own: int) -> Seen:
     half = {"no": 10_000, "yes": 10_000}
-    return Seen("text-classification", "its columns are those of it", {}, rows, ("train",), half, (60, 200))
+    return Seen("text-classification", "its columns are those of it", {}, {"train": rows, **own}, half, (60, 200))
 
 
-def written(seconds: float, speed: float = 1e13) -> tuple[str, dict[str, Any]]:
+def written(seconds: float, speed: float | None = 1e13, seen: Seen | None = None) -> tuple[str, dict[str, Any]]:
     told = {"models": ["google-bert/bert-base-uncased"], "configs": [{"model_type": "bert"}], "sizes": [Size(14)]}
-    text = write_recipe(large(), name="reviews", data="hf://a/b", seconds=seconds, speed=speed, **told)
+    text = write_recipe(seen or large(), name="reviews", data="hf://a/b", seconds=seconds, speed=speed, **told)
     return text, yaml.safe_load(text)
 
 
@@ -156,6 +163,35 @@ def test_where_there_is_time_enough_whole_epochs_are_made() -> None:
     assert whole["training"]["num_train_epochs"] == 3
     assert "eval_steps" not in whole["training"]
     assert "max_train_samples" not in whole["data"]
+
+
+def test_of_a_validation_split_that_the_data_brings_only_so_many_rows_judge_as_the_time_allows() -> None:
+    seen = large(validation=10_000)
+    text, short = written(seconds=600, speed=1e11, seen=seen)
+    recipe, pace = Recipe.from_dict(short), Pace.of(seen, [Size(14)], BATCH, 1e11)
+    judged = recipe.data.max_validation_samples or 10_000
+    assert (recipe.training.eval_steps or 1) * pace.update + judged * pace.judged < (recipe.search.time_budget_s or 0) / 2
+    assert recipe.training.metric_for_best_model == "loss", "100 validation rows"
+    assert "every evaluation judges all of them" in text
+    _, whole = written(seconds=864000, speed=1e14, seen=seen)
+    assert Recipe.from_dict(whole).data.max_validation_samples is None
+    assert "max_validation_samples" not in whole["data"]
+
+
+@pytest.mark.parametrize(("seconds", "epochs"), [(864000, 3), (200000, 1)])
+def test_where_rows_were_not_counted_to_the_end_there_are_no_more_than_those(seconds: float, epochs: int) -> None:
+    text, limited = written(seconds, speed=1e15 if epochs == 3 else 1e13, seen=large(COUNTED))
+    assert limited["training"]["num_train_epochs"] == epochs
+    assert limited["data"]["max_train_samples"] <= 0.8 * COUNTED
+    assert limited["data"]["max_validation_samples"] <= 0.1 * COUNTED
+    assert "at least 1,000,000 rows" in text
+
+
+def test_where_the_speed_is_not_known_nothing_is_shortened_or_refused_and_the_recipe_says_so() -> None:
+    text, whole = written(seconds=60, speed=None, seen=large(COUNTED, validation=10_000))
+    assert whole["training"]["num_train_epochs"] == 3
+    assert not {"max_train_samples", "max_validation_samples"} & set(whole["data"])
+    assert "was not measured" in text
 
 
 def test_the_gate_asks_for_more_than_the_commonest_class(tmp_path: Path) -> None:

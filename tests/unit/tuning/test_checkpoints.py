@@ -46,6 +46,8 @@ def test_a_trial_is_worth_its_best_checkpoint_that_is_still_there(tmp_path: Path
     assert found is not None
     assert found[0].endswith("step-00000010"), "Ray Train keeps the later one of two that are equal"
     assert found[1] == Report(10, 0.9)
+    whole(trial, tmp_path, 5)
+    assert checkpoints.best_of(str(tmp_path), trial) == (checkpoints.place_of(folder_of(str(tmp_path), 3), 5), trial.best)
     checkpoints.drop(str(tmp_path), trial)
     assert checkpoints.best_of(str(tmp_path), trial) is None
 
