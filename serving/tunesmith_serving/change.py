@@ -70,8 +70,11 @@ def update(
     output_dir: str = "runs",
     force: bool = False,
     told: Callable[[str], None] = lambda words: None,
+    judged: str | None = None,
 ) -> str:
     """Bring a version in beside the one that answers, or change the share of one that comes in already; what has been done.
+
+    ``judged`` is the rollout whose candidate a gate has judged: another one is left as it is.
 
     Raises:
         UserError: what is asked for is not there, is there already, differs from what it replaces, or has no room.
@@ -85,6 +88,7 @@ def update(
     new = planned([f"{name}={parts['run']}", *settings], output_dir)[0] if parts["run"] else None
     with _joined(record) as free, _situation() as now:
         versions, rollout = now.versions(name), now.rollout(name)
+        _check_judged(name, rollout, judged)
         if rollout is not None and version in (None, rollout.candidate):
             there = next(one for one in versions if one["version"] == rollout.candidate)
             if new is None or new.folder == there["folder"]:
@@ -209,8 +213,7 @@ def _settle(record: Record, name: str, *, keep_candidate: bool, judged: str | No
         versions, rollout = now.versions(name), now.rollout(name)
         if rollout is None:
             raise _no_rollout(name)
-        if judged not in (None, rollout.id):
-            raise UserError(f"another rollout of {name} has begun since the gate was judged.\n    → Judge that one.")
+        _check_judged(name, rollout, judged)
         from ray import serve
 
         candidate = next(one for one in versions if one["version"] == rollout.candidate)
@@ -218,7 +221,7 @@ def _settle(record: Record, name: str, *, keep_candidate: bool, judged: str | No
         rest = [one for one in now.plan["models"] if one not in (stays, goes)]
         place = now.plan["models"].index(versions[0])
         _change(record, now.with_rollout(name, None, [*rest[:place], stays, *rest[place:]]))
-        within = ServingSection(**goes["settings"]).timeout_s + 5
+        within = 2 * ServingSection(**goes["settings"]).timeout_s + 5  # a body has timeout_s to come in, its answer as long
         _ask("settled", name, goes["version"], within, within=within + ASKED_WITHIN)
         serve.delete(application(name, goes["version"]))
     return f"{name}: version {stays['version']} answers; version {goes['version']} is gone"
@@ -284,6 +287,13 @@ def _run_of(entry: Mapping[str, Any]) -> str:
 
 def _no_rollout(name: str) -> UserError:
     return UserError(f"there is no rollout of {name}.\n    → `tunesmith serve update {name}=RUN` begins one.")
+
+
+def _check_judged(name: str, rollout: Rollout | None, judged: str | None) -> None:
+    """Raises :class:`UserError` where a gate has judged the candidate of another rollout than the one there is."""
+    if judged is not None and (rollout is None or rollout.id != judged):
+        what = "has ended" if rollout is None else "is another one"
+        raise UserError(f"the rollout of {name} {what} since the gate was judged.\n    → Look at `tunesmith serve status`.")
 
 
 def _check_name(record: Record, name: str) -> None:

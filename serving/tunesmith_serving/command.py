@@ -13,6 +13,7 @@ import click
 from tunesmith_serving.gated import Gating, Passage, gate_options
 
 if TYPE_CHECKING:
+    from tunesmith_serving.change import Standing
     from tunesmith_serving.plan import Planned
     from tunesmith_serving.record import Record
     from tunesmith_serving.rollout import Kind
@@ -85,7 +86,7 @@ def start(
         _refuse_dashboard(on)
         _refuse_host(host)
     there = next((one for one in records() if on is not None and one.on == on), None)
-    passages = _gated(models, gating, there)
+    passages = _gated(models, gating, there, output_dir)
     file = KeyFile(keys or default_place())
     if write is not None:
         _write(write, serve_yaml(models, str(file.path.absolute()), port or 8000, host or LOOPBACK), host)
@@ -160,16 +161,16 @@ def _make_first_key(file: object) -> None:
         click.echo(f"API key \u201cfirst\u201d, shown this once: {file.add('first')}")
 
 
-def _gated(models: Sequence[Planned], gating: Gating | None, there: Record | None) -> list[Passage]:
+def _gated(models: Sequence[Planned], gating: Gating | None, there: Record | None, output_dir: str) -> list[Passage]:
     """How each model came through its gate, where it has one. Raises :class:`GateFailed`."""
     from tunesmith_serving import gated
 
     every = (gated.LET_IN, gated.PROMOTED)
-    gates = {name: gated.due(gating, there, name, every) for name in dict.fromkeys(one.name for one in models)}
+    gates = {name: gated.due(gating, there, name, every, comes_in=True) for name in dict.fromkeys(one.name for one in models)}
     passages: list[Passage] = []
     for gate in dict.fromkeys(one for one in gates.values() if one is not None):
         behind = {f"{one.name}@{one.version}": one.run for one in models if gates[one.name] == gate}
-        passages += gated.let_in(gate, behind)
+        passages += gated.let_in(gate, behind, output_dir)
     return passages
 
 
@@ -267,21 +268,31 @@ def update(
     kind: Kind = "canary" if canary is not None else "shadow" if shadow is not None else "all"
     percent = next((one for one in (canary, shadow) if one is not None), 100.0)
     record = chosen(int(ports[0]) if ports else None)
-    passages = _update_gated(record, name, gating, kind, output_dir)
-    said = partial(click.echo, err=True)
+    passages, judged = _update_gated(record, name, gating, kind, output_dir)
     click.echo(
         change.update(
-            record, name, kind=kind, percent=percent, settings=settings, output_dir=output_dir, force=force, told=said
+            record,
+            name,
+            kind=kind,
+            percent=percent,
+            settings=settings,
+            output_dir=output_dir,
+            force=force,
+            told=partial(click.echo, err=True),
+            judged=judged.rollout if judged else None,
         )
     )
     if passages:
-        gated.note(record.port, gated.numbered(passages, record))
+        gated.note(record.port, gated.numbered(passages, record), gated.PROMOTED if judged else gated.LET_IN)
 
 
-def _update_gated(record: Record, what: str, gating: Gating | None, kind: Kind, output_dir: str) -> list[Passage]:
+def _update_gated(
+    record: Record, what: str, gating: Gating | None, kind: Kind, output_dir: str
+) -> tuple[list[Passage], Standing | None]:
     """How what is to answer came through its gate, where it has one: a run, or a version that comes in already.
 
-    Raises :class:`GateFailed`.
+    The latter is judged as for a promotion, since it is to answer everyone, and its rollout is given too. Raises
+    :class:`GateFailed`.
     """
     from tunesmith.errors import UserError
     from tunesmith_serving import change, gated
@@ -291,13 +302,16 @@ def _update_gated(record: Record, what: str, gating: Gating | None, kind: Kind, 
     if not run and kind != "all":
         if gating is not None:
             raise UserError(f"--gate judges a run that comes in, and {what} names none.\n    → Write {model}=RUN.")
-        return []
-    gate = gated.due(gating, record, name, (gated.LET_IN, gated.PROMOTED) if kind == "all" else (gated.LET_IN,))
-    if gate is None:
-        return []
-    if not run:
-        return gated.let_candidate_in(gate, record, name, change.standing(record, name), None)
-    return gated.let_version_in(gate, record, model, run, output_dir)
+        return [], None
+    if kind == "all" and (not run or name in record.rollouts):
+        gate = gated.due(gating, record, name, (gated.PROMOTED, gated.LET_IN))
+        if gate is None:
+            return [], None
+        standing = change.standing(record, name)
+        return gated.let_candidate_in(gate, record, name, standing, None), standing
+    which = (gated.LET_IN, gated.PROMOTED) if kind == "all" else (gated.LET_IN,)
+    gate = gated.due(gating, record, name, which, comes_in=True)
+    return ([] if gate is None else gated.let_version_in(gate, record, model, run, output_dir)), None
 
 
 @command.command("promote")

@@ -84,16 +84,23 @@ class Passage:
         return f"{despite}{self.gate}, {self.date}: {self.said}"
 
 
-def due(gating: Gating | None, record: Record | None, model: str, which: Sequence[str]) -> Gating | None:
+def due(
+    gating: Gating | None, record: Record | None, model: str, which: Sequence[str], *, comes_in: bool = False
+) -> Gating | None:
     """The gate of a command: the one that is named, else the first of ``which`` that the service remembers of the model.
 
-    Gives None for a model without a gate. Raises :class:`UserError` where there is none, and something is said about it.
+    Gives None for a model without a gate. A run that ``comes_in`` has no pairs yet: a promotion's gate that asks for some is
+    left out, and said. Raises :class:`UserError` where there is no gate, and something is said about it.
     """
     if gating is not None and gating.file:
         return gating
     files = record.gate_files.get(model, {}) if record is not None else {}
-    file = next((files[one] for one in which if one in files), None)
-    if file is not None:
+    remembered = next((one for one in which if one in files), None)
+    if remembered is not None:
+        file = files[remembered]
+        if comes_in and remembered == PROMOTED and _wants_pairs(file):
+            _say_left_out(model, file)
+            return None
         click.echo(f"{model} has come through {file}: judged by it again (--gate FILE names another)", err=True)
         return replace(gating or Gating(), file=file)
     if gating is not None:
@@ -101,8 +108,27 @@ def due(gating: Gating | None, record: Record | None, model: str, which: Sequenc
     return None
 
 
-def let_in(gating: Gating, models: Mapping[str, str]) -> list[Passage]:
+def _wants_pairs(file: str) -> bool:
+    from tunesmith.recipe.gate import load_gate
+
+    return _asks_for_pairs(load_gate(file))
+
+
+def _say_left_out(model: str, file: str) -> None:
+    click.secho(
+        f"warning: {model} is let in unjudged: {file}, by which it was promoted, asks for pairs of a rollout\n"
+        f"    → `tunesmith serve update {model}=RUN --canary 10`, then `tunesmith serve promote {model}` judges by them; "
+        "or name a --gate FILE without pairs.",
+        fg="red",
+        bold=True,
+        err=True,
+    )
+
+
+def let_in(gating: Gating, models: Mapping[str, str], output_dir: str = "runs") -> list[Passage]:
     """Judge the run of each model (``NAME@VERSION`` → run) as ``tunesmith gate`` does; each run once, all before any refusal.
+
+    ``output_dir`` is where a baseline that is a name is looked for.
 
     Raises:
         GateFailed: one does not pass, without ``--despite-gate``.
@@ -110,7 +136,8 @@ def let_in(gating: Gating, models: Mapping[str, str]) -> list[Passage]:
     """
     from tunesmith.verbs.gate import gate
 
-    found = {run: gate(run, gating.file, baseline=gating.baseline) for run in dict.fromkeys(models.values())}
+    judge = functools.partial(gate, gate=gating.file, baseline=gating.baseline, output_dir=output_dir)
+    found = {run: judge(run) for run in dict.fromkeys(models.values())}
     return settled(gating, {name: (run, found[run]) for name, run in models.items()})
 
 

@@ -6,7 +6,7 @@ What a suite measures is known once it has run; the metrics, the classes, slices
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,16 @@ from tunesmith.data.prepared import Split
 from tunesmith.errors import Mistake, RecipeError
 from tunesmith.evaluation.judging import is_of_class
 from tunesmith.evaluation.measures import GROUPS, NOT_OF_ALL, fitting, measures, unknown
-from tunesmith.evaluation.results import ClassResult, DomainResult, Estimates, Evaluation, Retained, SliceResult
+from tunesmith.evaluation.results import (
+    ClassResult,
+    DomainResult,
+    Estimates,
+    Evaluation,
+    Retained,
+    SliceResult,
+    SuiteResult,
+)
+from tunesmith.evaluation.retention import CLASS_MARK, OldSet
 from tunesmith.evaluation.slices import slice_columns, slices_of
 from tunesmith.evaluation.statistics import Estimate
 from tunesmith.evaluation.targets import Target
@@ -23,12 +32,11 @@ from tunesmith.evaluation.terms import Terms
 from tunesmith.recipe import suite_names
 from tunesmith.recipe.evaluation import EvaluationSection
 from tunesmith.recipe.gate import Gate
-from tunesmith.runs import Run
 
 FEW = 32
 """Examples by which the names of the task's metrics are found."""
-UNNAMED = ""
-"""Old data whose names are known once it is prepared."""
+METRIC = "METRIC"
+"""Stands for the metrics of slices, domains and old data where their names are not known."""
 LATER = ("domain_mean", "domain_gap", "parity", "latency")
 """First parts of names whose measures are found by judging, beside those of suites."""
 
@@ -36,30 +44,33 @@ LATER = ("domain_mean", "domain_gap", "parity", "latency")
 def refuse(rules: Gate, found: Evaluation) -> None:
     """Raises :class:`RecipeError` with every rule whose measure the evaluation ``found`` (:func:`foreseen`) will not have."""
     known, mistakes = measures(found), list[Mistake]()
-    suites = {*suite_names.SUITES, *suite_names.brought(suite_names.SUITE_GROUP)}
+    suites = {*suite_names.SUITES, *suite_names.brought(suite_names.SUITE_GROUP), *found.suites}
     for index, rule in enumerate(rules.rules):
-        first = rule.measure.partition("/")[0]
-        if "*" in first or first in suites or first in LATER or (first == "retention" and UNNAMED in found.retention):
+        first, name = rule.measure.partition("/")[0], rule.measure
+        if "*" in first or first in suites or first in LATER:
             continue
-        if first not in (*GROUPS, *NOT_OF_ALL) and not found.metrics:
-            continue
-        if not fitting(rule.measure, known):
-            what, fix = unknown(rule.measure, found, known)
+        if not found.metrics:
+            if first not in (*GROUPS, *NOT_OF_ALL):
+                continue
+            name = f"{name.rpartition('/')[0]}/*"
+        if not fitting(name, known):
+            what, fix = unknown(name, found, known)
             mistakes.append(rules.mistake(index, f"{rule.measure!r}: {what}", fix))
     if mistakes:
         raise RecipeError(mistakes, of="gate")
 
 
 def foreseen(
-    target: Target, split: Split, settings: EvaluationSection, without: frozenset[str], old: Run | None = None
+    target: Target, split: Split, settings: EvaluationSection, without: frozenset[str], old: Mapping[str, OldSet]
 ) -> Evaluation:
-    """An evaluation of these examples with every name, and no number; of the old data of the run ``old`` too.
+    """An evaluation of these examples with every name, and no number; of ``old`` data and the suites that are asked for too.
 
     It has no metrics where the task has no answer without a model (several labels at once, tags). Raises :class:`DataError` for
     a column of ``evaluation.slices`` that is not there.
     """
     names = Terms(target.task, target.state, without).told(_values(target, split))
     metrics = _unknown(name for name in names if not is_of_class(name))
+    parts = metrics or _unknown([METRIC])
     columns = slice_columns(split.rows(), settings.slices)
     domains = split.domains.rows() if split.domains is not None else {}
     return Evaluation(
@@ -72,11 +83,12 @@ def foreseen(
         metrics=metrics,
         per_class=_classes(names),
         slices={
-            column: {value: SliceResult(len(rows), metrics) for value, rows in slices_of(values)[0].items()}
+            column: {value: SliceResult(len(rows), parts) for value, rows in slices_of(values)[0].items()}
             for column, values in columns.items()
         },
-        retention={name: Retained("score", 0, after=metrics, differences=metrics) for name in _sets(old)},
-        domains={name: DomainResult(len(rows), metrics, unseen=False) for name, rows in domains.items()},
+        retention={name: one.left_out() if one.skipped else _retained(one, metrics) for name, one in old.items()},
+        domains={name: DomainResult(len(rows), parts, unseen=False) for name, rows in domains.items()},
+        suites={name.rpartition(".")[2]: SuiteResult(name) for name in suite_names.asked(settings)},
     )
 
 
@@ -90,11 +102,10 @@ def _values(target: Target, split: Split) -> dict[str, float]:
     return dict(task.aggregate(pa.Table.from_pylist([task.score(answer, one, state) for one in examples]), state))
 
 
-def _sets(run: Run | None) -> list[str]:
-    """The names of a run's old data; :data:`UNNAMED` where its record does not say them."""
-    if run is None:
-        return []
-    return list((run.manifest.get("old_data") or {}).get("retention", {})) or [UNNAMED]
+def _retained(old: OldSet, metrics: Estimates) -> Retained:
+    """What will be measured on a set of old data: what the base was judged by there, as far as it can be told."""
+    names = [name for name in metrics if name in old.before and CLASS_MARK not in name] if metrics else [METRIC]
+    return Retained(old.by, 0, after=_unknown(names), differences=_unknown(names))
 
 
 def _classes(names: Iterable[str]) -> dict[str, ClassResult]:

@@ -7,17 +7,17 @@ of the two trunks' representations (:mod:`tunesmith.evaluation.drift`).
 
 from __future__ import annotations
 
-import contextlib
 import math
 import tempfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunesmith.data.old import OldPlace, OldPlaces, prepare_old
+from tunesmith.data.old import OldPlace, OldPlaces, named, prepare_old
 from tunesmith.data.prepared import PreparedData, Split
-from tunesmith.errors import DataError, UserError
+from tunesmith.errors import DataError, ServiceError, UserError
 from tunesmith.evaluation import drift
 from tunesmith.evaluation.judges import Judges, Which
 from tunesmith.evaluation.parity import answered
@@ -48,54 +48,101 @@ CLASS_MARK = "/"
 """In the names of metrics of one class, which are left out here."""
 
 
+@dataclass(frozen=True)
+class OldSet:
+    """A retention set as it is found, before anybody is asked about it."""
+
+    by: str
+    """As in :class:`tunesmith.evaluation.results.Retained`."""
+    split: Split | None = None
+    """None where it is gone."""
+    skipped: str = ""
+    """Why it cannot be judged; empty where it can."""
+    before: Estimates = field(default_factory=dict)
+    """For a served model: the base's metrics, by the run's own verdict."""
+
+    def left_out(self) -> Retained:
+        """The result of a set that cannot be judged."""
+        return Retained(self.by, len(self.split) if self.split is not None else 0, skipped=self.skipped)
+
+
 def judge_retention(
     run: Run, judges: Judges, own: Callable[[], PreparedData], progress: Progress | None = None
 ) -> dict[str, Retained]:
     """Every retention set of the run's recipe, by name; empty where it has none. A set that is gone is skipped, and says so."""
-    settings = run.recipe.evaluation
-    if settings.retention.data is None:
-        return {}
     found = {}
-    for name, place in _places(run, judges.task, own).retention.items():
-        try:
-            split = place.open()
-        except UserError as error:
-            found[name] = Retained(place.by, 0, skipped=str(error).splitlines()[0])
-            continue
-        judge = _drifted if place.by == "drift" else _scored
-        found[name] = judge(judges, split, settings, progress)
+    for name, one in old_sets(run, judges.task, own).items():
+        judge = _drifted if one.by == "drift" else _scored
+        found[name] = one.left_out() if one.split is None else judge(judges, one.split, run.recipe.evaluation, progress)
+    return found
+
+
+def sets_of_served(run: Run, task: Task, own: Callable[[], PreparedData]) -> dict[str, OldSet]:
+    """The same sets for a served model, beside what the run's own verdict says of the base."""
+    verdict, found = verdict_of(run.path), {}
+    for name, one in old_sets(run, task, own).items():
+        before = verdict.retention[name].before if verdict is not None and name in verdict.retention else {}
+        why = one.skipped
+        if one.split is not None and one.by == "drift":
+            why = "a served model does not tell its hidden states"
+        elif one.split is not None and not before:
+            why = "the run's own verdict has not judged the base on it"
+        found[name] = replace(one, skipped=why, before=before)
     return found
 
 
 def judge_served(
-    run: Run, target: Target, own: Callable[[], PreparedData], settings: EvaluationSection, without: frozenset[str]
+    sets: Mapping[str, OldSet], target: Target, settings: EvaluationSection, without: frozenset[str]
 ) -> dict[str, Retained]:
-    """The same of a served model, beside what the run's own verdict says of the base: not paired, as its answers are not kept.
+    """A served model on the sets of :func:`sets_of_served`; not paired, as the base's answers are not kept.
 
-    ``without`` are the metrics that the served model's answers cannot tell.
+    ``without`` are the metrics that the served model's answers cannot tell. Raises :class:`ServiceError` where it is gone: the
+    same command again goes on from the answers that are logged.
     """
-    if run.recipe.evaluation.retention.data is None:
-        return {}
-    verdict = verdict_of(run.path)
     found = {}
-    for name, place in _places(run, target.task, own).retention.items():
-        before = verdict.retention[name].before if verdict is not None and name in verdict.retention else {}
+    for name, one in sets.items():
+        if one.skipped or one.split is None:
+            found[name] = one.left_out()
+            continue
         try:
-            found[name] = _asked(target, place, before, settings, without)
+            found[name] = _asked(target, one.split, one.before, settings, without)
+        except ServiceError:
+            raise
         except UserError as error:
-            found[name] = Retained(place.by, 0, skipped=str(error).splitlines()[0])
+            found[name] = replace(one, skipped=_reason(error)).left_out()
     return found
 
 
-def _asked(
-    target: Target, place: OldPlace, before: Estimates, settings: EvaluationSection, without: frozenset[str]
-) -> Retained:
-    """Raises :class:`DataError` where samples are refused, :class:`UserError` where the set is gone."""
-    split = place.open()
-    if place.by == "drift":
-        return Retained(place.by, len(split), skipped="a served model does not tell its hidden states")
-    if not before:
-        return Retained(place.by, len(split), skipped="the run's own verdict has not judged the base on it")
+def old_sets(run: Run, task: Task, own: Callable[[], PreparedData]) -> dict[str, OldSet]:
+    """Every retention set of the run's recipe, by name; empty where it has none. One that is gone says so.
+
+    They are opened where training left them; prepared again where the record does not say or one is gone.
+    """
+    names = named(run.recipe.evaluation.retention.data)
+    places = OldPlaces.from_json(run.manifest.get("old_data") or {}).retention
+    found = {name: _opened(place) for name, place in places.items()}
+    if all(name in found and found[name].split is not None for name in names):
+        return found
+    try:
+        return {name: _opened(place) for name, place in prepare_old(run.recipe, task, own()).retention.items()}
+    except UserError as error:
+        gone = OldSet("score", skipped=_reason(error))
+        return {name: found[name] if name in found and found[name].split is not None else gone for name in names}
+
+
+def _opened(place: OldPlace) -> OldSet:
+    try:
+        return OldSet(place.by, place.open())
+    except UserError as error:
+        return OldSet(place.by, skipped=_reason(error))
+
+
+def _reason(error: UserError) -> str:
+    return str(error).splitlines()[0]
+
+
+def _asked(target: Target, split: Split, before: Estimates, settings: EvaluationSection, without: frozenset[str]) -> Retained:
+    """Raises :class:`DataError` where samples are refused."""
     after = judged(_records(target, split), target.task, target.state, split, settings)
     told = Terms(target.task, target.state, without).told(after.values)
     names = [name for name in told if name in before and CLASS_MARK not in name]
@@ -137,18 +184,6 @@ def beyond_ceiling(run: Run, mixed: Mapping[str, Any] | None = None) -> dict[str
         return None
     by = (run.manifest.get("old_data") or {}).get("retention", {}).get(name, {}).get("by")
     return {"set": name, "drop": drops[name], "metric": "1 - CKA" if by == "drift" else best.get("metric"), "max_drop": ceiling}
-
-
-def _places(run: Run, task: Task, own: Callable[[], PreparedData]) -> OldPlaces:
-    """Where training left the prepared sets; prepared again where the record does not say or they are gone."""
-    stored = run.manifest.get("old_data")
-    if stored:
-        places = OldPlaces.from_json(stored)
-        with contextlib.suppress(UserError):
-            for place in places.retention.values():
-                place.open()
-            return places
-    return prepare_old(run.recipe, task, own())
 
 
 def _scored(judges: Judges, split: Split, settings: EvaluationSection, progress: Progress | None) -> Retained:

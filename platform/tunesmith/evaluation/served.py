@@ -25,8 +25,8 @@ from tunesmith.evaluation.load.connection import Endpoint
 from tunesmith.evaluation.openai_url import is_openai
 from tunesmith.evaluation.predictions import Progress, in_blocks, read_predictions
 from tunesmith.evaluation.remembered import Remembered
-from tunesmith.evaluation.results import Baseline, Evaluation, Retained, SuiteResult
-from tunesmith.evaluation.retention import judge_served
+from tunesmith.evaluation.results import Baseline, Evaluation, SuiteResult
+from tunesmith.evaluation.retention import OldSet, judge_served, sets_of_served
 from tunesmith.evaluation.service import Asking
 from tunesmith.evaluation.suites.run import chosen, failures
 from tunesmith.evaluation.target_file import read_target
@@ -96,8 +96,9 @@ def evaluate_url(wanted: Wanted, progress: Progress | None = None, before: Befor
     known = (here.task, here.preprocessing.state) if here is not None else known_of(wanted)
     with closing(open_target(wanted, *known)) as target:
         split, name = open_split(wanted, target, here, progress)
+        old = _old(wanted, target.task, progress)
         if before is not None:
-            before(foreseen(target, split, _settings(wanted), _untold(target), _old(wanted)))
+            before(foreseen(target, split, _settings(wanted), _untold(target), old))
         job = asked.job(target, split)
         folder = _folder(wanted, target, job)
         endpoint = Endpoint.of(target.infer_url(), wanted.key)  # what is wrong with it is told before anything is asked
@@ -113,7 +114,7 @@ def evaluate_url(wanted: Wanted, progress: Progress | None = None, before: Befor
             found, judged = judge(case, lambda judged: _beside(judged, here, wanted.like), progress)
             remembered = Remembered(target, kept)
             others = suites.run(judged, found.headline, remembered, wanted.like, progress)
-            retained = _retained(wanted, remembered, progress)
+            retained = judge_served(old, remembered, _settings(wanted), _untold(target))
             unmatched = _unmatched(judges, split)
             each = (wanted.asking.concurrency, target.batch_size)
             latency = measured(split, target, endpoint, wanted) if wanted.load_seconds else asked.latency(judges, *each)
@@ -265,17 +266,10 @@ def _beside(judged: Judged, here: Here | None, run: Run | None) -> dict[str, Bas
     return found
 
 
-def _old(wanted: Wanted) -> Run | None:
-    """The run whose old data is asked about too: with its own test split, as where the run itself is judged."""
+def _old(wanted: Wanted, task: Task, progress: Progress | None) -> dict[str, OldSet]:
+    """The old data that is asked about too: with the run's own test split, as where the run itself is judged."""
     run = wanted.like if wanted.data is None and wanted.split is None else None
-    return run if run is not None and run.recipe.evaluation.retention.data is not None else None
-
-
-def _retained(wanted: Wanted, target: Target, progress: Progress | None) -> dict[str, Retained]:
-    run = _old(wanted)
-    if run is None:
-        return {}
-    return judge_served(run, target, lambda: own_data(run, target.task, progress), _settings(wanted), _untold(target))
+    return {} if run is None else sets_of_served(run, task, lambda: own_data(run, task, progress))
 
 
 def _kept_predictions(run: Run, split: Split) -> pa.Table | None:

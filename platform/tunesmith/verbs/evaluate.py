@@ -94,7 +94,7 @@ def command(
         return
     refuse_served(served)
     opened = Run.open(run, output_dir)
-    settings = settings_of(opened.recipe, suites, overrides)
+    settings = settings_of(opened.recipe, suites, overrides, parse_data(data), split)
     evaluation = evaluate(opened, data=parse_data(data), split=split, settings=settings, on=on, workers=workers)
     print_verdict(evaluation, opened, out())
 

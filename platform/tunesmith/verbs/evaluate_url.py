@@ -123,7 +123,7 @@ def wanted(
     like = given.get("like")
     run = Run.open(like, output_dir) if isinstance(like, str) else like
     if settings is None:
-        settings = settings_of(run.recipe, suites, overrides) if run else settings_alone(suites, overrides)
+        settings = settings_of(run.recipe, suites, overrides, data, split) if run else settings_alone(suites, overrides)
     rest: dict[str, Any] = {name: value for name, value in given.items() if value is not None and name != "like"}
     asking = Asking(**{name: rest.pop(name) for name in ("concurrency", "batch_size", "deadline") if name in rest})
     return Wanted(url, like=run, data=data, split=split, settings=settings, asking=asking, **rest)

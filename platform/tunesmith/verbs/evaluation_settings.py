@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.errors import UserError
@@ -14,22 +14,28 @@ if TYPE_CHECKING:
 
 RETENTION = "retention"
 """No suite, but asked for like one: old data is judged in every verdict of a run whose recipe names some."""
+OLD_DATA = "evaluation.retention.data"
 
 
-def settings_of(recipe: Recipe, suites: Sequence[str], overrides: Sequence[str]) -> EvaluationSection | None:
-    """The recipe's settings with what the command line adds; None where it adds nothing. Raises :class:`UserError`."""
+def settings_of(
+    recipe: Recipe,
+    suites: Sequence[str],
+    overrides: Sequence[str],
+    data: str | Mapping[str, str] | None = None,
+    split: str | None = None,
+) -> EvaluationSection | None:
+    """The recipe's settings with what the command line adds; None where it adds nothing. Raises :class:`UserError`.
+
+    ``data`` and ``split`` are what is judged in place of the run's own test split, if anything.
+    """
     if not (suites or overrides):
         return None
     _check(overrides)
+    if RETENTION in suites:
+        _check_retention(recipe, data, split)
     named = [name for name in dict.fromkeys((*recipe.evaluation.suites, *suites)) if name != RETENTION]
     added = [f"evaluation.suites=[{', '.join(named)}]"] if suites else []
-    found = recipe.override(*added, *overrides, check_paths=False).resolved().evaluation
-    if RETENTION in suites and found.retention.data is None:
-        raise UserError(
-            "--suite retention: the run's recipe names no old data\n"
-            "    → Name it under evaluation.retention.data, and train again"
-        )
-    return found
+    return recipe.override(*added, *overrides, check_paths=False).resolved().evaluation
 
 
 def settings_alone(suites: Sequence[str], overrides: Sequence[str]) -> EvaluationSection:
@@ -75,8 +81,25 @@ def _put(given: dict[str, Any], override: str) -> None:
         raise UserError(f"{key}: {text!r} is no value in YAML\n    → Close its brackets and quotes: {key}=[a, b]") from error
 
 
+def _check_retention(recipe: Recipe, data: str | Mapping[str, str] | None, split: str | None) -> None:
+    if recipe.evaluation.retention.data is None:
+        raise UserError(
+            f"--suite retention: the run's recipe names no old data\n    → Name it under {OLD_DATA}, and train again"
+        )
+    if data is not None or split is not None:
+        raise UserError(
+            "--suite retention: old data is judged with the run's own test split\n"
+            f"    → Leave out --{'data' if data is not None else 'split'}"
+        )
+
+
 def _check(overrides: Sequence[str]) -> None:
     for one in overrides:
+        if one.partition("=")[0].startswith(OLD_DATA):
+            raise UserError(
+                f"{one}: the old data of a finished model is what its run's recipe names\n"
+                f"    → Name it under {OLD_DATA}, and train again"
+            )
         if not one.startswith("evaluation.") or "=" not in one:
             raise UserError(
                 f"{one}: of a finished model only keys of evaluation can be set\n"

@@ -53,6 +53,14 @@ def test_before_and_after_are_judged_on_the_same_rows(again: bool, tmp_path: Pat
     assert not any("/" in name for name in one.differences)
 
 
+def test_a_set_that_is_gone_costs_its_own_result(tmp_path: Path) -> None:
+    run = run_with(tmp_path, "text-classification", True)
+    (tmp_path / "old.jsonl").unlink()
+    found = evaluate_run(run)
+    assert found.n > 0
+    assert "old.jsonl" in found.retention["old"].skipped
+
+
 def test_other_data_and_other_splits_are_judged_without_it(tmp_path: Path) -> None:
     run = run_with(tmp_path, "text-classification", True)
     assert evaluate_run(run, split="train").retention == {}

@@ -22,7 +22,7 @@ from support import foreign
 from support.data import texts
 from support.foreign import Foreign, fitted
 from support.runs import finished_run
-from support.served import Service, listening
+from support.served import Scripted, Service, listening
 from tunesmith import cli
 from tunesmith.evaluation import service as transport
 from tunesmith.runs import Run
@@ -375,6 +375,60 @@ def test_old_data_is_asked_about_as_the_run_is_judged_on_it(tmp_path: Path, monk
         assert one["value"] == pytest.approx(own.differences[name].value, abs=1e-4), name
         assert one["low"] <= one["value"] <= one["high"], name
     assert (gated.exit_code, "2 of 2 rules hold" in gated.output) == (0, True), gated.output
+
+
+@pytest.fixture
+def keeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Run, Scripted, list[str]]]:
+    """A judged run with old data, its served model, and the arguments that judge it into ``judged``."""
+    from tunesmith.evaluation.evaluate import evaluate_run
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(transport, "FIRST_PAUSE", 0.01)
+    Path("old.jsonl").write_text("\n".join(json.dumps(row) for row in texts(40, seed=8)))
+    settings = {"bootstrap_samples": 100, "retention": {"data": {"old": str(tmp_path / "old.jsonl")}}}
+    run = finished_run(tmp_path / "made", "text-classification", steps=4, base_labels=True, evaluation=settings)
+    evaluate_run(run)
+    engine = Engine.load(str(run.local_model()), "m")
+    model = Scripted(engine.description, engine.answer)
+    served = Service(tmp_path, model)
+    with listening(served.app) as url:
+        yield run, model, [f"{url}/v2/models/m", "--like", run.path, "--key", served.key, "--out", "judged"]
+
+
+def test_a_server_that_dies_over_old_data_ends_it_and_the_same_command_goes_on(
+    keeping: tuple[Run, Scripted, list[str]],
+) -> None:
+    _, model, arguments = keeping
+    works, old = model.answers, {row["text"] for row in texts(40, seed=8)} - {row["text"] for row in ROWS}
+
+    async def broken(examples: list[dict[str, Any]]) -> Any:
+        if sum(one["text"] in old for one in examples):
+            raise RuntimeError("it broke")
+        return await works(examples)
+
+    model.answers = broken
+    arguments += ["--batch-size", "4", "--concurrency", "1"]
+    stopped = CliRunner().invoke(cli.main, ["evaluate", *arguments])
+    assert stopped.exit_code == 2, stopped.output
+    assert not Path("judged/metrics.json").exists()
+    model.answers = works
+    done = CliRunner().invoke(cli.main, ["evaluate", *arguments])
+    assert done.exit_code == 0, done.output
+    assert verdict()["test"]["retention"]["old"]["skipped"] == ""
+
+
+def test_old_data_that_is_gone_is_said_before_a_gate_asks_and_costs_no_verdict(
+    keeping: tuple[Run, Scripted, list[str]],
+) -> None:
+    run, _, arguments = keeping
+    Path("old.jsonl").unlink()
+    Path("gate.yaml").write_text("rules: [{measure: retention/old/drop, max: 1}]")
+    gated = CliRunner().invoke(cli.main, ["gate", *arguments[:-2], "--gate", "gate.yaml"])
+    assert (gated.exit_code, "nothing old was judged" in " ".join(gated.output.split())) == (2, True), gated.output
+    assert not list(Path(run.path).rglob("answers.jsonl"))
+    done = CliRunner().invoke(cli.main, ["evaluate", *arguments])
+    assert done.exit_code == 0, done.output
+    assert "old.jsonl" in verdict()["test"]["retention"]["old"]["skipped"]
 
 
 def test_old_data_that_nobody_names_is_told(judge: Judge, words: Foreign, runs: dict[str, Run]) -> None:

@@ -193,6 +193,27 @@ def test_what_is_promoted_is_judged_by_the_gate_of_the_last_promotion(
     assert len(rollout) - before == (1 if code == 0 else 0)
     if code:
         assert typed(verb, "m", "--despite-gate").exit_code == 0
+    assert typed("update", f"m={run.path}", "--shadow", "10").exit_code == 0
+
+
+def test_a_run_that_comes_in_is_not_judged_by_pairs_that_it_has_not(done: list[Any], run: Run) -> None:
+    write(gate_files={"m": {"promoted": gate("pairs/agreement", min=0.1)}}, log="")
+    answer = typed("update", f"m={run.path}")
+    assert answer.exit_code == 0, answer.output
+    assert "is let in unjudged" in answer.output
+    assert "--canary 10`, then `tunesmith serve promote m`" in answer.output
+
+
+def test_the_version_that_comes_in_is_judged_by_its_pairs_though_its_run_is_named_again(rollout: list[Any], run: Run) -> None:
+    write(gate_files={"m": {"promoted": gate("pairs/agreement", min=0.99)}}, rollouts=("m",), log=f"{PORT}.jsonl")
+    assert (typed("update", f"m={run.path}").exit_code, rollout) == (3, [])
+
+
+def test_a_baseline_by_its_name_is_looked_for_where_the_runs_are(done: list[Any], run: Run) -> None:
+    folder = Path(run.path)
+    asked = (f"m={run.path}", "--output-dir", str(folder.parent), "--gate", gate(margin=0.5))
+    answer = typed(*asked, "--baseline", folder.name)
+    assert "the judged evaluation itself" in " ".join(answer.output.split()), answer.output
 
 
 @pytest.mark.parametrize(("right", "code"), [("high", 0), ("low", 3)])

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import tunesmith
-from support.data import texts
+from support.data import sentences, texts
 from support.foreign import Foreign, fitted
 from support.runs import finished_run
 from support.served import Service, listening
@@ -179,3 +179,56 @@ def test_a_foreign_server_without_a_run_has_every_measure_that_it_can_tell(
     compared = tunesmith.compare(str(folder), "before", out="compared")
     assert "f1_macro" in compared.measures
     assert ("log_loss" in compared.measures) is not only_labels
+
+
+def test_measures_of_a_suite_of_ones_own_are_known(words: tuple[Foreign, list[str]], tmp_path: Path) -> None:
+    Path("gate_suite.py").write_text(OWN_SUITE)
+    file = written(tmp_path, {"rules": [{"measure": "halves/share", "min": 0.1}]})
+    done = typed("gate", *words[1], "--gate", file, "evaluation.suites=[gate_suite.halves]")
+    assert (done.exit_code, "1 of 1 rules hold" in done.output) == (0, True), done.output
+
+
+OWN_SUITE = """
+from tunesmith.evaluation.results import SuiteResult
+from tunesmith.evaluation.statistics import Estimate
+
+
+def halves(bench):
+    return SuiteResult("Halves", "measured", n=10, measures={"share": Estimate(0.5, 0.4, 0.6, 10, "wilson")})
+"""
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, list[str]]]:
+    """A served model whose metrics nobody knows before it is asked, with slices and old data that shows drift alone."""
+    folder = tmp_path_factory.mktemp("tagger")
+    (folder / "old.jsonl").write_text("\n".join(json.dumps(row) for row in sentences(40, seed=8)))
+    settings = {"bootstrap_samples": 100, "slices": ["scanner"], "retention": {"data": {"old": str(folder / "old.jsonl")}}}
+    run = finished_run(folder, "token-classification", evaluation=settings)
+    served = Service(tmp_path_factory.mktemp("service"), Engine.load(str(run.local_model()), "m"))
+    with listening(served.app) as root:
+        yield run, [f"{root}/v2/models/m", "--like", run.path, "--key", served.key]
+
+
+def test_slices_are_gated_where_the_metrics_are_known_only_later(tagger: tuple[Run, list[str]], tmp_path: Path) -> None:
+    rules = [{"measure": f"slices/scanner={one}/f1", "min": 0} for one in ("a", "*")]
+    done = typed("gate", *tagger[1], "--gate", written(tmp_path, {"rules": rules}))
+    assert (done.exit_code, "2 of 2 rules hold" in done.output) == (0, True), done.output
+
+
+@pytest.mark.parametrize(
+    ("measure", "says"),
+    [
+        ("slices/scaner=a/f1", "did you mean scanner?"),
+        ("slices/scanner=z/f1", "scanner has no value 'z'"),
+        ("domains/clinic/f1", "has no domains"),
+        ("retention/old/cka", "does not tell its hidden states"),
+    ],
+)
+def test_what_a_metric_is_of_is_checked_all_the_same(
+    tagger: tuple[Run, list[str]], tmp_path: Path, measure: str, says: str
+) -> None:
+    before = sorted(Path(tagger[0].path).rglob("answers.jsonl"))
+    done = typed("gate", *tagger[1], "--gate", written(tmp_path, {"rules": [{"measure": measure, "min": 0}]}))
+    assert (done.exit_code, says in " ".join(done.output.split())) == (2, True), done.output
+    assert sorted(Path(tagger[0].path).rglob("answers.jsonl")) == before
