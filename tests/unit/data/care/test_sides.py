@@ -22,7 +22,7 @@ WORDS = ("amber", "birch", "cedar", "delta", "ember", "flint", "grove", "heath",
 
 @pytest.fixture
 def run(tmp_path: Path, letters: Any, recipe: Callable[..., Recipe]) -> Prepare:
-    """Prepares splits whose rows have the given values of one column, each with a text of its own; ``last`` is the last one's."""
+    """Prepares splits whose rows have the given values of one column, each with a text of its own; ``last`` of the last."""
 
     def run(
         column: str, splits: dict[str, list[Any]], split: dict[str, Any], last: str | None = None, **data: Any
