@@ -106,14 +106,16 @@ def out_of_memory(folder: Path, base: Path) -> dict[str, int]:
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(SMALL / whole)
     try:
-        one_update("text-classification", folder, base, rows, True, **batch)
-    except UserError as error:
-        found = advised(str(error))
-    gc.collect()  # the error held the model that did not fit
-    torch.cuda.empty_cache()
-    if found:
-        one_update("text-classification", folder, base, rows, True, **batch | found)
-    torch.cuda.set_per_process_memory_fraction(1.0)
+        try:
+            one_update("text-classification", folder, base, rows, True, **batch)
+        except UserError as error:
+            found = advised(str(error))
+        gc.collect()  # the error held the model that did not fit
+        torch.cuda.empty_cache()
+        if found:
+            one_update("text-classification", folder, base, rows, True, **batch | found)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
     return found
 
 

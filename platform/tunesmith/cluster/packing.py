@@ -178,7 +178,7 @@ def _check_places(arguments: Sequence[str]) -> None:
                 + ("; or name the run itself so" if option == "--output-dir" and verb in NAMED_RUN else "")
             )
     told_only = "--example" in arguments or _value(arguments, "--pairs") is not None
-    if verb in BESIDE and values["--out"] is None and not told_only and not _stands(_runs(arguments)):
+    if verb in BESIDE and values["--out"] is None and not told_only and not _stands(verb, _runs(arguments)):
         raise ClusterError(
             f"without --out the files of {verb} would be in the job's own folder, which is deleted with it\n"
             f"    → --out s3://BUCKET/… (gs://, hdfs://), or an absolute path that all its nodes mount"
@@ -199,9 +199,20 @@ def _is_name(run: str) -> bool:
     return not _is_shared(run) and not os.path.exists(run)
 
 
-def _stands(runs: Sequence[str]) -> bool:
-    """Whether the first of them has a folder that outlasts the job, where files may go beside its own."""
-    return bool(runs) and _is_shared(runs[0]) and not runs[0].startswith(("http://", "https://"))
+def _stands(verb: str, runs: Sequence[str]) -> bool:
+    """Whether the files of a verb go where they outlast the job without ``--out``: beside those of the first run.
+
+    A name is looked for in ``--output-dir``, which is shared by then; ``evaluate`` takes ``--out`` for a served model only.
+    """
+    first = runs[0] if runs else ""
+    if _is_served(first) or verb == "evaluate":
+        return not _is_served(first)
+    return bool(first) and (_is_name(first) or _is_shared(first))
+
+
+def _is_served(run: str) -> bool:
+    """Whether what is named is a served model, which has no folder."""
+    return run.startswith(("http://", "https://"))
 
 
 def _value(arguments: Sequence[str], option: str) -> str | None:

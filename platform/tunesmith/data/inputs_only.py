@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,10 @@ from tunesmith.data import columns, key, rows
 from tunesmith.data.cache import Cache
 from tunesmith.data.encode import Encoder
 from tunesmith.data.ingest import Ingested, Progress, ingest
-from tunesmith.data.prepare import Part, engine_for, rows_hash, silent, write_split
+from tunesmith.data.prepare import Part, check_usable, engine_for, rows_hash, silent, write_split
 from tunesmith.data.prepared import MANIFEST, QUARANTINE, PreparedData
 from tunesmith.data.problems import Problems
+from tunesmith.data.readers import Chunk
 from tunesmith.data.sources import Source, Spec, describe, resolve
 from tunesmith.tasks.base import Preprocessing, State, Task
 
@@ -32,13 +34,19 @@ Choose = Callable[[Ingested], tuple[np.ndarray, dict[str, Any]]]
 
 def have_targets(recipe: Recipe, task: Task, source: Spec, split: str) -> bool:
     """Whether any file of the data has a column for the task's target; of data with several splits ``split`` is read."""
-    for one in resolve(source, "auto", recipe.base_dir, split)[split]:
-        for chunk in itertools.islice(one.chunks(), 1):
-            there = chunk.table.column_names
-            said = {role: name for role, name in recipe.data.columns.items() if role != task.target or name in there}
-            if task.target in columns.match(there, task, said, chunk.file, need_target=False):
-                return True
+    for chunk in itertools.chain.from_iterable(map(_heads, resolve(source, "auto", recipe.base_dir, split)[split])):
+        there = chunk.table.column_names
+        said = {role: name for role, name in recipe.data.columns.items() if role != task.target or name in there}
+        if task.target in columns.match(there, task, said, chunk.file, need_target=False):
+            return True
     return False
+
+
+def _heads(source: Source) -> Iterator[Chunk]:
+    """The first rows of each file; of a folder of images, whose files are rows, those of the folder."""
+    alone = [source] if source.format == "imagefolder" else [replace(source, files=(file,)) for file in source.files]
+    for one in alone:
+        yield from itertools.islice(one.chunks(), 1)
 
 
 def prepare_inputs(
@@ -69,13 +77,17 @@ def encode_inputs(
     tell: Progress,
     choose: Choose,
 ) -> None:
-    """The rows that ``choose`` takes, from files to a folder of prepared data."""
+    """The rows that ``choose`` takes, from files to a folder of prepared data.
+
+    Raises :class:`DataError` for what is wrong with the rows, and where none can be used.
+    """
     preprocessing = Preprocessing(state, task.load_processor(recipe))
     scratch = folder / "scratch"
     with Problems(recipe.data.on_bad_row, folder / QUARANTINE) as problems:
         settings = recipe.data
         data = ingest(SPLIT, sources, task, settings.columns, problems, scratch, tell, settings.clean.normalize, labelled=False)
         problems.settle({SPLIT: data.seen})
+        check_usable({SPLIT: data.count}, problems, data.seen)
         chosen, left_out = choose(data)
         part = Part(SPLIT, data, chosen)
         encode = engine_for(settings.engine, len(chosen))
@@ -83,6 +95,7 @@ def encode_inputs(
             part, Encoder(task, preprocessing), encode, folder / SPLIT, problems, lambda n: tell("encode", n, len(chosen))
         )
         problems.settle({SPLIT: data.seen})
+        check_usable({SPLIT: len(part.rows)}, problems, data.seen)
     shutil.rmtree(scratch)
     given = data.mapping.get(task.target)
     entry = {"rows": len(part.rows), "hash": rows_hash(part), "source_hash": data_hash, "files": data.files, "labels": None}

@@ -221,9 +221,8 @@ def _frozen(
             progress=progress,
         )
     except DataError as error:
-        said = str(error).replace(" (test): ", ": ")  # it is prepared as rows to judge, which is no matter of the user's
         fix = "Its rows must be as those of data.train, with classes that are there too"
-        raise DataError(f"{key}: {said}\n    → {fix}") from error
+        raise DataError(f"{key}: {_without(error, 'test')}\n    → {fix}") from error
     return _place(prepared, "test", "score")
 
 
@@ -256,8 +255,13 @@ def _reference(
     try:
         prepared = prepare_inputs(recipe, task, preprocessing.state, source, split, progress)
     except DataError as error:
-        raise DataError(f"{key}: {error}") from error
+        raise DataError(f"{key}: {_without(error, SPLIT)}") from error
     return _place(prepared, SPLIT, "drift")
+
+
+def _without(error: DataError, split: str) -> str:
+    """What an error says, without the name of the split as which the data is prepared: that is no matter of the user's."""
+    return str(error).replace(f" ({split}): ", ": ").replace(f" of the {split} split", "")
 
 
 def _place(prepared: PreparedData, split: str, by: Literal["score", "drift"]) -> OldPlace:

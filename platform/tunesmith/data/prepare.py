@@ -100,13 +100,21 @@ def prepare_frozen(
 def statistics(recipe: Recipe, task: Task, *, output_dir: str) -> tuple[Stats, dict[str, int]]:
     """What the state of :func:`prepare` would be frozen from, and the rows of each split.
 
-    Nothing is frozen, encoded or kept: rows of one class alone have statistics too. Raises as :func:`prepare` does of rows.
+    Nothing is frozen or encoded: rows of one class alone have statistics too. They are kept beside the prepared data, under its
+    key: the same rows are read once. Raises as :func:`prepare` does of rows.
     """
     sources = resolve_splits(recipe.data, recipe.base_dir)
-    cache = Cache(recipe.data.cache_dir or storage.join(output_dir, ".cache"))
-    with cache.scratch("statistics") as folder, Problems(recipe.data.on_bad_row, folder / QUARANTINE) as problems:
-        parts = _read(recipe, task, sources, folder / "scratch", problems, silent, _Clock(), learning=True).parts
-        return _collect(task, parts[0]), {part.name: len(part.rows) for part in parts}
+    where = recipe.data.cache_dir or storage.join(output_dir, ".cache")
+    cache = Cache(where)
+    name = key.prepared_key(recipe, task, key.data_hashes(sources, cache.local), sources)
+    place = storage.join(where, f"statistics-{name}.json")
+    if not storage.exists(place):
+        with cache.scratch("statistics") as folder, Problems(recipe.data.on_bad_row, folder / QUARANTINE) as problems:
+            parts = _read(recipe, task, sources, folder / "scratch", problems, silent, _Clock(), learning=True).parts
+            rows_of = {part.name: len(part.rows) for part in parts}
+            storage.write_json(place, {"stats": _collect(task, parts[0]), "rows": rows_of})
+    found = storage.read_json(place)
+    return found["stats"], found["rows"]
 
 
 @dataclass

@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_APART = 3
+_APART = 4
 """Version of what is left out: rows that an earlier one kept are looked through anew."""
+
+_LATE = "are as late as what is judged, or have no time (data.split.time)"
 
 
 def prepare_unlabelled(
@@ -71,16 +73,27 @@ def prepare_unlabelled(
     def choose(data: Ingested) -> tuple[np.ndarray, dict[str, Any]]:
         chosen, left_out = _apart(recipe, task, data, labelled)
         if not len(chosen):
-            raise DataError(
-                f"data.unlabelled: none of its {data.count:,} usable rows is left: they stand in the labelled data"
-                "\n    → Give rows that are not among those of data.train, data.validation and data.test."
-            )
+            raise _none_left(data.count, left_out, labelled.manifest["split"]["by"])
         return chosen, left_out
 
     def build(folder: Path) -> None:
         encode_inputs(recipe, task, labelled.state, sources[SPLIT], hashes[SPLIT], folder, progress or silent, choose)
 
     return cache.get(name, build)
+
+
+def _none_left(count: int, left_out: Mapping[str, Any], by: str) -> DataError:
+    """The error that says why no row stays, by the numbers of :func:`_apart`."""
+    beyond = sum(one.get(by, 0) for one in left_out.values() if isinstance(one, dict))
+    why = "they stand in the labelled data"
+    if beyond:
+        side = "are of a group that is judged (data.split.group)" if by == "group" else _LATE
+        why = f"{beyond:,} {side}" + (", the others stand in the labelled data" if beyond < count else "")
+    return DataError(
+        f"data.unlabelled: none of its {count:,} usable rows is left: {why}"
+        "\n    → Give rows that are not among those of data.train, data.validation and data.test"
+        + (", nor on the side of what is judged." if beyond else ".")
+    )
 
 
 def one_class(task: Task, labelled: PreparedData) -> bool:
@@ -122,22 +135,28 @@ def _beyond_the_cut(by: str, recipe: Recipe, task: Task, data: Ingested, labelle
     """For each split that is apart from ``train`` by group or time, which rows are on its side.
 
     Those are the rows of its groups, or those as late as its first one: what the model is judged by must still be ahead of it.
+    A given split is apart where ``data.leakage`` sees to it.
     """
     if by not in ("group", "time"):
         return {}
     column = (recipe.data.split.group if by == "group" else recipe.data.split.time) or ""
     kept = rows.kept_name(column, task.columns)
+    apart = recipe.data.leakage not in ("report", "off")
+    judged: dict[str, pa.ChunkedArray] = {}
+    for name in (name for name in ("validation", "test") if name in labelled.splits):
+        if labelled.manifest["splits"][name]["given"] and not apart:  # its rows may be on the side of train
+            continue
+        table = labelled.splits[name].rows()
+        there = next((one for one in (column, kept) if one in table.column_names), None)
+        if there is not None and table[there].null_count < len(table):  # a given split may lack it
+            judged[name] = table[there]
+    if not judged:
+        return {}
     own = next((role for role, name in data.mapping.items() if name == column and role != task.target), kept)
     if own not in data.schema.names:
         what = "of the groups that are judged" if by == "group" else "as late as those that are judged"
         log.warning("data.unlabelled has no column %r: rows %s cannot be told and left out", column, what)
         return {}
-    judged: dict[str, pa.ChunkedArray] = {}
-    for name in (name for name in ("validation", "test") if name in labelled.splits):
-        table = labelled.splits[name].rows()
-        there = next((one for one in (column, kept) if one in table.column_names), None)
-        if there is not None and table[there].null_count < len(table):  # a given split may lack it
-            judged[name] = table[there]
     return (_of_groups if by == "group" else _as_late)(data.column(own), judged)
 
 

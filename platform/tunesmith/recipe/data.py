@@ -122,9 +122,10 @@ class DataSection(Section):
 
     leakage: Literal["auto", "error", "move", "report", "off"] = "auto"
     """Rows to judge by whose input also stands in ``train``. Given splits: ``auto`` refuses exact ones and reports near ones,
-    ``error`` refuses both, ``move`` takes them out of the evaluation (near ones into ``train``). Splits that are made keep such
-    rows on one side. ``report`` only counts them, ``off`` does not look. The same holds for rows of given splits on the side of
-    ``train`` by ``data.split.group`` or ``data.split.time``: ``auto`` and ``error`` refuse them, ``move`` takes them out."""
+    ``error`` refuses both, ``move`` takes them out of the evaluation (near ones into ``train``, unless group or time keep that
+    apart). Splits that are made keep such rows on one side. ``report`` only counts them, ``off`` does not look. The same holds
+    for rows of given splits on the side of ``train`` by ``data.split.group`` or ``data.split.time``: ``auto`` and ``error``
+    refuse them, ``move`` takes them out."""
 
     label_errors: Literal["off", "report", "drop"] = "off"
     """Audit of the training labels by confident learning: names rows whose label is likely wrong. ``drop`` trains without

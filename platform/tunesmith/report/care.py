@@ -169,8 +169,12 @@ def _sides(leakage: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _leaks_done(leakage: Mapping[str, Any], how: str, rows: int | None) -> str:
     if rows is None:
         return "not looked for: data.leakage is off"
-    gone = sum(one["left_out" if how == "exact" else "moved"] for one in leakage["given"].values())
-    parts = [f"{gone:,} rows " + ("left the evaluation" if how == "exact" else "moved to train")] if gone else []
+    given = leakage["given"].values()
+    exact = sum(min(one["left_out"], one["exact"]) for one in given)
+    gone = exact if how == "exact" else sum(one["left_out"] for one in given) - exact
+    moved = sum(one["moved"] for one in given) if how == "near" else 0
+    parts = [f"{gone:,} rows left the evaluation"] if gone else []
+    parts += [f"{moved:,} rows moved to train"] if moved else []
     if how == "exact" and leakage["kept_together"]:
         parts.append(f"{leakage['kept_together']:,} rows with copies kept on one side")
     if how == "exact" and leakage.get("left_out"):

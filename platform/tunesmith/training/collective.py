@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -45,12 +46,31 @@ def gather_on_first(rows: list[Any]) -> list[Any] | None:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What rank 0 makes, on every rank."""
+    """What rank 0 makes, on every rank; what it raises there too, so that no rank waits for a value that does not come."""
     if not together():
         return make()
-    made: list[Any] = [make() if dist.get_rank() == 0 else None]
+    made: list[Any] = [None, None]
+    failed: Exception | None = None
+    if dist.get_rank() == 0:
+        try:
+            made[0] = make()
+        except Exception as error:  # raised below, on every rank
+            failed, made[1] = error, _sent(error)
     dist.broadcast_object_list(made)
+    if failed is not None:
+        raise failed
+    if made[1] is not None:
+        raise made[1]
     return made[0]  # type: ignore[no-any-return]  # what make() gave
+
+
+def _sent(error: Exception) -> Exception:
+    """The error as other ranks can raise it: itself, or its words where it does not pass between processes."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
+    except Exception:  # pickling runs the error's own code
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def dealt(batches: Sequence[T], rank: int, world_size: int) -> tuple[list[T], int]:

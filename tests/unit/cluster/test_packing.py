@@ -121,6 +121,10 @@ def test_a_folder_of_runs_on_this_machine_is_refused(arguments: list[str], optio
         ["compare", "--pairs", "/shared/x.pairs.jsonl", "1", "2"],
         ["gate", "--evaluate", "/shared/runs/x", "evaluation.seed=3", "--baseline", "base"],
         ["gate", "s3://bucket/runs/x", "--example"],
+        ["evaluate", "latest", "--output-dir", "s3://bucket/runs"],
+        ["evaluate", "reviews-2026", "--output-dir=/shared/runs"],
+        ["compare", "new", "old", "--output-dir", "s3://bucket/runs"],
+        ["gate", "latest", "--gate", "s3://bucket/gate.yaml", "--output-dir", "s3://bucket/runs"],
     ],
 )
 def test_a_folder_that_the_cluster_may_see_is_not(arguments: list[str], project: Path, tmp_path: Path) -> None:

@@ -109,6 +109,24 @@ def test_a_reference_text_that_is_trained_on_is_refused(tmp_path: Path) -> None:
         prepared_old(recipe_for(tmp_path, labels=["high", "low"], retain={"old": [{"words": "a"}]}))
 
 
+@pytest.mark.parametrize(("action", "said"), [("drop", "no row can be used"), ("error", "2 of 2 rows cannot be used")])
+def test_a_reference_text_without_a_usable_row_is_refused(action: str, said: str, tmp_path: Path) -> None:
+    recipe = recipe_for(tmp_path, labels=["high", "low"], retain={"old": [{"text": ""}, {"text": " "}]})
+    with pytest.raises(DataError, match=rf"(?s)evaluation\.retention\.data\.old: {said}.*row 1: text is empty") as caught:
+        prepared_old(recipe.override(f"data.on_bad_row={action}"))
+    assert "unlabelled" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ["old/*.jsonl", "old"])
+def test_targets_are_looked_for_in_every_file(spec: str, tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    write(tmp_path / "old" / "a.jsonl", [{"text": row["text"]} for row in texts(9, seed=4)])
+    write(tmp_path / "old" / "b.jsonl", texts(9, seed=5))
+    recipe = recipe_for(tmp_path, labels=["high", "low"]).override(f"evaluation.retention.data={tmp_path}/{spec}")
+    with pytest.raises(DataError, match=r"evaluation\.retention\.data: .*a\.jsonl has no column for the role 'label'"):
+        prepared_old(recipe)
+
+
 def test_a_few_shot_of_the_new_data_draws_nothing_from_the_old(tmp_path: Path) -> None:
     old = [{**row, "label": f"genre {i % 3}"} for i, row in enumerate(texts(24, seed=4))]
     recipe = recipe_for(tmp_path, labels=["genre 0", "genre 1", "genre 2"], retain={"genres": old})

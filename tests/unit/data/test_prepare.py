@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tunesmith.data.prepare import prepare, prepare_frozen
+from tunesmith.data.prepare import prepare, prepare_frozen, statistics
 from tunesmith.data.prepared import PreparedData
 from tunesmith.errors import DataError, UserError
 from tunesmith.recipe import Recipe
@@ -49,6 +49,22 @@ def test_splits_features_rows_and_ids_belong_together(run: Any, recipe: Make, re
     assert len(set(texts)) == 200
     assert data.manifest["splits"]["test"]["labels"] == {"1": 13, "2": 7}
     assert data.manifest["split"]["by"] == "stratified"
+
+
+def test_statistics_of_the_same_rows_are_read_once(tmp_path: Path, letters: Any, recipe: Make, reviews: Path) -> None:
+    looked_at: list[str] = []
+
+    class Counting(type(letters)):  # type: ignore[misc]  # the class is that of a fixture
+        def check(self, example: Any) -> Any:
+            looked_at.append(example["text"])
+            return super().check(example)
+
+    first, again = (statistics(recipe(train="reviews.csv"), Counting(), output_dir=str(tmp_path / "runs")) for _ in range(2))
+    assert first == again == ({"labels": {"1": 107, "2": 53}}, {"train": 160, "validation": 20, "test": 20})
+    assert len(looked_at) == 200
+    reviews.write_text(reviews.read_text() + "one more,1,c1,2027-01-01\n")
+    statistics(recipe(train="reviews.csv"), Counting(), output_dir=str(tmp_path / "runs"))
+    assert len(looked_at) == 401
 
 
 def test_a_second_run_finds_it_ready(run: Any, recipe: Make, reviews: Path) -> None:

@@ -101,6 +101,31 @@ def test_rows_on_the_side_of_a_given_split_are_left_out(way: str, taken: list[in
     assert found.manifest["left_out"]["test"][way] == out
 
 
+def numbered(folder: Path, test: list[int]) -> dict[str, str]:
+    """Files of rows with a number ``k``: 0 to 29 to learn from, and those to judge."""
+    of = {"train": (1, list(range(30))), "test": (3, test)}
+    rows = {name: zip(texts(30, seed=seed), numbers, strict=False) for name, (seed, numbers) in of.items()}
+    return {name: write(folder / f"k-{name}.jsonl", [{**row, "k": k} for row, k in some]) for name, some in rows.items()}
+
+
+@pytest.mark.parametrize("leakage", ["report", "off", "move"])
+def test_rows_on_the_side_of_a_given_split_stay_where_that_was_not_kept_apart(leakage: str, tmp_path: Path) -> None:
+    """The test split begins with train; the made validation split is the last fifth of that, 24 to 29."""
+    files = numbered(tmp_path, [0, 29, 31, 31])
+    more = [{"text": row["text"], "k": k} for row, k in zip(texts(4, seed=9), [1, 5, 24, 40], strict=True)]
+    _, _, found = made(tmp_path, more, **files, split={"time": "k", "validation": 0.2}, leakage=leakage)
+    assert found.splits[SPLIT].rows()["k"].to_pylist() == [1, 5]
+    assert ("time" in found.manifest["left_out"]["test"]) == (leakage == "move")
+
+
+@pytest.mark.parametrize(("way", "why"), [("group", "2 are of a group that is judged"), ("time", "2 are as late as what is")])
+def test_where_none_is_left_the_message_says_why(way: str, why: str, tmp_path: Path) -> None:
+    files = numbered(tmp_path, [31, 31])
+    more = [{"text": row["text"], "k": 31} for row in texts(2, seed=9)]
+    with pytest.raises(DataError, match=rf"none of its 2 usable rows is left: {why}[^\n]*\n"):
+        made(tmp_path, more, **files, split={way: "k", "validation": 0.2})
+
+
 @pytest.mark.parametrize("written", ["2026-01-{:02d}", "{}"])
 def test_rows_as_late_as_those_that_are_judged_are_left_out(
     written: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

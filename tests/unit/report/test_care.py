@@ -71,6 +71,15 @@ def page(judged: Judged) -> Any:
     stored.write_text(before)
 
 
+def test_near_copies_that_were_left_out_are_not_called_moved(page: Any) -> None:
+    care = copy.deepcopy(CARE)
+    care["leakage"]["given"]["test"] |= {"exact": 1, "near": 2, "left_out": 3}
+    text = page(care)
+    assert "1 rows left the evaluation" in text
+    assert "2 rows left the evaluation" in text
+    assert "moved to train" not in text
+
+
 def test_the_section_shows_what_was_found_and_done(page: Any) -> None:
     text = page(CARE)
     for words in ("Exact duplicates", "left out: 12 rows", "12 in train", "Conflicting labels", "2 in test", "Near leaks"):

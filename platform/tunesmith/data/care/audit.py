@@ -25,7 +25,7 @@ from tunesmith.tasks.base import Task
 
 FOLDS = 5
 MOST_ROWS = 50_000
-"""Rows that are audited; of more, as many are drawn with the shares of the classes kept."""
+"""Rows that are audited; of more, as many are drawn with the shares of the classes kept, and at least a row for each fold."""
 FEATURES = 1 << 16
 """Hashed words and characters of a text, each."""
 PIXELS = 16
@@ -51,21 +51,23 @@ def audit(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The training rows that stay of ``chosen`` (sorted), and the entry for the manifest; ``flags`` takes the suspects.
 
-    Raises :class:`DataError` where suspects are to be dropped and these rows cannot be audited.
+    Raises :class:`DataError` where suspects are to be dropped and such rows can never be audited. Of one class there are none.
     """
     entry: dict[str, Any] = {"action": data.label_errors, "applied": False, "audited": 0, "suspects": 0, "left_out": 0}
     inputs = Inputs(task, {"train": train})
-    why = _not_applied(data, task, train, inputs, chosen)
+    why = _not_applied(data, task, train, inputs)
     if why is not None and data.label_errors == "drop":
         raise DataError(
             f"data.label_errors is drop, and the audit cannot look at the rows of data.train: {why}\n    → Remove it; "
             "training.loss: symmetric_cross_entropy bears wrong labels."
         )
+    strata = np.asarray(train.strata)
+    if why is None and len(np.unique(strata[chosen])) < 2:
+        why = "the rows have one class only"
     if why is not None:
         return chosen, {**entry, "why": why, "examples": []}
-    strata = train.strata[chosen]  # type: ignore[index]  # _not_applied says so where there is none
-    some = chosen[split.subset(len(chosen), MOST_ROWS, strata, data.split.seed)]
-    labels = np.unique(np.asarray(train.strata)[some], return_inverse=True)
+    some = chosen[_drawn(strata[chosen], data.split.seed)]
+    labels = np.unique(strata[some], return_inverse=True)
     features = text_features(inputs, some) if inputs.kind == "text" else image_features(inputs, some)
     chances = cross_validated(features, labels[1], train.inputs[some], data.split.seed)
     found = suspects(labels[1], chances)
@@ -83,8 +85,13 @@ def audit(
     return chosen, entry
 
 
-def _not_applied(data: DataSection, task: Task, train: Ingested, inputs: Inputs, chosen: np.ndarray) -> str | None:
-    """Why there is no audit, or None where there is one."""
+def _drawn(strata: np.ndarray, seed: int) -> np.ndarray:
+    """Which rows are audited, sorted: of each class its share, and no fewer than there are folds."""
+    return np.union1d(split.subset(len(strata), MOST_ROWS, strata, seed), split.per_class(strata, FOLDS, seed))
+
+
+def _not_applied(data: DataSection, task: Task, train: Ingested, inputs: Inputs) -> str | None:
+    """Why rows of this kind are not audited, or None where they are."""
     if data.label_errors == "off":
         return "data.label_errors is off"
     if train.strata is None:
@@ -95,9 +102,7 @@ def _not_applied(data: DataSection, task: Task, train: Ingested, inputs: Inputs,
     several = types.is_list(targets.type) or (
         types.is_string(targets.type) and any((value or "").lstrip().startswith("[") for value in targets.to_pylist())
     )
-    if several:
-        return "it judges one class for each row, and these rows have lists of labels"
-    return "the rows have one class only" if len(np.unique(train.strata[chosen])) < 2 else None
+    return "it judges one class for each row, and these rows have lists of labels" if several else None
 
 
 def text_features(inputs: Inputs, rows: np.ndarray) -> Any:
@@ -161,9 +166,10 @@ def suspects(labels: np.ndarray, chances: np.ndarray) -> Suspects:
     """The rows whose label (codes ``[rows]``) confident learning takes for wrong, by the margin to the best other class."""
     from cleanlab.filter import find_label_issues
 
-    rows = np.asarray(
-        find_label_issues(labels, chances, return_indices_ranked_by="normalized_margin", n_jobs=1), dtype=np.int64
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "May not flag all label issues")  # the last row of a class stays
+        found = find_label_issues(labels, chances, return_indices_ranked_by="normalized_margin", n_jobs=1)
+    rows = np.asarray(found, dtype=np.int64)
     others = chances[rows].copy()
     others[np.arange(len(rows)), labels[rows]] = -1.0
     return Suspects(rows, others.argmax(axis=1), chances[rows, labels[rows]])

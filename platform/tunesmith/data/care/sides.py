@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 SHOWN = 3
 """Groups and rows that are named."""
 
+SIDES = ("group", "time")
+"""Ways to split that put whole groups, or everything up to a time, on the side of ``train``."""
+
 REMEDY = {
     "group": "where a group may be on both sides, remove data.split.group",
     "time": "where the order does not matter, remove data.split.time",
@@ -75,6 +78,7 @@ def part_sides(data: DataSection, given: Mapping[str, Ingested], kept: dict[str,
             raise DataError(
                 f"{what}: without them none is left\n    → Give other rows, or leave data.{name} out to have it cut."
             )
+        log.warning("%s: they are left out", what)
     return found
 
 

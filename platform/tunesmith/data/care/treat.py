@@ -16,9 +16,10 @@ from tunesmith.data.care.inputs import Inputs
 from tunesmith.data.care.known import Flags
 from tunesmith.data.care.leaks import leaks, refusal
 from tunesmith.data.care.repeats import Finding
-from tunesmith.data.care.sides import part_sides
+from tunesmith.data.care.sides import SIDES, part_sides
 from tunesmith.data.domains import shared_inputs
 from tunesmith.data.ingest import Ingested
+from tunesmith.data.split_columns import method
 from tunesmith.errors import DataError
 from tunesmith.recipe.clean import CleanSection
 from tunesmith.recipe.data import DataSection
@@ -78,7 +79,8 @@ def treat(data: DataSection, task: Task, given: Mapping[str, Ingested], folder: 
         found["domains"] = {"shared": shared_inputs(domains, treated.copies)}
     found["leakage"] = {"action": data.leakage if learning else "off", "given": {}, "made": {}, "kept_together": 0, "parted": 0}
     if learning and data.leakage != "off" and len(given) > 1:
-        _part_from_train(treated, inputs, exact, near, data.leakage, folder)
+        stays = method(data, given[first]) in SIDES  # one more row in train would bring its whole group or its time there
+        _part_from_train(treated, inputs, exact, near, data.leakage, None if stays else folder)
         found["leakage"]["sides"] = part_sides(data, treated.given, treated.kept)
     return treated
 
@@ -166,8 +168,13 @@ def _cleaned(
     return kept, found
 
 
-def _part_from_train(treated: Treated, inputs: Inputs, exact: np.ndarray, near: np.ndarray, action: str, folder: Path) -> None:
-    """What given splits share with ``train`` is refused, moved or counted, as ``action`` says."""
+def _part_from_train(
+    treated: Treated, inputs: Inputs, exact: np.ndarray, near: np.ndarray, action: str, folder: Path | None
+) -> None:
+    """What given splits share with ``train`` is refused, moved or counted, as ``action`` says.
+
+    Near copies move into ``train``, whose new rows ``folder`` takes; without a folder they are left out too.
+    """
     starts, train = inputs.starts, treated.kept["train"] + inputs.starts["train"]
     for name in list(treated.given)[1:]:
         data, judged = treated.given[name], treated.kept[name] + starts[name]
@@ -184,10 +191,13 @@ def _part_from_train(treated: Treated, inputs: Inputs, exact: np.ndarray, near: 
         if action == "move":
             gone = np.union1d(same.gone, close.gone)
             treated.kept[name] = np.setdiff1d(judged, gone) - starts[name]
-            if len(close.gone):
-                rows = close.gone
-                _move(treated, data, rows - starts[name], folder / f"moved-{name}", exact[rows], near[rows])
-            entry |= {"left_out": same.rows, "moved": close.rows}
+            moved = close.gone if folder is not None else close.gone[:0]
+            if folder is not None and len(moved):
+                _move(treated, data, moved - starts[name], folder / f"moved-{name}", exact[moved], near[moved])
+            entry |= {"left_out": len(gone) - len(moved), "moved": len(moved)}
+            if len(gone):
+                what = "%d of %d rows of data.%s stand in data.train too, exactly or nearly: %d left out, %d moved into train"
+                log.warning(what, len(gone), len(judged), name, entry["left_out"], entry["moved"])
         elif same.rows + close.rows:
             what = "%d rows of data.%s stand in data.train too, exactly or nearly (data.leakage: move takes them out)"
             log.warning(what, same.rows + close.rows, name)

@@ -10,6 +10,7 @@ import pytest
 
 from support.data import sentences
 from support.planted import Words, planted_digits, read
+from tunesmith.data.care import audit as audit_module
 from tunesmith.data.care.audit import _folds, audit
 from tunesmith.errors import DataError
 from tunesmith.recipe.data import DataSection
@@ -80,7 +81,6 @@ def test_suspects_are_dropped_on_request(tmp_path: Path) -> None:
             "lists of labels",
         ),
         ([{"text": f"text {k}", "label": '["a"]'} for k in range(20)], "text-classification", "lists of labels"),
-        ([{"text": f"text {k}", "label": "a"} for k in range(20)], "text-classification", "one class only"),
     ],
 )
 def test_where_it_does_not_apply_it_says_so(tmp_path: Path, rows: list[dict[str, Any]], task: str, why: str) -> None:
@@ -90,6 +90,26 @@ def test_where_it_does_not_apply_it_says_so(tmp_path: Path, rows: list[dict[str,
     assert why in entry["why"]
     with pytest.raises(DataError, match=why):
         audited(rows, task, tmp_path / "drop", "drop")
+
+
+@pytest.mark.parametrize("action", ["report", "drop"])
+def test_of_one_class_there_is_nothing_to_drop(tmp_path: Path, action: str) -> None:
+    kept, entry = audited([{"text": f"text {k}", "label": "a"} for k in range(20)], "text-classification", tmp_path, action)
+    assert len(kept) == 20
+    assert (entry["applied"], entry["left_out"], entry["why"]) == (False, 0, "the rows have one class only")
+
+
+@pytest.mark.parametrize("action", ["report", "drop"])
+@pytest.mark.parametrize("rare", [1, 3])
+def test_a_rare_class_is_among_the_rows_that_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str, rare: int
+) -> None:
+    monkeypatch.setattr(audit_module, "MOST_ROWS", 40)
+    words = Words(1, classes=2)
+    rows = [{**words.row(), "label": "b" if k < rare else "a"} for k in range(200)]
+    _, entry = audited(rows, "text-classification", tmp_path, action)
+    assert entry["applied"]
+    assert 40 <= entry["audited"] <= 40 + rare
 
 
 def test_off_looks_at_nothing(tmp_path: Path) -> None:

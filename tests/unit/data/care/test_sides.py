@@ -22,15 +22,18 @@ WORDS = ("amber", "birch", "cedar", "delta", "ember", "flint", "grove", "heath",
 
 @pytest.fixture
 def run(tmp_path: Path, letters: Any, recipe: Callable[..., Recipe]) -> Prepare:
-    """Prepares splits whose rows have the given values of one column, each row with a text of its own."""
+    """Prepares splits whose rows have the given values of one column, each with a text of its own; ``last`` of the last."""
 
-    def run(column: str, splits: dict[str, list[Any]], split: dict[str, Any], **data: Any) -> PreparedData:
-        number = 0
+    def run(
+        column: str, splits: dict[str, list[Any]], split: dict[str, Any], last: str | None = None, **data: Any
+    ) -> PreparedData:
+        number, total = 0, sum(map(len, splits.values()))
         for name, values in splits.items():
             lines = []
             for value in values:
                 number += 1
                 text = " ".join(f"{WORDS[(number * 7 + step * step) % len(WORDS)]}{number * number}" for step in range(5))
+                text = last if last is not None and number == total else text
                 own = {} if value is None else {column: value}
                 lines.append(json.dumps({"text": text, "label": "ab"[number % 2], **own}))
             (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
@@ -83,6 +86,24 @@ def test_they_are_counted_or_leave_the_evaluation(
     assert (entry["test"]["by"], entry["test"]["rows"]) == (way, wrong)
     assert entry["test"]["left_out"] == len(splits["test"]) - len(left) == (wrong if leakage == "move" else 0)
     assert len(data.splits["train"]) == len(splits["train"])
+
+
+@pytest.mark.parametrize(
+    ("column", "values"), [("day", ["2026-02-01", "2026-02-02", "2026-02-03"]), ("patient", ["p40", "p40", "p40"])]
+)
+def test_a_near_copy_takes_no_row_beside_it_out_of_the_evaluation(
+    run: Prepare, tmp_path: Path, caplog: pytest.LogCaptureFixture, column: str, values: list[str]
+) -> None:
+    """The last row to judge nearly stands in train: there it would bring its time or its group along."""
+    learned = {"day": DAYS, "patient": PATIENTS}[column]["train"]
+    way = {"patient": "group", "day": "time"}[column]
+    copied = " ".join(f"{WORDS[(7 + step * step) % len(WORDS)]}1" for step in range(5)) + "!"
+    data = run(column, {"train": learned, "test": values}, {way: column, "validation": 0}, leakage="move", last=copied)
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": len(learned), "test": 2}
+    entry = data.manifest["care"]["leakage"]
+    assert (entry["given"]["test"]["left_out"], entry["given"]["test"]["moved"]) == (1, 0)
+    assert entry["sides"]["test"]["rows"] == 0
+    assert "1 of 3 rows of data.test stand in data.train too, exactly or nearly: 1 left out, 0 moved" in caplog.text
 
 
 def test_an_evaluation_is_not_emptied(run: Prepare) -> None:
