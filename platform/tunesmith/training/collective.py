@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -67,8 +68,8 @@ def from_first(make: Callable[[], T]) -> T:
 def _sent(error: Exception) -> Exception:
     """The error as other ranks can raise it: itself, or its words where it does not pass between processes."""
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
-    except Exception:  # pickling runs the error's own code
+        pickle.dumps(copy.copy(error))  # a copy is made as the other rank makes it
+    except Exception:  # the error's own code runs
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 
