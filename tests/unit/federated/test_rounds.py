@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tunesmith_federated.flower import Message
 from tunesmith_federated.messages import MODEL, opened, replying
 from tunesmith_federated.protocol import Ask, Reply, Tensors
 from tunesmith_federated.roster import Roster
+from tunesmith_federated.server_state import Book
 
 pytestmark = pytest.mark.unit
 SGD = {"optim": "sgd", "learning_rate": 0.05, "lr_scheduler_type": "linear", "per_device_train_batch_size": 8}
@@ -367,6 +369,13 @@ def test_what_a_judgement_rests_on_is_kept_by_round(recipe: Recipe, tmp_path: Pa
     book = run(recipe, grid, tmp_path / "server", ROWS)
     assert {number: told["n"] for number, told in book.standing.judged_by.items()} == {0: 24, 1: 16}
     assert {row["site"]: row["status"] for row in book.rows() if row["round"] == 2}["site-1"] == "lost"
+
+
+def test_a_run_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
+    state = {"round": 1, "failed": 0, "labels": None, "sites": {}, "judged": {"0": {"loss": 0.5}}, "best": None, "ended": False}
+    (tmp_path / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    standing = Book(tmp_path).standing
+    assert (standing.round, standing.judged, standing.judged_by) == (1, {0: {"loss": 0.5}}, {})
 
 
 def test_a_last_judgement_that_nobody_makes_is_not_the_end(recipe: Recipe, tmp_path: Path) -> None:
