@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +340,61 @@ def test_what_a_method_sends_beside_the_model_counts_in_a_message(
     with pytest.raises(UserError, match=r"MB of them for federation\.method: scaffold(.|\n)*or fedavg"):
         run(recipe, grid, tmp_path / "server", ROWS, most_bytes=most)
     assert {kind for _, kind in grid.asked} == {"query.describe"}
+
+
+@pytest.mark.parametrize("change", [of_nan, hundredfold])
+def test_a_rejected_site_is_told_of_once_and_not_asked_again_while_a_round_waits(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensors], None]
+) -> None:
+    monkeypatch.setattr(rounds, "PAUSE", 0.01)
+    short = ("federation.min_sites=3", "federation.round_timeout_s=0.3", "federation.max_failed_rounds=2")
+    recipe = recipe.override(*short, "training.num_train_epochs=1")
+    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path), {"site-1": altered(change)})
+    made = federation(recipe, grid, tmp_path / "server", ROWS)
+    with pytest.raises(TrainingFailed, match=r"2 times in a row\n  site-1: rejected"):
+        made.run()
+    assert sum("the reply of site-1 is rejected" in one for one in notes(made)) == 1
+    assert grid.asked.count(("site-1", "train")) == 2  # once in each attempt
+    assert grid.asked.count(("site-0", "train")) == 1
+    grid.faults.clear()  # its owner has mended it
+    assert run(recipe, grid, tmp_path / "server", ROWS).standing.round == 1
+
+
+def test_a_long_update_counts_once_the_cohort_is_as_long(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is long depends on who else has come: it is kept, and looked at again with every site that comes."""
+    monkeypatch.setattr(rounds, "PAUSE", 0.01)
+    recipe = recipe.override("federation.sites=5", "federation.min_sites=5", "training.num_train_epochs=1")
+    faults = {f"site-{i}": altered(hundredfold) for i in (2, 3, 4)}
+    grid = LocalGrid(sites_of(recipe, ROWS, 5, tmp_path), faults)
+    away = {4, 5}
+
+    def late(message: Message, answer: Callable[[Message], Message]) -> Message:
+        if message.metadata.message_type == "train" and message.metadata.dst_node_id in away:
+            away.remove(message.metadata.dst_node_id)
+            return lost(message, answer)
+        return faults["site-2"](message, answer)
+
+    grid.faults |= {"site-3": late, "site-4": late}
+    book = run(recipe, grid, tmp_path / "server", ROWS)
+    assert {row["status"] for row in book.rows()} == {"replied"}
+    assert grid.asked.count(("site-2", "train")) == 1
+
+
+def test_a_last_judgement_that_is_rejected_is_not_waited_for(recipe: Recipe, tmp_path: Path) -> None:
+    def other_round(message: Message, answer: Callable[[Message], Message]) -> Message:
+        reply = Reply.from_json(opened(answer(message), decode).words)
+        if reply.kind != "evaluate":
+            return answer(message)
+        return replying(replace(reply, round=7), encode({}), encode({}), message)
+
+    recipe = recipe.override("training.num_train_epochs=1", "federation.min_sites=3", "federation.round_timeout_s=3600")
+    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path, holdout=8), {"site-1": other_round})
+    made = federation(recipe, grid, tmp_path / "server", ROWS)
+    book = made.run()
+    assert (book.standing.ended, book.standing.judged_by[1]["n"]) == (True, 16)
+    assert sum("the reply of site-1 is rejected" in one for one in notes(made)) == 1
 
 
 def lost_at_the_end(times: int) -> Any:
