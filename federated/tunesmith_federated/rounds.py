@@ -171,13 +171,19 @@ class Federation:
         return Combined(combine(updates, model), extras, len(updates) / max(1, len(self._roster.nodes)))
 
     def _drawn(self, number: int) -> dict[str, int]:
-        """The sites that a round asks: drawn by the seed, the round and its attempt alone."""
-        there = self._roster.online()
+        """The sites that a round asks: drawn by the seed, the round and its attempt alone.
+
+        One whose reply is there takes part whether or not it is drawn again, and though it may have left.
+        """
+        came = {name for name in self._inbox.sites() if self._inbox.reply(name).round == number}
+        had = {name: node for name, node in self._roster.nodes.items() if name in came}
+        there = self._roster.online() | had
         wanted = max(self._section.min_sites, math.ceil(self._section.fraction_train * len(there)))
         if wanted >= len(there):
             return there
         rng = np.random.default_rng([self.plan.recipe.training.seed, number, self.book.standing.failed])
-        return {name: there[name] for name in sorted(str(one) for one in rng.choice(sorted(there), wanted, replace=False))}
+        drawn = {str(one) for one in rng.choice(sorted(there), wanted, replace=False)}
+        return {name: there[name] for name in sorted(drawn | set(had))}
 
     def _too_few(self, number: int, gathered: Gathered) -> None:
         """A round without its quorum is made again: soon, while its time lasts, and then some times anew.

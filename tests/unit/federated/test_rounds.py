@@ -397,6 +397,27 @@ def test_a_last_judgement_that_is_rejected_is_not_waited_for(recipe: Recipe, tmp
     assert sum("the reply of site-1 is rejected" in one for one in notes(made)) == 1
 
 
+def test_what_a_site_has_sent_counts_in_a_repeated_round_though_it_is_gone(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "PAUSE", 0.01)
+    recipe = recipe.override("training.num_train_epochs=1", "federation.min_sites=3", "federation.round_timeout_s=5")
+    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path))
+    calls: list[str] = []
+
+    def lost_once(message: Message, answer: Callable[[Message], Message]) -> Message:
+        if message.metadata.message_type != "train":
+            return answer(message)
+        calls.append("train")
+        grid.online = {2, 3}  # the first site has replied, and leaves
+        return lost(message, answer) if len(calls) == 1 else answer(message)
+
+    grid.faults = {"site-1": lost_once}
+    book = run(recipe, grid, tmp_path / "server", ROWS)
+    assert {row["site"]: row["status"] for row in book.rows()} == dict.fromkeys(["site-0", "site-1", "site-2"], "replied")
+    assert grid.asked.count(("site-0", "train")) == 1
+
+
 def lost_at_the_end(times: int) -> Any:
     """A site that is not there when the last model is judged, so many times."""
     left = [times]
