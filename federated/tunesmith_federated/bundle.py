@@ -180,7 +180,10 @@ def layout_of(data: Bytes) -> Layout:
         except (SafetensorError, ValueError) as error:
             raise ValueError(f"the tensors are damaged: {error}") from error
         told.pop("__metadata__", None)
-        found = _layout(key[0], told)
+        try:
+            found = _layout(key[0], told)
+        except (TypeError, RuntimeError, OverflowError) as error:  # a shape of no numbers may be larger than torch can count
+            raise ValueError(f"the tensors are damaged: {str(error).splitlines()[0]}") from error
         if len(_layouts) >= _MOST_LAYOUTS:
             _layouts.clear()
         if len(key[0]) <= _MOST_HEADER:

@@ -30,7 +30,7 @@ class Enrolment:
     tell: Callable[[Mapping[str, Any]], None]
     wait_s: float
     """How long sites may take to join."""
-    _said: set[str] = field(default_factory=set)
+    _said: set[tuple[str, str]] = field(default_factory=set)
 
     def settle(self, known: State | None, labels: list[str] | None) -> State:
         """The frozen state that all sites share; sites that cannot work with its classes are not on the roster.
@@ -67,9 +67,9 @@ class Enrolment:
 
     def _say_refused(self) -> None:
         for name, reason in sorted(self.roster.refused.items()):
-            if name not in self._said:
+            if (name, reason) not in self._said:
                 self.tell({"kind": "note", "message": f"{name} does not take part: {reason}"})
-        self._said.update(self.roster.refused)
+        self._said.update(self.roster.refused.items())
 
     def _frozen(self, text: str) -> State:
         try:

@@ -235,11 +235,10 @@ class _Making:
         from tunesmith_federated.models import Base, put
 
         self.progress.phase("Keeping the model")
-        keep_rounds(self.run, book)
-        best = self.recipe.training.load_best_model_at_end and book.standing.best is not None
+        told = keep_rounds(self.run, book)
         model, adapters = Base(self.recipe, self.task, state).adapted()
-        put(model, book.best() if best else book.tensors()[0])
-        metrics = book.standing.judged.get(book.standing.best or 0 if best else book.standing.round, {})
+        put(model, book.best() if told["chosen"] else book.tensors()[0])
+        metrics = book.standing.judged.get(told["kept_round"], {})
         preprocessing = Preprocessing(state, self.task.load_processor(self.recipe))
         with tempfile.TemporaryDirectory() as place:
             local = Path(place, "model")

@@ -43,6 +43,11 @@ class Gathered:
         return sorted(name for name, row in self.rows.items() if row["status"] == "refused")
 
     @property
+    def rejected(self) -> list[str]:
+        """The sites whose reply is not counted."""
+        return sorted(name for name, row in self.rows.items() if row["status"] == "rejected")
+
+    @property
     def others(self) -> list[Row]:
         """The lines of the sites whose reply does not count."""
         return [row for _, row in sorted(self.rows.items()) if row["status"] != "replied"]
@@ -58,13 +63,18 @@ class Gatherer:
     state: State
     timeout: float
     tell: Tell
-    said: set[tuple[str, str]] = field(default_factory=set)
-    """Sites and reasons of refusals that were told: one that refuses in every round is told of once."""
+    said: set[tuple[object, ...]] = field(default_factory=set)
+    """What was told of sites that refuse, and of replies that are rejected: each is told once."""
+    rejected: dict[str, Row] = field(default_factory=dict)
+    """Lines of replies that were rejected as they came, by site: the same question would get the same answer."""
     again: float | None = None
     """Seconds after which a site that is online and says nothing is asked once more; None never."""
 
     def gather(self, ask: Ask, asked: Mapping[str, int], sent: Tensors, extras: Tensors) -> Gathered:
-        """Ask these sites (name → node). Replies that a killed server had got already count, and are not asked for again."""
+        """Ask these sites (name → node).
+
+        Replies that a killed server had got already count, and are not asked for again; those that were rejected neither.
+        """
         found, going = self._had(ask, asked, size(sent) + size(extras)), size(sent) + size(extras)
         missing = {name: node for name, node in asked.items() if name not in found.rows}
         self._progress(ask, found, asked)
@@ -77,12 +87,14 @@ class Gatherer:
         return found
 
     def reject_too_long(self, gathered: Gathered, ratio: float) -> None:
-        """Updates that are far longer than the cohort's are not counted."""
+        """Updates that are far longer than the cohort's are not counted.
+
+        They stay in the inbox: where the round waits for more sites, the cohort may yet be another.
+        """
         known = gathered.norms
         norms = {name: known[name] if name in known else checks.norm(self.inbox.update(name)) for name in gathered.accepted}
         for name, reason in checks.too_long(norms, ratio).items():
             gathered.rows[name] |= {"status": "rejected", "reason": reason}
-            self.inbox.reject(name)
             self._say_rejected(gathered.rows[name])
 
     def judged(self, gathered: Gathered) -> sums.Judgement:
@@ -94,7 +106,8 @@ class Gatherer:
         return sums.judgement(told, self.task, self.state)
 
     def _had(self, ask: Ask, asked: Mapping[str, int], going: int) -> Gathered:
-        found = Gathered()
+        lines = {name: row for name, row in self.rejected.items() if name in asked and row["round"] == ask.round}
+        found = Gathered({name: {**row, "bytes_sent": going} for name, row in lines.items()})
         for name in self.inbox.sites():
             reply = self.inbox.reply(name)
             if name in asked and (reply.job, reply.round, reply.kind) == (ask.job, ask.round, ask.kind):
@@ -112,15 +125,15 @@ class Gatherer:
             parcel = opened(message, unopened)
             reply = Reply.from_json(parcel.words)
         except ValueError as error:
-            return self._say_rejected({**row, "status": "rejected", "reason": str(error)})
+            return self._rejected({**row, "status": "rejected", "reason": str(error)})
         if reply.site != name:
-            return self._say_rejected({**row, "status": "rejected", "reason": f"it calls itself {reply.site!r}"})
+            return self._rejected({**row, "status": "rejected", "reason": f"it calls itself {reply.site!r}"})
         if reply.refused:
             return self._say_refused({**row, "status": "refused", "reason": reply.refused})
         expected = sent if ask.kind == "train" else {}
         problem = checks.check_reply(reply, parcel.model, parcel.extras, expected, ask, extras)
         if problem is not None:
-            return self._say_rejected({**self._row(reply), "status": "rejected", "reason": problem})
+            return self._rejected({**self._row(reply), "status": "rejected", "reason": problem})
         self.inbox.put(reply, parcel.model, parcel.extras)
         norms[name] = parcel.model.norm
         return self._row(reply)
@@ -140,16 +153,25 @@ class Gatherer:
             "metrics": sums.judgement(reply.sums, self.task, self.state).metrics,
         }
 
-    def _say_rejected(self, row: Row) -> Row:
-        message = f"Round {row['round']}: the reply of {row['site']} is rejected: {row['reason']}"
-        self.tell({"kind": "note", "message": message})
+    def _rejected(self, row: Row) -> Row:
+        self.rejected[row["site"]] = row
+        self._say_rejected(row)
         return row
 
+    def _say_rejected(self, row: Row) -> None:
+        """Once in a round."""
+        message = f"Round {row['round']}: the reply of {row['site']} is rejected: {row['reason']}"
+        self._say_once(message, (row["round"], row["site"], row["reason"]))
+
     def _say_refused(self, row: Row) -> Row:
-        if (row["site"], row["reason"]) not in self.said:
-            self.tell({"kind": "note", "message": f"Round {row['round']}: {row['site']} refuses: {row['reason']}"})
-            self.said.add((row["site"], row["reason"]))
+        """Once in a run, whatever the round."""
+        self._say_once(f"Round {row['round']}: {row['site']} refuses: {row['reason']}", (row["site"], row["reason"]))
         return row
+
+    def _say_once(self, message: str, about: tuple[object, ...]) -> None:
+        if about not in self.said:
+            self.tell({"kind": "note", "message": message})
+            self.said.add(about)
 
     def _progress(self, ask: Ask, found: Gathered, asked: Mapping[str, int]) -> None:
         what = f"Round {ask.round} of {ask.rounds}" if ask.kind == "train" else "Judging the last model"

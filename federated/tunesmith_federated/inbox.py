@@ -1,9 +1,9 @@
 """One round's replies in one file on the server's disk: a server that is killed and started again finds what had come.
 
 Each reply is added at the file's end: its words, then its tensors as they came. Tensors are read when they are asked for, so
-what has come takes no memory. The disk is not waited for, which would take longer than all else that is done with a small
-reply: after a power cut a checksum tells what is whole; what comes after the first damage is cut off, and those sites are asked
-again.
+what has come takes no memory. What was rejected or replaced stays in the file until it is much more than what counts; then the
+file is written anew. The disk is not waited for, which would take longer than all else that is done with a small reply: after a
+power cut a checksum tells what is whole; what comes after the first damage is cut off, and those sites are asked again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,10 @@ _HEAD = struct.Struct("<QI4x")
 """Before each entry: the length of its words in bytes, and the checksum of all that follows."""
 _ALIGNED = 8
 """Bytes that each part of an entry is filled up to a multiple of."""
+_MOST_DEAD = 64 << 20
+"""Bytes of forgotten entries, beyond those of the entries that count, at which the file is written anew."""
+_AT_ONCE = 1 << 20
+"""Bytes that are copied at a time."""
 
 
 class Inbox:
@@ -41,6 +45,7 @@ class Inbox:
         self._end = 0
         """Bytes of all entries that are whole."""
         with storage.explaining(self._path):
+            self._new.unlink(missing_ok=True)
             if self._path.exists() and self._path.stat().st_size:
                 self._find()
                 os.truncate(self._path, self._end)
@@ -48,10 +53,12 @@ class Inbox:
     def put(self, reply: Reply, update: Bundle, extras: Bundle) -> None:
         """Keep a reply, in place of an earlier one of the same site. Raises :class:`UserError` where the disk is full."""
         words = json.dumps({"reply": reply.to_json(), "parts": [update.size, extras.size]}).encode()
-        at = self._end + _HEAD.size + _filled(len(words))
+        begins = self._end
+        at = begins + _HEAD.size + _filled(len(words))
         self._append(words, update, extras)
         first, second = _Part(update.layout, at), _Part(extras.layout, at + _filled(update.size))
-        self._entries[reply.site] = _Entry(reply, first, second)
+        self._entries[reply.site] = _Entry(reply, first, second, begins, self._end)
+        self._tidy()
 
     def sites(self) -> list[str]:
         """Those whose reply is there and not rejected, sorted."""
@@ -62,7 +69,7 @@ class Inbox:
         return self._entries[site].reply
 
     def update(self, site: str) -> Stored:
-        """Its update, on the disk."""
+        """Its update, on the disk; to be read before the next reply comes, which may move it."""
         return Stored(self._path, self._entries[site].reply, self._entries[site].update)
 
     def extras(self, site: str) -> Stored:
@@ -73,6 +80,7 @@ class Inbox:
         """Forget what came from a site, for good."""
         if self._entries.pop(site, None) is not None:
             self._append(json.dumps({"rejected": site}).encode())
+            self._tidy()
 
     def clear(self) -> None:
         """Forget the round."""
@@ -101,6 +109,30 @@ class Inbox:
                 raise
             self._end = file.tell()
 
+    @property
+    def _new(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.new")
+
+    def _tidy(self) -> None:
+        """Write the file anew, without what is forgotten, once that is too much."""
+        live = sum(one.end - one.begins for one in self._entries.values())
+        if self._end - 2 * live <= _MOST_DEAD:
+            return
+        moved, at = {}, 0
+        with storage.explaining(self._new):
+            try:
+                with self._new.open("wb") as new:
+                    for site, one in self._entries.items():
+                        for first in range(one.begins, one.end, _AT_ONCE):
+                            new.write(_read(self._path, 0, first, min(first + _AT_ONCE, one.end)))
+                        moved[site] = one.moved(at - one.begins)
+                        at = moved[site].end
+                self._new.replace(self._path)
+            except OSError:
+                self._new.unlink(missing_ok=True)
+                raise
+        self._entries, self._end = moved, at
+
     def _find(self) -> None:
         """Take up what an earlier server kept, up to the first damage."""
         with self._path.open("rb") as file:
@@ -120,8 +152,8 @@ class Inbox:
                 else:
                     reply = Reply.from_json(words["reply"])
                     parts = [_Part(layout_of(held[one : one + n]), one) for one, n in zip(at, words["parts"], strict=False)]
-                    self._entries[reply.site] = _Entry(reply, *parts)
-            except (ValueError, KeyError, TypeError):  # what is damaged may look like anything
+                    self._entries[reply.site] = _Entry(reply, parts[0], parts[1], self._end, at[-1])
+            except (ValueError, KeyError, TypeError, IndexError):  # what is damaged may look like anything
                 return
             self._end = at[-1]
 
@@ -133,12 +165,23 @@ class _Part:
     layout: Layout
     start: int
 
+    def moved(self, by: int) -> _Part:
+        return replace(self, start=self.start + by)
+
 
 @dataclass(frozen=True)
 class _Entry:
     reply: Reply
     update: _Part
     extras: _Part
+    begins: int
+    """Its first byte in the file."""
+    end: int
+    """The one after its last."""
+
+    def moved(self, by: int) -> _Entry:
+        update, extras = self.update.moved(by), self.extras.moved(by)
+        return replace(self, update=update, extras=extras, begins=self.begins + by, end=self.end + by)
 
 
 class Stored(Bundle):

@@ -70,8 +70,14 @@ def sentence(event: Mapping[str, Any], metric: str = "") -> str:
     return "; ".join([*parts, *([f"{span(left)} left"] if left else [])])
 
 
-def keep_rounds(run: Run, book: Book) -> None:
-    """``rounds.parquet``: a row for each site and round."""
+def kept(recipe: Recipe, told: Mapping[str, Any]) -> dict[str, Any]:
+    """``kept_round``, whose model is the run's; ``chosen``: as the best by what the sites held back, else it is the last."""
+    chosen = recipe.training.load_best_model_at_end and told.get("best_round") is not None
+    return {"kept_round": told["best_round"] if chosen else told["rounds"], "chosen": chosen}
+
+
+def keep_rounds(run: Run, book: Book) -> dict[str, Any]:
+    """``rounds.parquet``: a row for each site and round; returns what the manifest tells of them."""
     import io
 
     import pyarrow as pa
@@ -86,15 +92,16 @@ def keep_rounds(run: Run, book: Book) -> None:
     pq.write_table(table, buffer)
     storage.write_bytes(run.file(ROUNDS), buffer.getvalue())
     standing = book.standing
-    run.update(
-        federation={
-            "rounds": standing.round,
-            "best_round": standing.best,
-            "judged": _named(standing.judged),
-            "judged_by": _named(standing.judged_by),
-            "sites": standing.sites,
-        }
-    )
+    told = {
+        "rounds": standing.round,
+        "best_round": standing.best,
+        "judged": _named(standing.judged),
+        "judged_by": _named(standing.judged_by),
+        "sites": standing.sites,
+    }
+    told |= kept(run.recipe, told)
+    run.update(federation=told)
+    return told
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def render(known: Mapping[str, Any], rows: Sequence[Row], metric: str) -> Markup
     """The section's content.
 
     Args:
-        known: ``federation`` of the manifest: ``method``, ``rounds``, ``best_round``, ``judged`` (round → metrics of the model
+        known: ``federation`` of the manifest: ``method``, ``rounds``, ``kept_round``, ``judged`` (round → metrics of the model
             after it), ``partition`` (site → class → rows), ``rows`` (site → ``train`` and ``holdout``).
         rows: of ``rounds.parquet``. What a site says in a round of a metric is of the model that it was sent, the one after
             the round before.
@@ -91,7 +91,7 @@ def render(known: Mapping[str, Any], rows: Sequence[Row], metric: str) -> Markup
     shown = page.environment().from_string(text)
     html = shown.render(
         sentence=_sentence(known, rows),
-        chart=chart(metric, _judged(known, rows, metric), known.get("best_round")),
+        chart=chart(metric, _judged(known, rows, metric), known.get("kept_round")),
         banded=len(sites) >= LEAST_FOR_A_BAND,
         metric=metric,
         apart=_apart(sites, metric),
@@ -129,8 +129,8 @@ def _sentence(known: Mapping[str, Any], rows: Sequence[Row]) -> str:
     total = sum(_sent(row) for row in rows)
     said = f"{sites:,} site{'s' if sites != 1 else ''} trained one model in {rounds:,} round{'s' if rounds != 1 else ''}"
     said += f" by {known.get('method', 'fedavg')}; no row left its site. {megabytes(total)} of tensors travelled."
-    if known.get("best_round") is not None:
-        said += f" The model after round {known['best_round']} was kept."
+    if known.get("kept_round") is not None:
+        said += f" The model after round {known['kept_round']} was kept."
     lost = Counter(str(row["status"]) for row in rows if row.get("status") != "replied")
     if lost:
         parts = ", ".join(f"{count:,} {SAID.get(status, status)}" for status, count in sorted(lost.items()))

@@ -31,8 +31,8 @@ class Judged:
     """A tenth of the sites is above."""
 
 
-def chart(metric: str, points: Sequence[Judged], best: int | None = None) -> Markup:
-    """The metric by round; ``best`` marks the round whose model was kept. Nothing where nothing was judged."""
+def chart(metric: str, points: Sequence[Judged], kept: int | None = None) -> Markup:
+    """The metric by round; ``kept`` marks the round whose model was kept. Nothing where nothing was judged."""
     known = [one for one in points if any(map(math.isfinite, (one.whole, one.worst)))]
     if not known:
         return Markup("")
@@ -59,8 +59,8 @@ def chart(metric: str, points: Sequence[Judged], best: int | None = None) -> Mar
         for tick in ticks(first, last, 8)
         if tick == round(tick)
     ]
-    if best is not None and first <= best <= last:
-        x = at(best, low)[0]
+    if kept is not None and first <= kept <= last:
+        x = at(kept, low)[0]
         parts += [svg.line("best", x, _TOP, x, _FLOOR), svg.text("tick", x, _TOP - 4, "kept", "middle")]
     band = [one for one in known if math.isfinite(one.low) and math.isfinite(one.high)]
     if len(band) > 1:

@@ -29,7 +29,7 @@ from tunesmith_federated.methods.base import Combined
 from tunesmith_federated.models import Base, size, tensors_of, travelling
 from tunesmith_federated.protocol import Ask, Kind, Tensors
 from tunesmith_federated.roster import Roster
-from tunesmith_federated.server_state import INBOX, Book
+from tunesmith_federated.server_state import INBOX, Book, Row
 from tunesmith_federated.sums import Judgement
 
 if TYPE_CHECKING:
@@ -82,7 +82,10 @@ class Federation:
         self.state: State = {}
         """The frozen preprocessing state that all sites share, once they have said what they hold."""
         self._yaml = ""
-        self._refusals: set[tuple[str, str]] = set()
+        self._said: set[tuple[object, ...]] = set()
+        """What was told of refusals and rejected replies."""
+        self._rejected: dict[str, Row] = {}
+        """Rejected replies of the attempt under way, by site."""
         self._waiting: float | None = None
         """When the round under way must have its quorum, once it was found without."""
 
@@ -168,19 +171,26 @@ class Federation:
         return Combined(combine(updates, model), extras, len(updates) / max(1, len(self._roster.nodes)))
 
     def _drawn(self, number: int) -> dict[str, int]:
-        """The sites that a round asks: drawn by the seed, the round and its attempt alone."""
-        there = self._roster.online()
+        """The sites that a round asks: drawn by the seed, the round and its attempt alone.
+
+        One whose reply is there takes part whether or not it is drawn again, and though it may have left.
+        """
+        came = {name for name in self._inbox.sites() if self._inbox.reply(name).round == number}
+        had = {name: node for name, node in self._roster.nodes.items() if name in came}
+        there = self._roster.online() | had
         wanted = max(self._section.min_sites, math.ceil(self._section.fraction_train * len(there)))
         if wanted >= len(there):
             return there
         rng = np.random.default_rng([self.plan.recipe.training.seed, number, self.book.standing.failed])
-        return {name: there[name] for name in sorted(str(one) for one in rng.choice(sorted(there), wanted, replace=False))}
+        drawn = {str(one) for one in rng.choice(sorted(there), wanted, replace=False)}
+        return {name: there[name] for name in sorted(drawn | set(had))}
 
     def _too_few(self, number: int, gathered: Gathered) -> None:
         """A round without its quorum is made again: soon, while its time lasts, and then some times anew.
 
-        What has come is kept, so that only the others are asked. Raises :class:`TrainingFailed` after the last time, and at
-        once where so many refuse that the others are too few.
+        What has come is kept, so that only the others are asked; a site whose reply was rejected is asked anew when the
+        round's time is over. Raises :class:`TrainingFailed` after the last time, and at once where so many refuse that the
+        others are too few.
         """
         standing, least, came = self.book.standing, self._section.min_sites, len(gathered.accepted)
         said = "".join(f"\n  {row['site']}: {row['status']}, {row['reason']}" for row in gathered.others)
@@ -200,6 +210,9 @@ class Federation:
             time.sleep(min(PAUSE, max(0.0, self._waiting - time.monotonic())))
             return
         self._waiting = None
+        self._rejected.clear()
+        for name in gathered.rejected:
+            self._inbox.reject(name)
         standing.failed += 1
         ends = standing.failed >= self._section.max_failed_rounds
         if ends:
@@ -258,7 +271,8 @@ class Federation:
             able = {name for name, reply in said.items() if int(reply.statistics.get("holdout", 0)) >= least}
             there = {*self._roster.online(), *self._inbox.sites()} & able
             gathered = self._gatherer().gather(ask, {name: self._roster.nodes[name] for name in sorted(there)}, sent, {})
-            waits = len(gathered.accepted) < min(self._section.min_sites, len(able) - len(gathered.refused))
+            settled = len(gathered.refused) + len(gathered.rejected)
+            waits = len(gathered.accepted) < min(self._section.min_sites, len(able) - settled)
             if not waits or time.monotonic() >= deadline:
                 gone = {"round": ask.round, "status": "lost", "reason": "it is offline"}
                 gathered.rows.update({name: {**gone, "site": name} for name in able - there})
@@ -267,7 +281,9 @@ class Federation:
 
     def _gatherer(self) -> Gatherer:
         timeout, again = self._section.round_timeout_s, self.plan.again_s
-        return Gatherer(self._grid, self._inbox, self.plan.task, self.state, timeout, self._tell, self._refusals, again)
+        return Gatherer(
+            self._grid, self._inbox, self.plan.task, self.state, timeout, self._tell, self._said, self._rejected, again
+        )
 
     def _sent(self, tensors: Tensors) -> Tensors:
         """Tensors as they travel."""

@@ -141,7 +141,7 @@ def _read(place: Path) -> Standing:
         return Standing()
     values = storage.read_json(str(place))
     for name in ("judged", "judged_by"):
-        values[name] = {int(number): told for number, told in values[name].items()}
+        values[name] = {int(number): told for number, told in values.get(name, {}).items()}
     return Standing(**values)
 
 

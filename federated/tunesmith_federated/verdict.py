@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_federated import sums
+from tunesmith_federated.record import kept
 
 if TYPE_CHECKING:
     from tunesmith.evaluation.results import Evaluation
@@ -26,9 +27,9 @@ def judge_by_sites(run: Run, task: Task) -> Evaluation:
     from tunesmith.report.card import write_card
     from tunesmith.report.html import write_report
 
-    told = run.manifest["federation"]
-    kept = str(told["best_round"] if told.get("best_round") is not None else told["rounds"])
-    judged, about = told["judged"].get(kept) or {}, told["judged_by"].get(kept) or {}
+    told = kept(run.recipe, run.manifest["federation"]) | run.manifest["federation"]
+    number = str(told["kept_round"])
+    judged, about = told["judged"].get(number) or {}, told.get("judged_by", {}).get(number) or {}
     n, confidence = int(about.get("n", 0)), run.recipe.evaluation.confidence
     wanted = run.recipe.training.metric_for_best_model or task.metric
     headline = wanted if wanted in judged else next((name for name in judged if name != "loss"), wanted)
@@ -59,7 +60,7 @@ def _warnings(run: Run, told: Mapping[str, Any], judged: Mapping[str, float], ab
             f"`tunesmith evaluate {run.path} --data FILE`, or data.test in the recipe."
         )
         return
-    chosen = " The round was chosen by them: expect a little less on new data." if told.get("best_round") else ""
+    chosen = " The round was chosen by them: expect a little less on new data." if told["chosen"] else ""
     yield (
         "These are sums over the rows that the sites held back; the server has seen none of them, and has no test rows of "
         f"its own.{chosen}"

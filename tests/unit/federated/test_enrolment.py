@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.data import texts
-from support.federation import InMemory, LocalGrid, federation, federation_recipe
+from support.federation import Fault, InMemory, LocalGrid, federation, federation_recipe
 from tunesmith.errors import DataError, UserError
 from tunesmith.recipe import Recipe
+from tunesmith_federated import roster
+from tunesmith_federated.codec import encode
+from tunesmith_federated.flower import Message
+from tunesmith_federated.messages import replying
+from tunesmith_federated.protocol import Reply
 from tunesmith_federated.site import Site
 
 pytestmark = pytest.mark.unit
@@ -45,6 +51,36 @@ def test_a_site_with_a_class_that_is_too_rare_to_be_told_is_refused_before_round
     assert "c does not take part: training data has the label 'rare' (3 rows), which data.labels does not name" in notes(made)
     with pytest.raises(UserError, match=r"2 of at least 3 sites take part(.|\n)*  c: training data has the label 'rare'"):
         federation(recipe.override("federation.min_sites=3"), LocalGrid(three), tmp_path / "other", []).run()
+
+
+class Flapping(LocalGrid):
+    """The nodes that are there at each look; in the end all."""
+
+    def __init__(self, sites: list[Site], faults: dict[str, Fault], looks: list[set[int]]) -> None:
+        super().__init__(sites, faults)
+        self._looks = looks
+
+    def get_node_ids(self) -> Iterable[int]:
+        return sorted(self._looks.pop(0)) if self._looks else super().get_node_ids()
+
+
+def test_a_site_that_is_refused_again_for_another_reason_is_told_of_again(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roster, "WAIT", 0.01)
+    left = ["its owner is asleep"]
+
+    def refuses_once(message: Message, answer: Callable[[Message], Message]) -> Message:
+        if not left:
+            return answer(message)
+        return replying(Reply("c", "describe", "job", 0, refused=left.pop()), encode({}), encode({}), message)
+
+    rare = [{**row, "label": "rare"} for row in ROWS[:3]]
+    three = sites(tmp_path, a=ROWS[:24], b=ROWS[24:48], c=[*ROWS[48:], *rare])
+    made = federation(recipe, Flapping(three, {"c": refuses_once}, [{2, 3}, {2}]), tmp_path / "server", [], wait_s=60)
+    made.run()
+    assert "c does not take part: its owner is asleep" in notes(made)
+    assert "c does not take part: training data has the label 'rare'" in notes(made)
 
 
 def test_a_site_with_one_class_takes_part_where_the_others_have_more(recipe: Recipe, tmp_path: Path) -> None:

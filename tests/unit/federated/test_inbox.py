@@ -89,6 +89,31 @@ def test_a_rejected_reply_is_gone(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_dead_takes_no_more_of_the_disk_than_what_lives_and_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunesmith_federated.inbox._MOST_DEAD", 10_000)
+    place = tmp_path / "inbox"
+    inbox = Inbox(place)
+    for k, site in enumerate(["lyon", "oslo"]):
+        put(inbox, reply(site), {"w": torch.full((1000,), float(k))}, {"c": torch.full((3,), float(k))})
+    live = place.stat().st_size
+    sizes = []
+    for k in range(20):
+        put(inbox, reply("rome", k + 1), {"w": torch.full((1000,), 7.0 + k)})
+        put(inbox, reply("oslo", k + 1), {"w": torch.full((1000,), 9.0 + k)})
+        sizes.append(place.stat().st_size)
+        for one in (inbox, Inbox(place)):
+            assert one.sites() == ["lyon", "oslo", "rome"]
+            assert [one.update(site)["w"].unique().tolist() for site in one.sites()] == [[0.0], [9.0 + k], [7.0 + k]]
+            assert one.extras("lyon")["c"].tolist() == [0.0] * 3
+            assert one.reply("rome").examples == k + 1
+        inbox.reject("rome")
+        assert Inbox(place).sites() == ["lyon", "oslo"]
+    assert max(sizes) < 3 * live + 10_000
+    assert list(tmp_path.iterdir()) == [place]
+
+
 def test_a_disk_that_is_full_takes_no_half_reply(tmp_path: Path) -> None:
     place = tmp_path / "inbox"
     inbox = Inbox(place)

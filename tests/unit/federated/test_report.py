@@ -26,7 +26,7 @@ pytestmark = pytest.mark.unit
 KNOWN = {
     "method": "fedprox",
     "rounds": 3,
-    "best_round": 2,
+    "kept_round": 2,
     "judged": {str(k): {"accuracy": 0.5 + 0.1 * k, "loss": 1.0} for k in range(4)},
     "partition": {f"site-{k}": {"cat": 10 + k, "dog": 5} for k in range(6)},
     "rows": {f"site-{k}": {"train": 12 + k, "holdout": 3} for k in range(6)},
@@ -96,7 +96,7 @@ def test_a_thousand_sites_and_rounds_stay_readable() -> None:
 def test_the_chart_draws_what_is_known() -> None:
     assert chart("accuracy", []) == ""
     assert chart("accuracy", [Judged(0, math.nan)]) == ""
-    drawn = chart("accuracy", [Judged(k, 0.5 + k / 10, 0.4, 0.42, 0.7) for k in range(4)], best=2)
+    drawn = chart("accuracy", [Judged(k, 0.5 + k / 10, 0.4, 0.42, 0.7) for k in range(4)], kept=2)
     assert drawn.count("<polyline") == 2
     assert "<polygon" in drawn
     assert "kept" in drawn

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from tunesmith_federated.flower import Message
 from tunesmith_federated.messages import MODEL, opened, replying
 from tunesmith_federated.protocol import Ask, Reply, Tensors
 from tunesmith_federated.roster import Roster
+from tunesmith_federated.server_state import Book
 
 pytestmark = pytest.mark.unit
 SGD = {"optim": "sgd", "learning_rate": 0.05, "lr_scheduler_type": "linear", "per_device_train_batch_size": 8}
@@ -339,6 +342,82 @@ def test_what_a_method_sends_beside_the_model_counts_in_a_message(
     assert {kind for _, kind in grid.asked} == {"query.describe"}
 
 
+@pytest.mark.parametrize("change", [of_nan, hundredfold])
+def test_a_rejected_site_is_told_of_once_and_not_asked_again_while_a_round_waits(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensors], None]
+) -> None:
+    monkeypatch.setattr(rounds, "PAUSE", 0.01)
+    short = ("federation.min_sites=3", "federation.round_timeout_s=0.3", "federation.max_failed_rounds=2")
+    recipe = recipe.override(*short, "training.num_train_epochs=1")
+    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path), {"site-1": altered(change)})
+    made = federation(recipe, grid, tmp_path / "server", ROWS)
+    with pytest.raises(TrainingFailed, match=r"2 times in a row\n  site-1: rejected"):
+        made.run()
+    assert sum("the reply of site-1 is rejected" in one for one in notes(made)) == 1
+    assert grid.asked.count(("site-1", "train")) == 2  # once in each attempt
+    assert grid.asked.count(("site-0", "train")) == 1
+    grid.faults.clear()  # its owner has mended it
+    assert run(recipe, grid, tmp_path / "server", ROWS).standing.round == 1
+
+
+def test_a_long_update_counts_once_the_cohort_is_as_long(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is long depends on who else has come: it is kept, and looked at again with every site that comes."""
+    monkeypatch.setattr(rounds, "PAUSE", 0.01)
+    recipe = recipe.override("federation.sites=5", "federation.min_sites=5", "training.num_train_epochs=1")
+    faults = {f"site-{i}": altered(hundredfold) for i in (2, 3, 4)}
+    grid = LocalGrid(sites_of(recipe, ROWS, 5, tmp_path), faults)
+    away = {4, 5}
+
+    def late(message: Message, answer: Callable[[Message], Message]) -> Message:
+        if message.metadata.message_type == "train" and message.metadata.dst_node_id in away:
+            away.remove(message.metadata.dst_node_id)
+            return lost(message, answer)
+        return faults["site-2"](message, answer)
+
+    grid.faults |= {"site-3": late, "site-4": late}
+    book = run(recipe, grid, tmp_path / "server", ROWS)
+    assert {row["status"] for row in book.rows()} == {"replied"}
+    assert grid.asked.count(("site-2", "train")) == 1
+
+
+def test_a_last_judgement_that_is_rejected_is_not_waited_for(recipe: Recipe, tmp_path: Path) -> None:
+    def other_round(message: Message, answer: Callable[[Message], Message]) -> Message:
+        reply = Reply.from_json(opened(answer(message), decode).words)
+        if reply.kind != "evaluate":
+            return answer(message)
+        return replying(replace(reply, round=7), encode({}), encode({}), message)
+
+    recipe = recipe.override("training.num_train_epochs=1", "federation.min_sites=3", "federation.round_timeout_s=3600")
+    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path, holdout=8), {"site-1": other_round})
+    made = federation(recipe, grid, tmp_path / "server", ROWS)
+    book = made.run()
+    assert (book.standing.ended, book.standing.judged_by[1]["n"]) == (True, 16)
+    assert sum("the reply of site-1 is rejected" in one for one in notes(made)) == 1
+
+
+def test_what_a_site_has_sent_counts_in_a_repeated_round_though_it_is_gone(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "PAUSE", 0.01)
+    recipe = recipe.override("training.num_train_epochs=1", "federation.min_sites=3", "federation.round_timeout_s=5")
+    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path))
+    calls: list[str] = []
+
+    def lost_once(message: Message, answer: Callable[[Message], Message]) -> Message:
+        if message.metadata.message_type != "train":
+            return answer(message)
+        calls.append("train")
+        grid.online = {2, 3}  # the first site has replied, and leaves
+        return lost(message, answer) if len(calls) == 1 else answer(message)
+
+    grid.faults = {"site-1": lost_once}
+    book = run(recipe, grid, tmp_path / "server", ROWS)
+    assert {row["site"]: row["status"] for row in book.rows()} == dict.fromkeys(["site-0", "site-1", "site-2"], "replied")
+    assert grid.asked.count(("site-0", "train")) == 1
+
+
 def lost_at_the_end(times: int) -> Any:
     """A site that is not there when the last model is judged, so many times."""
     left = [times]
@@ -367,6 +446,13 @@ def test_what_a_judgement_rests_on_is_kept_by_round(recipe: Recipe, tmp_path: Pa
     book = run(recipe, grid, tmp_path / "server", ROWS)
     assert {number: told["n"] for number, told in book.standing.judged_by.items()} == {0: 24, 1: 16}
     assert {row["site"]: row["status"] for row in book.rows() if row["round"] == 2}["site-1"] == "lost"
+
+
+def test_a_run_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
+    state = {"round": 1, "failed": 0, "labels": None, "sites": {}, "judged": {"0": {"loss": 0.5}}, "best": None, "ended": False}
+    (tmp_path / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    standing = Book(tmp_path).standing
+    assert (standing.round, standing.judged, standing.judged_by) == (1, {0: {"loss": 0.5}}, {})
 
 
 def test_a_last_judgement_that_nobody_makes_is_not_the_end(recipe: Recipe, tmp_path: Path) -> None:

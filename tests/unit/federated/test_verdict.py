@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from rich.console import Console
+from safetensors.torch import load_file
 
 from support.data import sentences, texts
 from support.federation import LocalGrid, federation, federation_recipe, sites_of
@@ -18,9 +20,12 @@ from tunesmith.cli import main
 from tunesmith.evaluation.results import Evaluation
 from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
+from tunesmith.tasks import load_task
 from tunesmith.training.progress import Progress
 from tunesmith.verbs.evaluate import print_verdict
 from tunesmith_federated.federate import _Making
+from tunesmith_federated.server_state import Book
+from tunesmith_federated.verdict import judge_by_sites
 
 pytestmark = pytest.mark.unit
 
@@ -78,12 +83,36 @@ def test_every_metric_that_the_sites_sums_give_is_in_the_verdict(
     run = make(task, metric)
     verdict, kept = Evaluation.from_json(run.verdict), run.manifest["federation"]
     assert (verdict.headline, verdict.n, verdict.split) == (headline, 36, "sites")
-    judged = kept["judged"][str(kept["best_round"])]
+    assert (kept["kept_round"], kept["chosen"]) == (kept["best_round"], True)
+    judged = kept["judged"][str(kept["kept_round"])]
     assert run.metrics == pytest.approx({name: judged[name] for name in judged})
     assert "rows that the sites held back" in shown(run)
     if "accuracy" in judged:
         assert verdict.metrics["accuracy"].method == "wilson"
     assert verdict.metrics[headline].n == 36
+
+
+def test_the_last_model_is_judged_where_it_is_kept_and_not_the_best(bert: Path, tmp_path: Path) -> None:
+    best_is_first = {"metric_for_best_model": "loss", "greater_is_better": True, "load_best_model_at_end": False}
+    recipe = federation_recipe(bert, tmp_path / "recipe", {**TRAINING, **best_is_first})
+    run = made(recipe, texts(96, seed=3), tmp_path, 12)
+    told = run.manifest["federation"]
+    assert (told["best_round"], told["kept_round"], told["chosen"]) == (1, 2, False)
+    assert run.metrics["loss"] == pytest.approx(told["judged"]["2"]["loss"])
+    assert run.metrics["loss"] != pytest.approx(told["judged"]["1"]["loss"])
+    assert "The model after round 2 was kept." in shown(run)
+    assert "chosen by them" not in shown(run)
+    last = Book(tmp_path / "server").tensors()[0]
+    kept = load_file(storage.local_path(run.file("model/model.safetensors")))
+    assert all(torch.equal(kept[name], value) for name, value in last.items())
+
+
+def test_a_run_that_an_earlier_version_trained_has_a_verdict(make: Make) -> None:
+    run = make()
+    metrics, later = run.metrics, ("judged_by", "kept_round", "chosen")
+    run.manifest["federation"] = {name: told for name, told in run.manifest["federation"].items() if name not in later}
+    found = judge_by_sites(run, load_task(run.recipe.task))
+    assert (found.n, {name: one.value for name, one in found.metrics.items()}) == (0, metrics)
 
 
 def test_an_area_under_a_curve_is_told_with_how_far_it_can_be_off(make: Make) -> None:
