@@ -12,7 +12,7 @@ import pytest
 from tunesmith.evaluation.statistics import Aggregate, Estimate, bootstrap
 from tunesmith.tasks import metrics
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 LABELS = ["a", "b", "c"]
 TAGS = ["O", "B-x", "I-x", "B-y"]

@@ -29,7 +29,7 @@ from support.data import texts
 from support.models import tiny_bert
 from tunesmith.cluster.ports import free_port
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 
 NAMES = ("berlin", "lyon", "turin")
 SIGNED = "turin"

@@ -17,7 +17,7 @@ from tunesmith.data.prepare import prepare
 from tunesmith.recipe import Recipe
 from tunesmith.tasks import load_task
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture

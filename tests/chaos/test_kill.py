@@ -18,7 +18,7 @@ from support.killed import assert_same, resumed_after, taken
 from support.models import tiny_bert
 from tunesmith.runs import Run
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 
 PER_EPOCH = 30
 """Updates of an epoch: 480 training examples, 16 an update over both workers."""
@@ -103,7 +103,7 @@ def story(project: Path) -> Story:
         assert len(workers) == 2
         for worker in workers:
             worker.suspend()
-        meanwhile = Ended(*tunesmith(*arguments, "--run", str(place), folder=project, timeout=60))
+        meanwhile = Ended(*tunesmith(*arguments, "--run", str(place), folder=project, timeout=120))
         for worker in workers:
             worker.resume()
         begun = time.monotonic()

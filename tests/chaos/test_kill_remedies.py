@@ -22,7 +22,7 @@ from support.killed import assert_same, resumed_after, taken
 from support.models import tiny_bert
 from tunesmith.runs import Run
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 
 STEPS, BEYOND = 96, 20
 """Updates: 320 new and 64 old examples, 16 an update, four epochs; and the step of the checkpoint after which to kill."""

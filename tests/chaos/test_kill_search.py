@@ -20,7 +20,7 @@ from tunesmith.runs import Run
 from tunesmith.tuning.checkpoints import steps_of
 from tunesmith.tuning.trials import Ledger, Trial
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 
 TRIALS = 4
 
@@ -76,7 +76,7 @@ def trial_process(command: Command) -> psutil.Process:
 
 
 def test_a_killed_trial_and_a_killed_driver_change_nothing_of_what_comes_out(project: Path) -> None:
-    code, output = tunesmith("tune", "recipe.yaml", "--run", "runs/whole", folder=project, timeout=300)
+    code, output = tunesmith("tune", "recipe.yaml", "--run", "runs/whole", folder=project, timeout=600)
     assert code == 0, output
     place = project / "runs" / "killed"
     arguments = ["tune", "recipe.yaml", "--run", str(place)]
@@ -94,7 +94,7 @@ def test_a_killed_trial_and_a_killed_driver_change_nothing_of_what_comes_out(pro
     left = steps_of(str(place / "trials" / "0002"))
     assert left, "trial 2 has a checkpoint to go on from"
 
-    code, output = tunesmith(*arguments, folder=project, timeout=300)
+    code, output = tunesmith(*arguments, folder=project, timeout=600)
     assert code == 0, output
     assert f"Going on with {place}" in output
     after = trials_of(place)

@@ -16,7 +16,7 @@ from support.data import texts
 from support.models import tiny_bert
 from tunesmith.runs import Run
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 
 BEYOND = "step-00000040"
 """The checkpoint after which the node is killed, of 120 updates."""

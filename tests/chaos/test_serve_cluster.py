@@ -22,7 +22,7 @@ from tunesmith_serving.keys import KeyFile
 from tunesmith_serving.plan import planned, serve_yaml
 from tunesmith_serving.rollout import Rollout
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 
 def test_a_serve_that_runs_something_else_is_left_untouched(
@@ -55,7 +55,7 @@ def test_a_serve_that_runs_something_else_is_left_untouched(
         serve.delete("theirs")
     record = service.deploy(models, keys=str(keys.path), port=port, on=ray_head.address)
     try:
-        answer = httpx.post(f"{record.url}/predict/made", json={"inputs": ["word1"]}, headers={"X-API-Key": key}, timeout=60)
+        answer = httpx.post(f"{record.url}/predict/made", json={"inputs": ["word1"]}, headers={"X-API-Key": key}, timeout=120)
         assert answer.status_code == 200, answer.text
         assert written.records() == [record]
     finally:
@@ -109,7 +109,7 @@ def test_what_is_written_for_serve_deploy_comes_up_and_is_changed_in_place(
     from ray.serve.schema import ServeDeploySchema
 
     def version() -> str | None:
-        answer = httpx.post(f"http://127.0.0.1:{port}/predict/made", json={"inputs": ["word1"]}, headers=headers, timeout=60)
+        answer = httpx.post(f"http://127.0.0.1:{port}/predict/made", json={"inputs": ["word1"]}, headers=headers, timeout=120)
         return str(answer.json()["version"]) if answer.status_code == 200 else None
 
     def deployed() -> int:

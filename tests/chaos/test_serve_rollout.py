@@ -24,7 +24,7 @@ import pytest
 from support.runs import finished_run
 from tunesmith.runs import Run
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 
 COMMAND = [sys.executable, "-m", "tunesmith.cli", "serve"]
 CLIENTS = 4
@@ -46,7 +46,7 @@ class Service:
 
     def command(self, *arguments: str) -> str:
         done = subprocess.run(
-            [*COMMAND, *arguments], env=self.environment, capture_output=True, text=True, timeout=200, check=False
+            [*COMMAND, *arguments], env=self.environment, capture_output=True, text=True, timeout=400, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -147,7 +147,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     environment |= {"XDG_STATE_HOME": str(folder / "state"), "XDG_CONFIG_HOME": str(folder / "config")}
     started = subprocess.run(
         [*COMMAND, f"m={finished[0].path}", "--detach", "serving.num_cpus=0.5", "serving.drain_s=10", TIMEOUT],
-        env=environment, capture_output=True, text=True, timeout=400, check=False,
+        env=environment, capture_output=True, text=True, timeout=800, check=False,
     )  # fmt: skip
     assert started.returncode == 0, started.stdout + started.stderr
     key = started.stdout.partition("shown this once: ")[2].split()[0]

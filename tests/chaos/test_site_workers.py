@@ -34,7 +34,7 @@ from tunesmith_federated.server_state import Book
 from tunesmith_federated.site import Site
 from tunesmith_federated.work import Done, Here, Job, Order, Worker
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(800)]
 
 ROWS = texts(400, seed=7)
 TRAINING = {"num_train_epochs": 6, "learning_rate": 0.05, "optim": "sgd", "per_device_train_batch_size": 8}

@@ -100,7 +100,7 @@ def run_in(folder: Path, script: str, timeout: float) -> str:
 def shell() -> Shell:
     """``shell(folder, script, timeout=...)``: what a bash script writes; the test fails where it does."""
 
-    def run(folder: Path, script: str, timeout: float = 300) -> str:
+    def run(folder: Path, script: str, timeout: float = 600) -> str:
         return run_in(folder, script, timeout)
 
     return run
@@ -110,6 +110,6 @@ def shell() -> Shell:
 def demo(tmp_path_factory: pytest.TempPathFactory, shell: Shell) -> Demo:
     """`make demo` in a copy of the repository, run once for all: to look at what it leaves, and to go on by the README."""
     folder = copy_of_the_repository(tmp_path_factory.mktemp("house"))
-    output = shell(folder, "make demo", timeout=600)
+    output = shell(folder, "make demo", timeout=1200)
     (run,), (comparison,) = (folder / "runs").glob("digits-*"), (folder / "runs").glob("compare-messy-*")
     return Demo(folder, output, run, comparison)

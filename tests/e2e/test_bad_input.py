@@ -26,7 +26,7 @@ from tunesmith.recipe import Recipe
 from tunesmith.runs import Run
 from tunesmith.tasks import load_task
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 ROWS = texts(60)
 Refused = Callable[..., str]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     NEEDED,
 ]
 
@@ -31,7 +31,7 @@ def browse(page: Path, folder: Path, *arguments: str) -> str:
         [*command, profile, "--virtual-time-budget=5000", *arguments, page.as_uri()],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=True,
     )
     return done.stdout

@@ -17,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from conftest import Demo
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
 

@@ -21,7 +21,7 @@ import pytest
 from support.house import House, environment, rounds, standing, tunesmith, until
 from tunesmith_federated.deployment import jobs, up
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 ELSEWHERE = (
     "/v1/control/list-runs",
@@ -157,7 +157,7 @@ def test_a_node_key_counts_only_with_its_own_certificate(house: House, tmp_path:
     shutil.copy(house.site("b") / "node.key", mixed)
     command = [sys.executable, "-m", "support.standin", str(mixed / "site.yaml")]
     shutil.rmtree(mixed / "state")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, env=environment())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=environment())
     assert done.returncode == 2
     assert "is not the one that belongs to the certificate" in done.stdout
 
@@ -175,7 +175,7 @@ def test_superlink_itself_refuses_a_node_key_that_is_not_registered(house: House
 
 def test_a_site_is_joined_once(house: House) -> None:
     command = [sys.executable, "-m", "support.standin", str(house.site("a") / "site.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, env=environment())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=environment())
     assert done.returncode == 2
     assert f"has joined already: process {house.processes['a'].pid}" in done.stdout
 
@@ -259,5 +259,5 @@ def test_a_site_that_is_asked_to_end_is_offline_at_once(house: House, number: in
     command = [sys.executable, "-m", "tunesmith.cli", "federation", "status", str(house.folder), "--json"]
     house.leave("c", number)
     timer.cancel()
-    found = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout)
     assert found["sites"]["c"]["state"] == "offline"

@@ -22,7 +22,7 @@ from tunesmith_federated.deployment.fleet import Fleet
 from tunesmith_federated.deployment.trouble import explain
 from tunesmith_federated.flower import ArrayRecord, Message, RecordDict
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 FAST = 50e6
 
@@ -68,14 +68,15 @@ def test_a_round_goes_on_without_a_site_whose_line_is_too_slow_and_it_is_back(ho
         move(house, "far", line.port)
         house.join("far", "10")
         line.rates[way] = 20e3
-        run = house.submit(tmp_path / "job", sites=2, rounds=3, numbers=300_000, timeout=4.0, pause=1.0)
+        run = house.submit(tmp_path / "job", sites=2, rounds=12, numbers=300_000, timeout=4.0, pause=1.0)
         until(lambda: rounds(tmp_path / "job"), "the first round")
         line.rates[way] = FAST
         found = jobs.wait(run, house.folder, 90)
         log = house.log("far")
         house.leave("far")
     done = rounds(tmp_path / "job")
-    assert (found.outcome, done[0]["replies"], done[-1]["replies"]) == ("completed", 1, 2), log
+    assert (found.outcome, done[0]["replies"]) == ("completed", 1), log
+    assert 2 in [one["replies"] for one in done[1:]], log
     assert "Traceback" not in log
 
 

@@ -24,7 +24,7 @@ from tunesmith_serving.reply import Answered
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     NEEDED,
 ]
 
@@ -88,7 +88,7 @@ class Playground:
             [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
              f"--user-data-dir={self._profile}", "--virtual-time-budget=30000", f"--window-size={DESK},1300",
              "--dump-dom", f"{self.url}/hand?{urlencode(asked)}"],
-            capture_output=True, text=True, timeout=120, check=True,
+            capture_output=True, text=True, timeout=240, check=True,
         )  # fmt: skip
         found = re.search(r"<output>(.*?)</output>", done.stdout, re.DOTALL)
         assert found, done.stdout[-2000:]
@@ -192,6 +192,6 @@ def test_what_goes_wrong_is_said_in_the_services_words(
 
 def _shell(line: str, key: str, folder: Path | None = None) -> Any:
     done = subprocess.run(
-        ["sh", "-c", line], env={**os.environ, "KEY": key}, cwd=folder, capture_output=True, text=True, timeout=60, check=True
+        ["sh", "-c", line], env={**os.environ, "KEY": key}, cwd=folder, capture_output=True, text=True, timeout=120, check=True
     )
     return json.loads(done.stdout)

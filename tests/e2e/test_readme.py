@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from conftest import Demo
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 README = Path(__file__).parents[2] / "README.md"
 FENCE = re.compile(r"(?:<!-- not run: (?P<why>.+?) -->\n)?```(?P<language>bash|python)\n(?P<code>.*?)\n```", re.DOTALL)
@@ -26,11 +26,11 @@ def test_a_command_of_the_readme_works(block: dict[str, str], demo: Demo, shell:
     if block["language"] == "python":
         program = demo.folder.with_name("readme.py")
         program.write_text(block["code"] + "\n", encoding="utf-8")
-        assert shell(demo.folder, f"python {program}", timeout=600)
+        assert shell(demo.folder, f"python {program}", timeout=1200)
     elif block["code"] == "make demo":  # what follows goes on in the folder where it was run
         assert demo.output
     else:
-        assert shell(demo.folder, block["code"], timeout=600)
+        assert shell(demo.folder, block["code"], timeout=1200)
 
 
 def test_few_commands_of_the_readme_are_not_run() -> None:
