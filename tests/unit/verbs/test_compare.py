@@ -93,7 +93,7 @@ def test_the_log_of_a_shadow_is_compared_by_version(tmp_path: Path) -> None:
 def test_a_served_model_is_asked_as_gate_and_evaluate_ask_it(runs: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, Any]] = []
 
-    def judged(wanted: Any) -> Evaluation:
+    def judged(wanted: Any, **_: Any) -> Evaluation:
         asked.append((wanted.url, wanted.asking))
         return evaluate_run(runs[0])
 
