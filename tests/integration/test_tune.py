@@ -18,7 +18,7 @@ from tunesmith.runs.find import find_resumable
 from tunesmith.tuning.trials import LEDGER, Ledger
 from tunesmith.verbs.tune import tune
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 SEARCH = {
     "space": {
