@@ -108,5 +108,5 @@ def worker_pids(log: Path) -> dict[int, int]:
 
 def learning(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A run's history without what depends on the clock: what must be equal where training was the same."""
-    clock = {"time", "examples_per_second"}
+    clock = {"time", "examples_per_second", "tokens_per_second", "peak_memory_mb"}
     return [{name: value for name, value in line.items() if name not in clock} for line in history]
