@@ -16,11 +16,13 @@ from tunesmith.data import columns, key, rows
 from tunesmith.data.cache import Cache
 from tunesmith.data.encode import Encoder
 from tunesmith.data.ingest import Ingested, Progress, ingest
-from tunesmith.data.prepare import Part, check_usable, engine_for, rows_hash, silent, write_split
+from tunesmith.data.parts import Part, rows_hash
+from tunesmith.data.prepare import check_usable, silent
 from tunesmith.data.prepared import MANIFEST, QUARANTINE, PreparedData
 from tunesmith.data.problems import Problems
 from tunesmith.data.readers import Chunk
 from tunesmith.data.sources import Source, Spec, describe, resolve
+from tunesmith.data.writing import engine_for, write_split
 from tunesmith.tasks.base import Preprocessing, State, Task
 
 if TYPE_CHECKING:

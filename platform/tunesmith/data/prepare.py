@@ -5,35 +5,32 @@ The result is kept under a key of everything that matters, so a second run with 
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import shutil
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from tunesmith import storage
-from tunesmith.data import key, rows, split, tables
+from tunesmith.data import key, rows, split
 from tunesmith.data.cache import Cache
-from tunesmith.data.care import groups
 from tunesmith.data.care.audit import audit
 from tunesmith.data.care.known import measured, read_known
 from tunesmith.data.care.treat import Treated, count_made, treat
-from tunesmith.data.domains import Domains, check_filled, check_labels, tell_unseen
-from tunesmith.data.encode import Encoder, Engine, batch_size, encode_here
-from tunesmith.data.ingest import Ingested, Progress, ingest
+from tunesmith.data.domains import check_filled, check_labels, tell_unseen
+from tunesmith.data.encode import Encoder
+from tunesmith.data.ingest import Progress, ingest
 from tunesmith.data.partition import partition
-from tunesmith.data.prepared import FEATURES, MANIFEST, QUARANTINE, ROWS, PreparedData
-from tunesmith.data.problems import Problem, Problems
+from tunesmith.data.parts import PASS, Part, collect, domains_of, labels_of, limited, problem_of, rows_hash
+from tunesmith.data.prepared import MANIFEST, QUARANTINE, PreparedData
+from tunesmith.data.problems import Problems
 from tunesmith.data.sources import Source, Spec, describe, resolve, resolve_splits
 from tunesmith.data.split_columns import method
+from tunesmith.data.writing import EngineName, engine_for, write_split
 from tunesmith.errors import DataError
 from tunesmith.recipe.paths import absolute
 from tunesmith.tasks.base import Preprocessing, State, Stats, Task
@@ -43,16 +40,7 @@ from tunesmith.tasks.weights import measure
 if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
 
-log = logging.getLogger(__name__)
-
-EngineName = Literal["auto", "local", "ray"]
 Sources = Mapping[str, tuple[Source, ...]]
-
-RAY_ROWS = 200_000
-"""Rows from which ``data.engine: auto`` takes Ray Data, on a cluster of several nodes."""
-
-_PASS = 4096
-"""Rows at a time where they are only looked at."""
 
 
 def prepare(
@@ -112,49 +100,9 @@ def statistics(recipe: Recipe, task: Task, *, output_dir: str) -> tuple[Stats, d
         with cache.scratch("statistics") as folder, Problems(recipe.data.on_bad_row, folder / QUARANTINE) as problems:
             parts = _read(recipe, task, sources, folder / "scratch", problems, silent, _Clock(), learning=True).parts
             rows_of = {part.name: len(part.rows) for part in parts}
-            storage.write_json(place, {"stats": _collect(task, parts[0]), "rows": rows_of})
+            storage.write_json(place, {"stats": collect(task, parts[0]), "rows": rows_of})
     found = storage.read_json(place)
     return found["stats"], found["rows"]
-
-
-@dataclass
-class Part:
-    """The rows of one split: which ones of an ingested file."""
-
-    name: str
-    data: Ingested
-    rows: np.ndarray
-    """Sorted indices, int64."""
-
-    @property
-    def domains(self) -> Domains | None:
-        """The named data set of each row."""
-        return self.data.domains.take(self.rows) if self.data.domains is not None else None
-
-    def of_domains(self) -> dict[str, Part]:
-        """The rows of each named data set that has any here."""
-        found = self.domains.rows() if self.domains is not None else {}
-        return {name: Part(self.name, self.data, self.rows[chosen]) for name, chosen in found.items()}
-
-    def tables(self, size: int) -> Iterator[tuple[np.ndarray, pa.Table]]:
-        """The rows in order, ``size`` at a time, each with their indices."""
-        chosen = np.zeros(self.data.count, dtype=bool)
-        chosen[self.rows] = True
-        start = done = waiting = 0
-        parts: list[pa.Table] = []
-        for table in self.data.tables(size):
-            mask = chosen[start : start + len(table)]
-            start += len(table)
-            if not mask.any():
-                continue
-            parts.append(table if mask.all() else table.filter(mask))
-            waiting += len(parts[-1])
-            if waiting >= size:
-                whole = pa.concat_tables(parts)
-                yield self.rows[done : done + size], whole.slice(0, size)
-                parts, waiting, done = [whole.slice(size)], waiting - size, done + size
-        if waiting:
-            yield self.rows[done:], pa.concat_tables(parts)
 
 
 def _build(
@@ -173,11 +121,11 @@ def _build(
     with Problems(recipe.data.on_bad_row, folder / QUARANTINE) as problems:
         read = _read(recipe, task, sources, scratch, problems, progress, clock, learning=frozen is None)
         parts, seen, treated = read.parts, read.seen, read.treated
-        state = task.freeze(_collect(task, parts[0]), recipe) if frozen is None else frozen.state
+        state = task.freeze(collect(task, parts[0]), recipe) if frozen is None else frozen.state
         learned_from = len(parts[0].rows)
-        parts = [_limited(_admitted(part, task, state, problems), recipe) for part in parts]
+        parts = [limited(_admitted(part, task, state, problems), recipe) for part in parts]
         if frozen is None and len(parts[0].rows) != learned_from:
-            state = recounted(state, _collect(task, parts[0]))
+            state = recounted(state, collect(task, parts[0]))
         problems.settle(seen)
         check_usable({part.name: len(part.rows) for part in parts}, problems, sum(seen.values()))
         clock.lap("split")
@@ -257,19 +205,9 @@ def _read(
     return _Read(parts, seen, treated)
 
 
-def _collect(task: Task, part: Part) -> Stats:
-    """The statistics of all rows of a split, shard by shard."""
-    stats: list[Stats] = []
-    for _, table in part.tables(_PASS):
-        stats.append(task.collect(rows.examples(table, task.columns)))
-        if len(stats) == 64:
-            stats = [task.merge(stats)]
-    return task.merge(stats)
-
-
 def _check_domain_labels(train: Part, task: Task, recipe: Recipe) -> None:
     """That the named data sets of ``train`` have classes in common, where the task has classes."""
-    stats = {name: _collect(task, part).get("labels") for name, part in train.of_domains().items()}
+    stats = {name: collect(task, part).get("labels") for name, part in train.of_domains().items()}
     held = {name: [label for label, count in found.items() if count] for name, found in stats.items() if found is not None}
     check_labels(held, declared=recipe.data.labels is not None)
 
@@ -277,102 +215,14 @@ def _check_domain_labels(train: Part, task: Task, recipe: Recipe) -> None:
 def _admitted(part: Part, task: Task, state: State, problems: Problems) -> Part:
     """The split without the rows that the frozen state cannot take; those are problems."""
     kept = []
-    for indices, table in part.tables(_PASS):
+    for indices, table in part.tables(PASS):
         examples = rows.examples(table, task.columns)
         reasons = [task.admit(example, state) for example in examples]
         good = np.array([reason is None for reason in reasons])
         kept.append(indices[good])
         for index in np.flatnonzero(~good):
-            problems.add(_problem(part, table, int(index), str(reasons[index])), examples[index])
+            problems.add(problem_of(part, table, int(index), str(reasons[index])), examples[index])
     return Part(part.name, part.data, np.concatenate(kept) if kept else part.rows)
-
-
-def _limited(part: Part, recipe: Recipe) -> Part:
-    """The training and validation splits cut to ``data.max_train_samples`` and ``data.max_validation_samples``, drawn so that
-    classes and domains keep their shares, or the first to ``data.few_shot.per_class`` rows of each class; others as they are.
-    """
-    if part.name == "train" and recipe.data.few_shot.per_class is not None:
-        return _few(part, recipe.data.few_shot.per_class, recipe.data.few_shot.seed)
-    limits = {"train": recipe.data.max_train_samples, "validation": recipe.data.max_validation_samples}
-    size = limits.get(part.name)
-    if size is None or size >= len(part.rows):
-        return part
-    strata = part.data.strata[part.rows] if part.data.strata is not None else None
-    if part.domains is not None:
-        strata = part.domains.codes if strata is None else groups.pair_codes(strata, part.domains.codes)
-    return Part(part.name, part.data, part.rows[split.subset(len(part.rows), size, strata, recipe.data.split.seed)])
-
-
-def _few(part: Part, per_class: int, seed: int) -> Part:
-    """So many rows of each class, of which domains keep their shares.
-
-    Raises :class:`DataError` where there are no classes, or too few rows of one.
-    """
-    if part.data.strata is None:
-        raise DataError("data.few_shot: the rows have no class to draw by\n    → Use data.max_train_samples.")
-    strata = part.data.strata[part.rows]
-    counts = np.bincount(strata, minlength=len(part.data.classes))
-    short = [f"{part.data.classes[c]!r} has {counts[c]}" for c in np.flatnonzero((counts > 0) & (counts < per_class))]
-    if short:
-        more = f", and {len(short) - 5} more" if len(short) > 5 else ""
-        raise DataError(
-            f"data.few_shot.per_class is {per_class}, but the training split has fewer rows of some classes: "
-            f"{', '.join(short[:5])}{more}\n    → Lower data.few_shot.per_class to {int(counts[counts > 0].min())}."
-        )
-    if part.domains is None:
-        return Part(part.name, part.data, part.rows[split.per_class(strata, per_class, seed)])
-    of_class = (np.flatnonzero(strata == code) for code in np.unique(strata))
-    drawn = [some[split.subset(len(some), per_class, part.domains.codes[some], seed)] for some in of_class]
-    return Part(part.name, part.data, part.rows[np.sort(np.concatenate(drawn))])
-
-
-def write_split(part: Part, encoder: Encoder, engine: Engine, folder: Path, problems: Problems, progress: Any) -> np.ndarray:
-    """Encode a split into its two files; returns the indices of the rows that could be encoded."""
-    folder.mkdir()
-    waiting: list[tuple[np.ndarray, pa.Table]] = []
-
-    def batches() -> Iterator[pa.Table]:
-        for indices, table in part.tables(batch_size(encoder.task)):
-            waiting.append((indices, table))
-            yield table
-
-    ids = _ids(part)
-    kept = []
-    with tables.TableWriter(folder / ROWS) as row_file, tables.TableWriter(folder / FEATURES) as feature_file:
-        done = 0
-        for encoded in engine(encoder, batches()):
-            indices, table = waiting.pop(0)
-            for index, reason in encoded.failures:
-                example = rows.examples(table.slice(index, 1), encoder.task.columns)[0]
-                problems.add(_problem(part, table, index, reason), example)
-            if encoded.features is not None:
-                named = table.append_column(rows.ID, ids(indices)).drop_columns([rows.HASH])
-                row_file.write(named.filter(encoded.kept) if encoded.failures else named)
-                feature_file.write(encoded.features)
-            kept.append(indices[encoded.kept])
-            done += len(indices)
-            progress(done)
-    return np.concatenate(kept)
-
-
-def _ids(part: Part) -> Any:
-    """A function from row indices to ids: the content's hash, with ``-2``, ``-3`` … for further rows of the same content."""
-    hashes = part.data.hashes
-    ordinals = np.zeros(part.data.count, dtype=np.int32)
-    ordinals[part.rows] = split.rank_within(hashes[part.rows])
-
-    def ids(indices: np.ndarray) -> pa.Array:
-        pairs = zip(hashes[indices].tolist(), ordinals[indices].tolist(), strict=True)
-        return pa.array(
-            [f"{value:016x}" if ordinal == 0 else f"{value:016x}-{ordinal + 1}" for value, ordinal in pairs], pa.string()
-        )
-
-    return ids
-
-
-def _problem(part: Part, table: pa.Table, index: int, reason: str) -> Problem:
-    file = part.data.files[table[rows.FILE][index].as_py()]
-    return Problem(part.name, file, table[rows.ROW][index].as_py(), reason)
 
 
 def check_usable(counts: Mapping[str, int], problems: Problems, total: int) -> None:
@@ -380,21 +230,6 @@ def check_usable(counts: Mapping[str, int], problems: Problems, total: int) -> N
     empty = next((name for name, count in counts.items() if count == 0), None)
     if empty is not None:
         raise DataError(f"no row of the {empty} split can be used\n{problems.message(total)}")
-
-
-def engine_for(name: EngineName, total: int) -> Engine:
-    """The function that encodes: in this process, or over the cluster."""
-    if name == "local" or (name == "auto" and not (total >= RAY_ROWS and _several_nodes())):
-        return encode_here
-    from tunesmith.data.engine_ray import encode_on_cluster
-
-    return encode_on_cluster
-
-
-def _several_nodes() -> bool:
-    """Whether this process has joined a Ray cluster of several nodes."""
-    ray = sys.modules.get("ray")
-    return ray is not None and ray.is_initialized() and sum(bool(node["Alive"]) for node in ray.nodes()) > 1
 
 
 def _manifest(
@@ -425,8 +260,8 @@ def _manifest(
                 "source_hash": hashes[part.data.name],
                 "given": part.name in sources,
                 "files": part.data.files,
-                "labels": _labels(part),
-                **_domains(part),
+                "labels": labels_of(part),
+                **domains_of(part),
             }
             for part in parts
         },
@@ -438,28 +273,6 @@ def _manifest(
         "state": state,
         "durations": clock.laps,
     }
-
-
-def _domains(part: Part) -> dict[str, Any]:
-    """Rows and classes of each named data set, in the order of their codes; nothing where data sets have no names."""
-    if part.domains is None:
-        return {}
-    of_domains, counts = part.of_domains(), part.domains.counts()
-    labels = {name: _labels(one) for name, one in of_domains.items()}
-    return {"domains": {name: {"rows": count, "labels": labels.get(name)} for name, count in counts.items()}}
-
-
-def rows_hash(part: Part) -> str:
-    """BLAKE2b-128 over the contents of the split's rows, in order."""
-    return hashlib.blake2b(part.data.hashes[part.rows].astype("<u8").tobytes(), digest_size=16).hexdigest()
-
-
-def _labels(part: Part) -> dict[str, int] | None:
-    """Rows of each class, or None where the task has no classes."""
-    if part.data.strata is None:
-        return None
-    counts = np.bincount(part.data.strata[part.rows], minlength=len(part.data.classes))
-    return {name: int(count) for name, count in sorted(zip(part.data.classes, counts, strict=True)) if count}
 
 
 class _Clock:

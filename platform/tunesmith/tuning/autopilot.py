@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunesmith.errors import UserError
-from tunesmith.recipe.starting import Counted, Family, Start, family_of, start
+from tunesmith.recipe.starting import Counted, Start, family_of, start
 from tunesmith.recipe.task_names import KNOWN
 from tunesmith.recipe.template import BATCH, WIDTH, inline, template
+from tunesmith.tuning.autopilot_space import UNEVEN, Searched, space, unfreezing
 from tunesmith.tuning.looking import COUNTED, Seen
 from tunesmith.tuning.pace import EVALUATIONS, TRIALS, Pace, Part, Size, part
 
 FEW_JUDGES = 200
 """Validation rows below which a rate moves in steps of half a point and more: the loss tells trials apart more finely."""
-
-UNEVEN = 3.0
-"""Times as many rows in the commonest class as in the rarest, from which each class should count alike."""
 
 RESERVED, LEAST_RESERVED = 0.1, 45.0
 """Share of the time, and at least so many seconds, kept for preparing, the start of Ray, the last verdict."""
@@ -34,9 +32,6 @@ MOST_TRIALS = 200
 
 TRAINED, JUDGED = "data.max_train_samples", "data.max_validation_samples"
 """Keys of the most rows that a trial is trained on, and is judged by."""
-
-Searched = tuple[str, str, dict[str, Any]]
-"""A searched key, the reason, and its range."""
 
 
 def write_recipe(
@@ -64,54 +59,93 @@ def write_recipe(
     Raises:
         UserError: not one trial would be judged in the time.
     """
-    validation, test, why_split = _shares(seen)
-    begin = start(models[0], configs[0], Counted(seen.rows, 1 - validation - test), BATCH)
-    trained, judged = round(seen.rows * (1 - validation - test)), seen.splits.get("validation", round(seen.rows * validation))
-    budget, short = _budget(seen, seconds), None
-    limits: dict[str, tuple[int, str]] = {}
-    if speed is not None:
-        pace = Pace.of(seen, sizes, BATCH, speed)
-        if pace.first_verdict > budget:
-            raise UserError(_too_short(models, pace, budget, seconds))
-        short = part(pace, trained, judged, begin.num_train_epochs, BATCH, budget)
-        limits = _limits(seen, short, trained, judged)
-        if short is not None:
-            judged = short.judged
-            validation, test = _smaller(seen, validation, test, short, pace, seconds - budget)
-            why_split += " The time is short, and judging takes of it: no larger shares." * bool(validation or test)
-            begin = _shortened(begin, short, limits, pace, budget)
+    plan = _planned(seen, models, configs[0], sizes, seconds, speed)
     families = [family_of(model, config)[0] for model, config in zip(models, configs, strict=True)]
-    metric, why_metric = _metric(seen, judged)
+    metric, why_metric = _metric(seen, plan.judged)
     chosen: dict[str, Any] = {
         "name": name,
         "training.metric_for_best_model": metric,
-        "data.split.test": test,
-        **{key: most for key, (most, _) in limits.items()},
-        **_steps(short),
+        "data.split.test": plan.test,
+        **{key: most for key, (most, _) in plan.limits.items()},
+        **_steps(plan.short),
     }
     why = {
         "task": f"{seen.task}, because {seen.why_task}.",
         "data.train": _rows(seen),
-        "data.split.validation": why_split,
+        "data.split.validation": plan.why_split,
         "training.metric_for_best_model": why_metric,
-        **{key: reason for key, (_, reason) in limits.items()},
-        **begin.why,
+        **{key: reason for key, (_, reason) in plan.limits.items()},
+        **plan.begin.why,
     }
     if "validation" not in seen.splits:  # a share of 0 is refused: a recipe's check does not see what a folder brings
-        chosen["data.split.validation"] = validation
+        chosen["data.split.validation"] = plan.validation
     if seen.columns:
         chosen["data.columns"] = dict(seen.columns)
         why["data.columns"] = "Told by what the columns hold: their names are not the usual ones."
-    text = template(seen.task, data=data, model=models[0], schema=schema, begin=replace(begin, why=why), chosen=chosen)
-    grace = max(1, begin.num_train_epochs // 8)
-    if short is not None:
-        grace = SHORT_GRACE
-    reached = grace if short is None else grace * short.epochs * short.eval_steps / short.updates
-    space = _space(seen, models, families, begin.learning_rate, _unfreezing([one.layers for one in sizes], reached))
-    lines = _search(space, grace, budget, seconds, speed)
+    text = template(seen.task, data=data, model=models[0], schema=schema, begin=replace(plan.begin, why=why), chosen=chosen)
+    joining = unfreezing([one.layers for one in sizes], plan.epochs_before_a_stop)
+    lines = _search(space(seen, models, families, plan.begin.learning_rate, joining), plan, seconds, speed)
     return text.replace("# A recipe of Tunesmith.", "# A recipe of Tunesmith, written by `tunesmith auto`.") + "\n".join(
         ["", *lines, ""]
     )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a trial is made of, so that some fit into the time."""
+
+    begin: Start
+    validation: float
+    test: float
+    why_split: str
+    judged: int
+    """Validation rows."""
+    budget: int
+    """Seconds of the search."""
+    short: Part | None = None
+    """The part of a training that a trial has where the time is short."""
+    limits: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    """Keys of the most rows, each with its reason."""
+
+    @property
+    def grace(self) -> int:
+        """Evaluations that a trial has before it is stopped."""
+        return max(1, self.begin.num_train_epochs // 8) if self.short is None else SHORT_GRACE
+
+    @property
+    def epochs_before_a_stop(self) -> float:
+        """Passes over its rows that a trial has made by then."""
+        short = self.short
+        return self.grace if short is None else self.grace * short.epochs * short.eval_steps / short.updates
+
+
+def _planned(
+    seen: Seen,
+    models: Sequence[str],
+    config: Mapping[str, Any] | None,
+    sizes: Sequence[Size],
+    seconds: float,
+    speed: float | None,
+) -> _Plan:
+    """The whole training, or the part of it that the time allows. Raises :class:`UserError` where it allows none."""
+    validation, test, why_split = _shares(seen)
+    begin = start(models[0], config, Counted(seen.rows, 1 - validation - test), BATCH)
+    trained, judged = round(seen.rows * (1 - validation - test)), seen.splits.get("validation", round(seen.rows * validation))
+    budget = _budget(seen, seconds)
+    whole = _Plan(begin, validation, test, why_split, judged, budget)
+    if speed is None:
+        return whole
+    pace = Pace.of(seen, sizes, BATCH, speed)
+    if pace.first_verdict > budget:
+        raise UserError(_too_short(models, pace, budget, seconds))
+    short = part(pace, trained, judged, begin.num_train_epochs, BATCH, budget)
+    limits = _limits(seen, short, trained, judged)
+    if short is None:
+        return replace(whole, limits=limits)
+    validation, test = _smaller(seen, validation, test, short, pace, seconds - budget)
+    why_split += " The time is short, and judging takes of it: no larger shares." * bool(validation or test)
+    begin = _shortened(begin, short, limits, pace, budget)
+    return _Plan(begin, validation, test, why_split, short.judged, budget, short, limits)
 
 
 def _too_short(models: Sequence[str], pace: Pace, budget: float, seconds: float) -> str:
@@ -231,113 +265,32 @@ def _metric(seen: Seen, judges: int) -> tuple[str, str]:
     return facts.metric, f"The metric of {seen.task}; there are validation rows enough for it."
 
 
-def _search(space: Sequence[Searched], grace: int, budget: int, seconds: float, speed: float | None) -> list[str]:
+def _search(searched: Sequence[Searched], plan: _Plan, seconds: float, speed: float | None) -> list[str]:
     """The lines of the ``search`` section."""
     pace = (
         "How fast the cluster trains was not measured: the training is whole, however short the time."
         if speed is None
         else f"A trial's part of this machine was taken to make {speed:.1e} products and sums a second."
     )
-    times = f"{grace} evaluation{'s' * (grace > 1)}"
+    times = f"{plan.grace} evaluation{'s' * (plan.grace > 1)}"
     lines = [
         "search:",
         "  # Trials are drawn by TPE (Bergstra et al. 2011), which learns from the earlier ones and takes conditions.",
         "  algorithm: tpe",
         f"  # Trials that lag behind after {times} or later are stopped (ASHA, Li et al. 2020).",
         "  scheduler: asha",
-        f"  grace_period: {grace}",
+        f"  grace_period: {plan.grace}",
         f"  # Of the {seconds:g} s that were given; the rest is for preparing, starting and judging.",
         f"  # {pace}",
-        f"  time_budget_s: {budget:g}",
+        f"  time_budget_s: {plan.budget:g}",
         "  # More than the time allows: the clock ends it. The first trial has the values written above.",
         f"  num_samples: {MOST_TRIALS}",
         "  space:",
     ]
-    for key, reason, told in space:
+    for key, reason, told in searched:
         lines += [*textwrap.wrap(reason, WIDTH, initial_indent="    # ", subsequent_indent="    # ")]
         lines += [f"    {key}: {inline(told)}"]
     return lines
-
-
-def _space(
-    seen: Seen, models: Sequence[str], families: Sequence[Family | None], rate: float, unfreezing: Sequence[Searched]
-) -> Sequence[Searched]:
-    """Everything that is searched."""
-    found: list[Searched] = []
-    if len(models) > 1:
-        found.append(("model.model_name_or_path", "Which of the models that were given.", {"choice": list(models)}))
-    # A probe and adapters want rates ten times and more those of a full fine-tuning (Hu et al. 2021, table D).
-    low, high = _power(rate / 10), _power(rate * 30)
-    found.append(
-        (
-            "training.learning_rate",
-            f"From a tenth of the usual {inline(rate)} to thirty times of it, which adapters and probes want; it matters most.",
-            {"loguniform": [low, high]},
-        )
-    )
-    ways = ["full", "linear-probe"] + (["lora"] if "convolutional" not in families else [])
-    found.append(
-        (
-            "training.adaptation",
-            "All parameters, or few of them: with few rows a probe or adapters may be better, and they are cheaper.",
-            {"choice": ways},
-        )
-    )
-    if "lora" in ways:
-        found.append(
-            (
-                "training.lora.r",
-                "The rank of the adapters, where there are any.",
-                {"choice": [4, 8, 16, 32], "when": {"training.adaptation": "lora"}},
-            )
-        )
-    if "convolutional" not in families:
-        found.append(
-            (
-                "training.layerwise_lr_decay",
-                "Lower layers learn more slowly, so that they keep more of what they know.",
-                {"choice": [1.0, 0.9, 0.8], "when": {"training.adaptation": "full"}},
-            )
-        )
-    found += unfreezing
-    found += [
-        ("training.lr_scheduler_type", "How the rate falls.", {"choice": ["linear", "cosine"]}),
-        ("training.warmup_ratio", "A rise before it, against early divergence.", {"choice": [0.0, 0.1]}),
-        ("training.weight_decay", "How strongly weights are held small.", {"choice": [0.0, 0.01, 0.1]}),
-    ]
-    if KNOWN[seen.task].one_label and seen.imbalance >= UNEVEN:
-        found.append(
-            (
-                "training.class_weights",
-                f"The commonest class has {seen.imbalance:.0f} times the rows of the rarest: rare ones may have to weigh more.",
-                {"choice": ["none", "effective", "inverse"]},
-            )
-        )
-    return found
-
-
-def _unfreezing(layers: Sequence[int | None], grace: float) -> Sequence[Searched]:
-    """Schedules of gradual unfreezing; none where a model's layers are not known to be grouped.
-
-    When ASHA first compares the trial, after ``grace`` epochs, all groups have joined, or half of them: a slower schedule would
-    be stopped for it.
-    """
-    known = [count for count in layers if count is not None]
-    if not known or len(known) < len(layers):
-        return []
-    most = max(known)
-    every = [float(f"{times * grace / (most - 1):.2g}") for times in (1, 2)]
-    said = f"{most} groups of layers" if len(known) == 1 else f"up to {most} groups of layers"
-    reason = (
-        f"Train the head alone first, and let the {said} join from the top, one after so many epochs (Howard and Ruder 2018): "
-        "what is pre-trained is not torn by a fresh head. null trains all from the start."
-    )
-    return [("training.unfreeze.every_epochs", reason, {"choice": [None, *every], "when": {"training.adaptation": "full"}})]
-
-
-def _power(value: float) -> float:
-    """Rounded to one digit that matters."""
-    return float(f"{value:.0e}")
 
 
 def write_gate(seen: Seen, headline: str) -> str:
