@@ -40,7 +40,7 @@ from tunesmith.data.prepared import Split
 from tunesmith.evaluation.predictor import Predictor
 from tunesmith.evaluation.statistics import Estimate
 from tunesmith.recipe import Recipe
-from tunesmith.report import plots
+from tunesmith.report import choices
 from tunesmith.report.page import resource
 from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Preprocessing
@@ -328,14 +328,14 @@ def picture(made: Sequence[Line], base: Mapping[str, str]) -> str:
     def kind(one: Line) -> str:
         return "base" if one.way.family == PLAIN else "own" if one.passed else "majority"
 
-    rows = [plots.Choice(one.way.name, one.new, one.old, kind(one), one.way.family) for one in made]
+    rows = [choices.Choice(one.way.name, one.new, one.old, kind(one), one.way.family) for one in made]
     before = {side: float(bits(base[side]).mean()) for side in ("new", "old")}
     start = [Estimate(before[side], before[side], before[side], 1, "none") for side in ("new", "old")]
-    drawn = plots.choices(
+    drawn = choices.choices(
         "accuracy on the new scanner",
         "accuracy on clean digits",
         "accuracy",
-        [plots.Choice("the base", start[0], start[1], "base"), *rows],
+        [choices.Choice("the base", start[0], start[1], "base"), *rows],
     )
     style = resource("report.css")
     colours, figures = style.partition("* {")[0], style.partition("/* figures */")[2].partition(".legend")[0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from tunesmith import storage
-from tunesmith.report import plots, words
+from tunesmith.report import choices, plots, words
 from tunesmith.report.html import REPORT
 from tunesmith.report.page import environment, resource
 from tunesmith.runs.words import span
@@ -33,7 +33,7 @@ def render(found: RecipeComparison) -> str:
             sentence=_sentence(found),
             figures=[{"title": _title(metric), "svg": _figure(metric, found)} for metric in (name, *old)],
             traded=[
-                plots.choices(f"{words.metric_title(name)}, new", words.metric_title(one), name, _points(found, one))
+                choices.choices(f"{words.metric_title(name)}, new", words.metric_title(one), name, _points(found, one))
                 for one in old
             ],
             metrics=[name, *old, *(metric for metric in shown if metric not in (name, *old))],
@@ -43,11 +43,11 @@ def render(found: RecipeComparison) -> str:
     )
 
 
-def _points(found: RecipeComparison, old: str) -> list[plots.Choice]:
+def _points(found: RecipeComparison, old: str) -> list[choices.Choice]:
     """Every variant by its headline metric and what it kept of an old set."""
     name = found.headline
     return [
-        plots.Choice(one.name, one.metrics[name], one.metrics[old], "own" if one.differences else "base")
+        choices.Choice(one.name, one.metrics[name], one.metrics[old], "own" if one.differences else "base")
         for one in found.outcomes
         if old in one.metrics
     ]

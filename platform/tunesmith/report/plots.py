@@ -15,17 +15,14 @@ from markupsafe import Markup
 
 from tunesmith.evaluation.statistics import Estimate
 from tunesmith.report import svg
-from tunesmith.report.ticks import ticks
-from tunesmith.report.words import is_percent, number
+from tunesmith.report.ticks import in_short, in_units, padded, ticks
+from tunesmith.report.words import number
 
 MOST_CELLS = 50
 """Classes up to which a confusion matrix is drawn."""
 
 MOST_NUMBERED = 14
 """Classes up to which its cells hold numbers."""
-
-_LETTER = 6.1
-"""About how wide a letter of a label is."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +46,6 @@ class Series:
     """Draw a running mean, and the points themselves faintly."""
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One point of a trade-off between two metrics."""
-
-    label: str
-    across: Estimate
-    upwards: Estimate
-    kind: str = "own"
-    family: str = ""
-    """Points of one family are joined, in the order in which they are given."""
-
-
 def intervals(name: str, rows: Sequence[Row], width: int = 560) -> Markup:
     """Values with their intervals, one under the other, on a common axis."""
     left, right, step, top = 128, 64, 38, 8
@@ -76,7 +61,7 @@ def intervals(name: str, rows: Sequence[Row], width: int = 560) -> Markup:
     parts = []
     for tick in ticks(low, high, 4):
         parts.append(svg.line("grid", x(tick), top, x(tick), height - 26))
-        parts.append(svg.text("tick", x(tick), height - 8, _axis(name, tick), "middle"))
+        parts.append(svg.text("tick", x(tick), height - 8, in_units(name, tick), "middle"))
     for place, row in enumerate(rows):
         y, one = top + step * (place + 0.5), row.estimate
         parts.append(svg.text("label", left - 14, y + 4, _short(row.label, 18), "end"))
@@ -122,7 +107,7 @@ def curves(
     left, right, top, bottom = 46, 14, 30, 38
     floor = height - bottom
     xs = [p[0] for s in drawn for p in s.points]
-    y_low, y_high = _padded([p[1] for s in drawn for p in s.points])
+    y_low, y_high = padded([p[1] for s in drawn for p in s.points])
     x_low, x_high = min(0.0, *xs), max(xs) or 1.0
 
     def x(value: float) -> float:
@@ -134,8 +119,8 @@ def curves(
     parts = [svg.text("title", 0, 14, title), svg.text("tick", width - right, height - 4, unit, "end")]
     for tick in ticks(y_low, y_high, 5):
         parts.append(svg.line("grid", left, y(tick), width - right, y(tick)))
-        parts.append(svg.text("tick", left - 8, y(tick) + 4, _tick(tick), "end"))
-    parts += [svg.text("tick", x(tick), floor + 18, _tick(tick), "middle") for tick in ticks(x_low, x_high, 5)]
+        parts.append(svg.text("tick", left - 8, y(tick) + 4, in_short(tick), "end"))
+    parts += [svg.text("tick", x(tick), floor + 18, in_short(tick), "middle") for tick in ticks(x_low, x_high, 5)]
     if best is not None and x_low <= best <= x_high:
         late = x(best) > width * 0.7
         near = [y(value) for s in drawn for step, value in s.points if abs(x(step) - x(best)) < width / 8]
@@ -280,8 +265,8 @@ def trade_off(
     if len(drawn) < 2:
         return Markup("")
     left, right, top, bottom = 46, 14, 30, 38
-    x_low, x_high = _padded([point[0] for point in drawn])
-    y_low, y_high = _padded([point[1] for point in drawn])
+    x_low, x_high = padded([point[0] for point in drawn])
+    y_low, y_high = padded([point[1] for point in drawn])
 
     def x(value: float) -> float:
         return left + (value - x_low) / (x_high - x_low) * (side - left - right)
@@ -292,8 +277,8 @@ def trade_off(
     parts = [svg.text("title", 0, 14, upwards), svg.text("tick", side - right, side - 4, f"{across} →", "end")]
     for tick in ticks(y_low, y_high, 5):
         parts.append(svg.line("grid", left, y(tick), side - right, y(tick)))
-        parts.append(svg.text("tick", left - 8, y(tick) + 4, _tick(tick), "end"))
-    parts += [svg.text("tick", x(tick), side - bottom + 18, _tick(tick), "middle") for tick in ticks(x_low, x_high, 4)]
+        parts.append(svg.text("tick", left - 8, y(tick) + 4, in_short(tick), "end"))
+    parts += [svg.text("tick", x(tick), side - bottom + 18, in_short(tick), "middle") for tick in ticks(x_low, x_high, 4)]
     parts.append(svg.polyline("curve own", [(x(one), y(other)) for one, other, _ in drawn]))
     for one, other, step in drawn:
         big = step == kept
@@ -301,106 +286,6 @@ def trade_off(
         if big:
             parts.append(svg.text("tick", x(one), y(other) - 10, "kept", "middle"))
     return svg.image(side, side, parts, f"{upwards} against {across}")
-
-
-def choices(across: str, upwards: str, name: str, given: Sequence[Choice], width: int = 760, height: int = 520) -> Markup:
-    """Ways of training by two values of the metric ``name``, with their intervals; each is labelled where there is room."""
-    drawn = [one for one in given if math.isfinite(one.across.value) and math.isfinite(one.upwards.value)]
-    if len(drawn) < 2:
-        return Markup("")
-    left, right, top, bottom = 52, 110, 52, 42  # with room for labels beside and above the best
-    ranges = [[end for one in drawn for end in _ends(value(one))] for value in (_across, _upwards)]
-    (x_low, x_high), (y_low, y_high) = (_padded(ends) for ends in ranges)
-    if is_percent(name):
-        x_high, y_high = min(x_high, 1.0), min(y_high, 1.0)
-
-    def x(value: float) -> float:
-        return left + (min(max(value, x_low), x_high) - x_low) / (x_high - x_low) * (width - left - right)
-
-    def y(value: float) -> float:
-        return height - bottom - (min(max(value, y_low), y_high) - y_low) / (y_high - y_low) * (height - bottom - top)
-
-    parts = [svg.text("title", 0, 14, upwards), svg.text("tick", width - right, height - 4, f"{across} →", "end")]
-    drawn.sort(key=lambda one: one.kind == "majority")  # the others are labelled first
-    for tick in ticks(y_low, y_high, 6):
-        parts.append(svg.line("grid", left, y(tick), width - right, y(tick)))
-        parts.append(svg.text("tick", left - 8, y(tick) + 4, _axis(name, tick), "end"))
-    parts += [svg.text("tick", x(tick), height - bottom + 18, _axis(name, tick), "middle") for tick in ticks(x_low, x_high, 6)]
-    places = [(x(one.across.value), y(one.upwards.value)) for one in drawn]
-    for family in dict.fromkeys(one.family for one in drawn if one.family):
-        line = [place for one, place in zip(drawn, places, strict=True) if one.family == family]
-        parts.append(svg.polyline("curve thread", line))
-    for one, place in zip(drawn, places, strict=True):
-        if math.isfinite(one.across.low):
-            parts.append(svg.line(f"whisker thin {one.kind}", x(one.across.low), place[1], x(one.across.high), place[1]))
-        if math.isfinite(one.upwards.low):
-            parts.append(svg.line(f"whisker thin {one.kind}", place[0], y(one.upwards.low), place[0], y(one.upwards.high)))
-    for one, place in zip(drawn, places, strict=True):
-        said = f"{one.label}: {number(name, one.across.value)} and {number(name, one.upwards.value)}"
-        parts.append(svg.dot(one.kind, *place, 5, said))
-    labels = _labelled([one.label for one in drawn], places, width, height - bottom)
-    for one, (x_dot, y_dot), start in zip(drawn, places, labels, strict=True):
-        if start is None:
-            continue
-        near = min(max(x_dot, start[0]), start[0] + _LETTER * len(one.label)), start[1] - 4
-        if math.dist((x_dot, y_dot), near) > 16:
-            parts.append(svg.line("leader", x_dot, y_dot, *near))
-        parts.append(svg.text(f"mark {one.kind}", *start, one.label))
-    return svg.image(width, height, parts, f"{upwards} against {across}")
-
-
-def _across(one: Choice) -> Estimate:
-    return one.across
-
-
-def _upwards(one: Choice) -> Estimate:
-    return one.upwards
-
-
-def _ends(estimate: Estimate) -> list[float]:
-    return [end for end in (estimate.low, estimate.value, estimate.high) if math.isfinite(end)]
-
-
-def _labelled(
-    labels: Sequence[str], points: Sequence[tuple[float, float]], width: float, floor: float
-) -> list[tuple[float, float] | None]:
-    """Where the text of each point begins, such that it hides no other text and no point; None where there is no room."""
-    taken = [(x - 6.0, y - 6.0, x + 6.0, y + 6.0) for x, y in points]
-    found: list[tuple[float, float] | None] = []
-    for label, (x, y) in zip(labels, points, strict=True):
-        long = _LETTER * len(label)
-        starts = [
-            (x + dx if dx > 0 else x - long + dx if dx < 0 else x - long / 2, y + dy)
-            for reach in (0, 8, 16, 24, 34)
-            for dx, dy in (
-                (10 + reach, 4),
-                (-10 - reach, 4),
-                (0, -10 - reach),
-                (0, 18 + reach),
-                (9, -8 - reach),
-                (9, 16 + reach),
-            )
-        ]
-        boxes = [(left, base - 10, left + long, base + 3) for left, base in starts]
-        free = [
-            start
-            for start, box in zip(starts, boxes, strict=True)
-            if box[0] >= 54
-            and box[2] <= width
-            and box[1] >= 20
-            and box[3] <= floor
-            and not any(_meet(box, one) for one in taken)
-        ]
-        place = free[0] if free else None
-        found.append(place)
-        if place is not None:
-            taken.append((place[0], place[1] - 10, place[0] + long, place[1] + 3))
-    return found
-
-
-def _meet(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
-    """Whether two boxes ``(left, top, right, bottom)`` overlap."""
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 RENDERERS = {"confusion": confusion, "reliability": reliability}
@@ -411,21 +296,6 @@ def _running_mean(points: Sequence[tuple[float, float]], reach: int) -> list[tup
     ys = [y for _, y in points]
     windows = (ys[max(k - reach, 0) : k + reach + 1] for k in range(len(ys)))
     return [(x, sum(w) / len(w)) for (x, _), w in zip(points, windows, strict=True)]
-
-
-def _padded(values: Sequence[float]) -> tuple[float, float]:
-    """The range of an axis that shows these values; it does not go below 0 for values that do not."""
-    low, high = min(values), max(values)
-    room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
-    return (max(low - room, 0.0) if low >= 0 else low - room), high + room
-
-
-def _axis(name: str, value: float) -> str:
-    return f"{100 * value:.0f}\u202f%" if is_percent(name) else _tick(value)
-
-
-def _tick(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 10 and value == round(value) else f"{value:.3g}"
 
 
 def _short(text: str, most: int) -> str:

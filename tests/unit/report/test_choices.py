@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tunesmith.evaluation.statistics import Estimate
-from tunesmith.report import plots
+from tunesmith.report import choices
 
 pytestmark = pytest.mark.unit
 
@@ -17,9 +17,9 @@ def at(value: float, reach: float = 0.02) -> Estimate:
     return Estimate(value, value - reach, value + reach, 5, "student-t")
 
 
-def crowd(n: int) -> list[plots.Choice]:
+def crowd(n: int) -> list[choices.Choice]:
     return [
-        plots.Choice(f"way {k}", at(0.9 + 0.004 * (k % 5)), at(0.2 + 0.01 * k), "own", "f" if k % 2 else "") for k in range(n)
+        choices.Choice(f"way {k}", at(0.9 + 0.004 * (k % 5)), at(0.2 + 0.01 * k), "own", "f" if k % 2 else "") for k in range(n)
     ]
 
 
@@ -33,8 +33,8 @@ def texts(drawn: str) -> list[tuple[str, float, float]]:
 
 
 def test_points_stand_in_the_order_of_their_values() -> None:
-    rows = [plots.Choice("a", at(0.2), at(0.9)), plots.Choice("b", at(0.5), at(0.5)), plots.Choice("c", at(0.9), at(0.1))]
-    places = dots(str(plots.choices("new", "old", "accuracy", rows)))
+    rows = [choices.Choice("a", at(0.2), at(0.9)), choices.Choice("b", at(0.5), at(0.5)), choices.Choice("c", at(0.9), at(0.1))]
+    places = dots(str(choices.choices("new", "old", "accuracy", rows)))
     assert [x for x, _ in places] == sorted(x for x, _ in places)
     assert [y for _, y in places] == sorted(y for _, y in places), "up is more, and y goes down"
     (x0, y0), (x1, y1), (x2, y2) = places
@@ -43,19 +43,19 @@ def test_points_stand_in_the_order_of_their_values() -> None:
 
 
 def test_labels_hide_neither_points_nor_each_other() -> None:
-    drawn = str(plots.choices("new", "old", "accuracy", crowd(20)))
+    drawn = str(choices.choices("new", "old", "accuracy", crowd(20)))
     placed = texts(drawn)
     assert len(placed) >= 15, "nearly all have room"
     boxes = [(x, y - 9, x + 5.5 * len(text), y + 2) for text, x, y in placed]
     for k, one in enumerate(boxes):
-        assert not any(plots._meet(one, other) for other in boxes[k + 1 :])
+        assert not any(choices._meet(one, other) for other in boxes[k + 1 :])
         assert not any(one[0] < x < one[2] and one[1] < y < one[3] for x, y in dots(drawn))
         assert 0 <= one[0] < one[2] <= 760
 
 
 def test_a_family_is_joined_in_the_order_given_and_every_point_has_its_intervals() -> None:
-    rows = [plots.Choice(str(k), at(0.5 + 0.1 * k), at(0.5), "own", "pull") for k in (0, 2, 1)]
-    drawn = str(plots.choices("new", "old", "accuracy", rows))
+    rows = [choices.Choice(str(k), at(0.5 + 0.1 * k), at(0.5), "own", "pull") for k in (0, 2, 1)]
+    drawn = str(choices.choices("new", "old", "accuracy", rows))
     (line,) = re.findall(r'<polyline class="curve thread" points="([^"]*)"', drawn)
     assert [float(pair.split(",")[0]) for pair in line.split()] == [x for x, _ in dots(drawn)]
     assert drawn.count("whisker thin") == 2 * 3
@@ -65,12 +65,12 @@ def test_what_has_no_value_is_left_out_and_names_cannot_become_markup() -> None:
     nothing = Estimate(math.nan, math.nan, math.nan, 0, "none")
     evil = "<script>alert(1)</script>"
     rows = [
-        plots.Choice(evil, at(0.2), at(0.9)),
-        plots.Choice("b", at(0.5), nothing),
-        plots.Choice("c", at(0.6), at(0.6, math.nan)),
+        choices.Choice(evil, at(0.2), at(0.9)),
+        choices.Choice("b", at(0.5), nothing),
+        choices.Choice("c", at(0.6), at(0.6, math.nan)),
     ]
-    drawn = str(plots.choices(evil, "old", "accuracy", rows))
+    drawn = str(choices.choices(evil, "old", "accuracy", rows))
     assert len(dots(drawn)) == 2
     assert "<script" not in drawn
     assert "nan" not in drawn
-    assert str(plots.choices("new", "old", "accuracy", rows[:1])) == ""
+    assert str(choices.choices("new", "old", "accuracy", rows[:1])) == ""

@@ -12,9 +12,10 @@ import pytest
 
 from support.cases import CASES, Case, png, wav
 from support.saved import saved
-from support.served import Service
+from support.served import Scripted, Service
 from tunesmith.evaluation.predictor import Predictor
 from tunesmith.recipe.serving import ServingSection
+from tunesmith_serving.describe import describe
 from tunesmith_serving.engine import Engine
 
 
@@ -89,3 +90,9 @@ def _load(name: str, factory: pytest.TempPathFactory) -> Loaded:
 def service(text: Loaded, tmp_path: Any) -> Service:
     """The door before a text classifier."""
     return Service(tmp_path, text.engine())
+
+
+def scripted(text: Loaded, answers: Any) -> Scripted:
+    """A text classifier that answers as it is told."""
+    task = text.predictor.task
+    return Scripted(describe(task, text.predictor.preprocessing.state, "text", "1"), answers)
