@@ -15,8 +15,11 @@ from tunesmith.recipe import Recipe
 from tunesmith.tasks import load_task
 from tunesmith.tasks.base import Preprocessing
 from tunesmith_federated import client_app
+from tunesmith_federated.codec import decode, encode
 from tunesmith_federated.flower import Context, Error, Grid, Message, RecordDict, stand_alone
 from tunesmith_federated.holdings import Counted, Held
+from tunesmith_federated.messages import opened, replying
+from tunesmith_federated.protocol import Reply
 from tunesmith_federated.rounds import Federation, Plan
 from tunesmith_federated.server_state import Book
 from tunesmith_federated.site import Site
@@ -131,3 +134,21 @@ def federation(recipe: Recipe, grid: Grid, folder: Path, rows: Sequence[dict[str
 def run(recipe: Recipe, grid: Grid, folder: Path, rows: Sequence[dict[str, Any]], **plan: Any) -> Book:
     """All rounds."""
     return federation(recipe, grid, folder, rows, **plan).run()
+
+
+def refusing(kind: str, reason: str = "the job has had its time of this site (limits.seconds)") -> Any:
+    """A site that will not do what is asked of this kind."""
+
+    def fault(message: Message, answer: Callable[[Message], Message]) -> Message:
+        reply = Reply.from_json(opened(answer(message), decode).words)
+        if reply.kind != kind:
+            return answer(message)
+        refused = Reply(reply.site, reply.kind, reply.job, reply.round, refused=reason)
+        return replying(refused, encode({}), encode({}), message)
+
+    return fault
+
+
+def notes(made: Any) -> list[str]:
+    """What a federation that :func:`federation` made has told."""
+    return [str(one["message"]) for one in made.told if one["kind"] == "note"]

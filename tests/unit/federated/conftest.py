@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from support.data import texts
+from support.federation import federation_recipe
 from support.models import tiny_bert
+
+SGD = {"optim": "sgd", "learning_rate": 0.05, "lr_scheduler_type": "linear", "per_device_train_batch_size": 8}
+ROWS = texts(96, seed=3)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -46,3 +52,8 @@ class InMemory:
 def in_memory() -> Callable[..., InMemory]:
     """``in_memory(site, examples, tensors)``."""
     return InMemory
+
+
+@pytest.fixture
+def recipe(bert: Path, tmp_path: Path) -> Any:
+    return federation_recipe(bert, tmp_path / "recipe", {**SGD, "num_train_epochs": 3}, min_sites=2, sites=3)

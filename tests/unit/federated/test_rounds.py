@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from support.data import texts
-from support.federation import LocalGrid, federation, federation_recipe, lost, run, sites_of
+from support.federation import LocalGrid, federation, federation_recipe, lost, notes, refusing, run, sites_of
 from support.fits import prepare_in_memory
 from tunesmith.errors import TrainingFailed, UserError
 from tunesmith.recipe import Recipe
@@ -25,21 +23,15 @@ from tunesmith_federated.messages import MODEL, opened, replying
 from tunesmith_federated.protocol import Ask, Reply, Tensors
 from tunesmith_federated.roster import Roster
 from tunesmith_federated.server_state import Book
+from unit.federated.conftest import ROWS, SGD
 
 pytestmark = pytest.mark.unit
-SGD = {"optim": "sgd", "learning_rate": 0.05, "lr_scheduler_type": "linear", "per_device_train_batch_size": 8}
-ROWS = texts(96, seed=3)
 
 
 def same(one: Tensors, other: Tensors, tolerance: float = 0.0) -> None:
     assert one.keys() == other.keys()
     for name in one:
         torch.testing.assert_close(one[name], other[name], rtol=0, atol=tolerance, msg=name)
-
-
-@pytest.fixture
-def recipe(bert: Path, tmp_path: Path) -> Any:
-    return federation_recipe(bert, tmp_path / "recipe", {**SGD, "num_train_epochs": 3}, min_sites=2, sites=3)
 
 
 @pytest.mark.parametrize("training", [{**SGD, "num_train_epochs": 2}, {"num_train_epochs": 1, "learning_rate": 1e-3}])
@@ -162,13 +154,6 @@ def test_a_lost_site_is_gone_without_and_comes_back(recipe: Any, tmp_path: Path)
     book = run(recipe, LocalGrid(sites_of(recipe, ROWS, 3, tmp_path), {"site-0": lost_in_round_2}), tmp_path / "server", ROWS)
     said = {row["round"]: (row["status"], row["reason"]) for row in book.rows() if row["site"] == "site-0"}
     assert said == {1: ("replied", ""), 2: ("lost", "Node Unavailable"), 3: ("replied", "")}
-
-
-def test_who_has_held_back_nothing_is_not_asked_for_a_last_judgement(recipe: Any, tmp_path: Path) -> None:
-    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path))
-    book = run(recipe, grid, tmp_path / "server", ROWS)
-    assert book.standing.ended
-    assert "evaluate" not in {kind for _, kind in grid.asked}
 
 
 def test_a_silent_site_is_late_and_the_round_ends_in_time(recipe: Any, tmp_path: Path) -> None:
@@ -294,23 +279,6 @@ def test_a_site_that_refused_is_asked_anew_once_it_was_gone_and_is_back(recipe: 
     assert [name for name, _ in grid.asked] == ["site-0", "site-1", "site-0"]
 
 
-def refusing(kind: str, reason: str = "the job has had its time of this site (limits.seconds)") -> Any:
-    """A site that will not do what is asked of this kind."""
-
-    def fault(message: Message, answer: Callable[[Message], Message]) -> Message:
-        reply = Reply.from_json(opened(answer(message), decode).words)
-        if reply.kind != kind:
-            return answer(message)
-        refused = Reply(reply.site, reply.kind, reply.job, reply.round, refused=reason)
-        return replying(refused, encode({}), encode({}), message)
-
-    return fault
-
-
-def notes(made: Any) -> list[str]:
-    return [str(one["message"]) for one in made.told if one["kind"] == "note"]
-
-
 def test_a_site_that_refuses_in_every_round_is_told_of_once(recipe: Recipe, tmp_path: Path) -> None:
     grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path), {"site-1": refusing("train")})
     made = federation(recipe, grid, tmp_path / "server", ROWS)
@@ -382,21 +350,6 @@ def test_a_long_update_counts_once_the_cohort_is_as_long(
     assert grid.asked.count(("site-2", "train")) == 1
 
 
-def test_a_last_judgement_that_is_rejected_is_not_waited_for(recipe: Recipe, tmp_path: Path) -> None:
-    def other_round(message: Message, answer: Callable[[Message], Message]) -> Message:
-        reply = Reply.from_json(opened(answer(message), decode).words)
-        if reply.kind != "evaluate":
-            return answer(message)
-        return replying(replace(reply, round=7), encode({}), encode({}), message)
-
-    recipe = recipe.override("training.num_train_epochs=1", "federation.min_sites=3", "federation.round_timeout_s=3600")
-    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path, holdout=8), {"site-1": other_round})
-    made = federation(recipe, grid, tmp_path / "server", ROWS)
-    book = made.run()
-    assert (book.standing.ended, book.standing.judged_by[1]["n"]) == (True, 16)
-    assert sum("the reply of site-1 is rejected" in one for one in notes(made)) == 1
-
-
 def test_what_a_site_has_sent_counts_in_a_repeated_round_though_it_is_gone(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -418,73 +371,8 @@ def test_what_a_site_has_sent_counts_in_a_repeated_round_though_it_is_gone(
     assert grid.asked.count(("site-0", "train")) == 1
 
 
-def lost_at_the_end(times: int) -> Any:
-    """A site that is not there when the last model is judged, so many times."""
-    left = [times]
-
-    def fault(message: Message, answer: Callable[[Message], Message]) -> Message:
-        if message.metadata.message_type != "evaluate" or not left[0]:
-            return answer(message)
-        left[0] -= 1
-        return lost(message, answer)
-
-    return fault
-
-
-def test_a_site_that_is_lost_in_the_last_judgement_is_asked_again(recipe: Recipe, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(rounds, "PAUSE", 0.01)
-    recipe = recipe.override("training.num_train_epochs=1", "federation.min_sites=3")
-    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path, holdout=8), {"site-1": lost_at_the_end(2)})
-    book = run(recipe, grid, tmp_path / "server", ROWS)
-    assert (book.standing.ended, book.standing.judged_by[1]["n"]) == (True, 24)
-    assert [kind for _, kind in grid.asked].count("evaluate") == 5
-
-
-def test_what_a_judgement_rests_on_is_kept_by_round(recipe: Recipe, tmp_path: Path) -> None:
-    recipe = recipe.override("training.num_train_epochs=1")
-    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path, holdout=8), {"site-1": lost_at_the_end(99)})
-    book = run(recipe, grid, tmp_path / "server", ROWS)
-    assert {number: told["n"] for number, told in book.standing.judged_by.items()} == {0: 24, 1: 16}
-    assert {row["site"]: row["status"] for row in book.rows() if row["round"] == 2}["site-1"] == "lost"
-
-
 def test_a_run_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
     state = {"round": 1, "failed": 0, "labels": None, "sites": {}, "judged": {"0": {"loss": 0.5}}, "best": None, "ended": False}
     (tmp_path / "state.json").write_text(json.dumps(state), encoding="utf-8")
     standing = Book(tmp_path).standing
     assert (standing.round, standing.judged, standing.judged_by) == (1, {0: {"loss": 0.5}}, {})
-
-
-def test_a_last_judgement_that_nobody_makes_is_not_the_end(recipe: Recipe, tmp_path: Path) -> None:
-    recipe = recipe.override("training.num_train_epochs=1", "federation.round_timeout_s=0.2")
-    faults = {f"site-{i}": lost_at_the_end(99) for i in range(3)}
-    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path, holdout=8), faults)
-    with pytest.raises(TrainingFailed, match=r"no site has judged the last model\n  site-0: lost(.|\n)*command asks again"):
-        run(recipe, grid, tmp_path / "server", ROWS)
-    own = recipe.override("data.test=own.csv", check_paths=False)
-    made = federation(own, grid, tmp_path / "own", ROWS)
-    assert not made.run().standing.ended
-    assert "No site has judged the last model" in notes(made)[-1]
-    grid.faults.clear()
-    book = run(recipe, grid, tmp_path / "server", ROWS)
-    assert (book.standing.ended, sorted(book.standing.judged)) == (True, [0, 1])
-
-
-def test_sites_that_are_offline_at_the_end_have_not_judged(recipe: Recipe, tmp_path: Path) -> None:
-    recipe = recipe.override("training.num_train_epochs=1", "federation.round_timeout_s=0.2")
-    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path, holdout=8))
-
-    def all_leave(message: Message, answer: Callable[[Message], Message]) -> Message:
-        grid.online = set() if message.metadata.message_type == "train" else grid.online
-        return answer(message)
-
-    grid.faults = {"site-2": all_leave}
-    with pytest.raises(TrainingFailed, match=r"no site has judged the last model\n  site-0: lost, it is offline"):
-        run(recipe, grid, tmp_path / "server", ROWS)
-
-
-def test_who_refuses_the_last_judgement_has_answered(recipe: Recipe, tmp_path: Path) -> None:
-    recipe = recipe.override("training.num_train_epochs=1", "federation.round_timeout_s=3600")
-    faults = {f"site-{i}": refusing("evaluate") for i in range(3)}
-    book = run(recipe, LocalGrid(sites_of(recipe, ROWS, 3, tmp_path, holdout=8), faults), tmp_path / "server", ROWS)
-    assert (book.standing.ended, book.standing.judged[1]) == (True, {})
