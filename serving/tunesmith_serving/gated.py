@@ -7,6 +7,7 @@ and stands in the service's record and log beside what did not hold.
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import json
 import os
@@ -89,8 +90,11 @@ def due(
 ) -> Gating | None:
     """The gate of a command: the one that is named, else the first of ``which`` that the service remembers of the model.
 
-    Gives None for a model without a gate. A run that ``comes_in`` has no pairs yet: a promotion's gate that asks for some is
-    left out, and said. Raises :class:`UserError` where there is no gate, and something is said about it.
+    Gives None for a model without a gate. A run that ``comes_in`` to answer has no pairs yet: where only a promotion's gate
+    that asks for some is remembered, it is refused, or with ``--despite-gate`` let in unjudged.
+
+    Raises:
+        UserError: nothing could judge what comes in; or there is no gate, and something is said about it.
     """
     if gating is not None and gating.file:
         return gating
@@ -98,9 +102,12 @@ def due(
     remembered = next((one for one in which if one in files), None)
     if remembered is not None:
         file = files[remembered]
-        if comes_in and remembered == PROMOTED and _wants_pairs(file):
-            _say_left_out(model, file)
-            return None
+        if comes_in and remembered == PROMOTED and _wants_pairs(file) and not (gating and gating.despite):
+            raise UserError(
+                f"{model} was promoted by {file}, which asks for pairs of a rollout: a run that comes in has none.\n"
+                f"    → `tunesmith serve update {model}=RUN --canary 10`, then `tunesmith serve promote {model}` judges by "
+                "them; or name a --gate FILE without pairs."
+            )
         click.echo(f"{model} has come through {file}: judged by it again (--gate FILE names another)", err=True)
         return replace(gating or Gating(), file=file)
     if gating is not None:
@@ -112,17 +119,6 @@ def _wants_pairs(file: str) -> bool:
     from tunesmith.recipe.gate import load_gate
 
     return _asks_for_pairs(load_gate(file))
-
-
-def _say_left_out(model: str, file: str) -> None:
-    click.secho(
-        f"warning: {model} is let in unjudged: {file}, by which it was promoted, asks for pairs of a rollout\n"
-        f"    → `tunesmith serve update {model}=RUN --canary 10`, then `tunesmith serve promote {model}` judges by them; "
-        "or name a --gate FILE without pairs.",
-        fg="red",
-        bold=True,
-        err=True,
-    )
 
 
 def let_in(gating: Gating, models: Mapping[str, str], output_dir: str = "runs") -> list[Passage]:
@@ -148,7 +144,13 @@ def let_version_in(gating: Gating, record: Record, model: str, run: str, output_
     from tunesmith.verbs.gate import judge_side
     from tunesmith_serving import change
 
-    rules, side = load_gate(gating.file), open_evaluation(run, output_dir)
+    rules = load_gate(gating.file)
+    if gating.despite and _asks_for_pairs(rules):
+        date = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        unjudged = [Passage(model, run, gating.file, False, "not judged: its rules on pairs need a rollout", date)]
+        _warn(unjudged)
+        return unjudged
+    side = open_evaluation(run, output_dir)
     answering = functools.partial(change.answering, record, model.partition("@")[0])
     found = judge_side(side, rules, _against(side, rules, gating, answering, output_dir))
     return settled(gating, {model: (run, found)}, record)
@@ -218,14 +220,14 @@ def settled(gating: Gating, found: Mapping[str, tuple[str, GateResult]], record:
             log(record, refused, let_in=False)
         names = ", ".join(one.model for one in refused)
         raise GateFailed(f"{names} is not let in, and nothing has changed. {refused[0].said}")
-    for one in refused:
-        click.secho(
-            f"warning: {one.model} is let in although it does not pass {one.gate} (--despite-gate)",
-            fg="red",
-            bold=True,
-            err=True,
-        )
+    _warn(refused)
     return passages
+
+
+def _warn(refused: Iterable[Passage]) -> None:
+    for one in refused:
+        words = f"warning: {one.model} is let in although it does not pass {one.gate} (--despite-gate)"
+        click.secho(words, fg="red", bold=True, err=True)
 
 
 def numbered(passages: Iterable[Passage], before: Record) -> list[Passage]:

@@ -196,12 +196,21 @@ def test_what_is_promoted_is_judged_by_the_gate_of_the_last_promotion(
     assert typed("update", f"m={run.path}", "--shadow", "10").exit_code == 0
 
 
-def test_a_run_that_comes_in_is_not_judged_by_pairs_that_it_has_not(done: list[Any], run: Run) -> None:
-    write(gate_files={"m": {"promoted": gate("pairs/agreement", min=0.1)}}, log="")
+def test_a_run_without_pairs_does_not_come_in_where_only_pairs_could_judge_it(done: list[Any], run: Run) -> None:
+    write(gate_files={"m": {"promoted": gate("pairs/agreement", min=0.1)}}, log=f"{PORT}.jsonl")
     answer = typed("update", f"m={run.path}")
-    assert answer.exit_code == 0, answer.output
-    assert "is let in unjudged" in answer.output
+    assert (answer.exit_code, done) == (2, []), answer.output
     assert "--canary 10`, then `tunesmith serve promote m`" in answer.output
+
+    assert typed("update", f"m={run.path}", "--despite-gate").exit_code == 0
+    assert "LET IN DESPITE ITS GATE" in record.chosen(PORT).gates["m@2"]
+    assert "not judged" in record.chosen(PORT).gates["m@2"]
+
+
+def test_a_canary_comes_in_to_gather_the_pairs_that_a_promotion_asks_for(done: list[Any], run: Run) -> None:
+    write(gate_files={"m": {"promoted": gate("pairs/agreement", min=0.1)}}, log="")
+    answer = typed("update", f"m={run.path}", "--canary", "10")
+    assert (answer.exit_code, len(done)) == (0, 1), answer.output
 
 
 def test_the_version_that_comes_in_is_judged_by_its_pairs_though_its_run_is_named_again(rollout: list[Any], run: Run) -> None:
