@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from tunesmith_serving.command_keys import keys
+from tunesmith_serving.command_rollout import promote, rollback, update
 from tunesmith_serving.gated import Gating, Passage, gate_options
 
 if TYPE_CHECKING:
-    from tunesmith_serving.change import Standing
     from tunesmith_serving.plan import Planned
     from tunesmith_serving.record import Record
-    from tunesmith_serving.rollout import Kind
 
 
 class Serve(click.Group):
@@ -186,7 +185,10 @@ def _tell(url: str, names: str, passages: Sequence[Passage]) -> None:
 
 @command.command("status")
 def status() -> None:
-    """Say which services run, whether they are ready, and how far new versions have come in."""
+    """Say which services run, and whether they are ready.
+
+    Of new versions it says how far they have come in, and of gates what came through which.
+    """
     from tunesmith.errors import TunesmithError
     from tunesmith_serving.record import records
 
@@ -215,7 +217,10 @@ def status() -> None:
 @click.argument("ports", nargs=-1, type=int, metavar="[PORT]...")
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 def stop(ports: tuple[int, ...], everything: bool) -> None:
-    """End the service at PORT, or the only one; requests that it has accepted are answered first."""
+    """End the service at PORT, or the only one.
+
+    Requests that it has accepted are answered first.
+    """
     from tunesmith.errors import UserError
     from tunesmith_serving import service
     from tunesmith_serving.record import records
@@ -232,169 +237,5 @@ def stop(ports: tuple[int, ...], everything: bool) -> None:
         click.echo(f"stopped {running[port].url}")
 
 
-_PORT = click.argument("port", type=int, required=False, metavar="[PORT]")
-_SHARE = click.FloatRange(0, 100)
-
-
-@command.command("update")
-@click.argument("what", nargs=-1, required=True, metavar="NAME[@VERSION]=RUN [PORT] [serving.KEY=VALUE]...")
-@click.option("--canary", type=_SHARE, metavar="PERCENT", help="It answers this share of the callers only.")
-@click.option("--shadow", type=_SHARE, metavar="PERCENT", help="It answers nobody, and hears this share of the requests.")
-@click.option("--force", is_flag=True, help="Also where its task, labels or tensors differ from those of the version there.")
-@click.option(
-    "--output-dir", default="runs", show_default=True, metavar="DIR", help="Where a RUN that is a name is looked for."
-)
-@gate_options
-def update(
-    what: tuple[str, ...], canary: float | None, shadow: float | None, force: bool, output_dir: str, gating: Gating | None
-) -> None:
-    """Bring a new version of a model into a running service, which goes on answering.
-
-    Without --canary or --shadow it answers everyone once it is warm. The version there is stays warm until `promote` or
-    `rollback`. The same command with another share changes that. Without VERSION it is the next free number. A model that has
-    come through a gate is judged by it again, where no other one is named.
-    """
-    from tunesmith.errors import UserError
-    from tunesmith_serving import change, gated
-    from tunesmith_serving.record import chosen
-
-    name, *rest = what
-    settings = [one for one in rest if one.startswith("serving.")]
-    ports = [one for one in rest if one not in settings]
-    if len(ports) > 1 or not all(one.isdecimal() for one in ports):
-        raise UserError(f"{' '.join(ports)}: not a port.\n    → `tunesmith serve update NAME=RUN [PORT] [serving.KEY=VALUE]`")
-    if canary is not None and shadow is not None:
-        raise UserError("--canary and --shadow exclude each other.\n    → A canary mirrors what it answers, too.")
-    kind: Kind = "canary" if canary is not None else "shadow" if shadow is not None else "all"
-    percent = next((one for one in (canary, shadow) if one is not None), 100.0)
-    record = chosen(int(ports[0]) if ports else None)
-    passages, judged = _update_gated(record, name, gating, kind, output_dir)
-    click.echo(
-        change.update(
-            record,
-            name,
-            kind=kind,
-            percent=percent,
-            settings=settings,
-            output_dir=output_dir,
-            force=force,
-            told=partial(click.echo, err=True),
-            judged=judged.rollout if judged else None,
-        )
-    )
-    if passages:
-        gated.note(record.port, gated.numbered(passages, record), gated.PROMOTED if judged else gated.LET_IN)
-
-
-def _update_gated(
-    record: Record, what: str, gating: Gating | None, kind: Kind, output_dir: str
-) -> tuple[list[Passage], Standing | None]:
-    """How what is to answer came through its gate, where it has one: a run, or a version that comes in already.
-
-    The latter is judged as for a promotion, since it is to answer everyone, and its rollout is given too. Raises
-    :class:`GateFailed`.
-    """
-    from tunesmith.errors import UserError
-    from tunesmith_serving import change, gated
-
-    model, _, run = what.partition("=")
-    name = model.partition("@")[0]
-    if not run and kind != "all":
-        if gating is not None:
-            raise UserError(f"--gate judges a run that comes in, and {what} names none.\n    → Write {model}=RUN.")
-        return [], None
-    if kind == "all" and (not run or name in record.rollouts):
-        gate = gated.due(gating, record, name, (gated.PROMOTED, gated.LET_IN))
-        if gate is None:
-            return [], None
-        standing = change.standing(record, name)
-        return gated.let_candidate_in(gate, record, name, standing, None), standing
-    which = (gated.LET_IN, gated.PROMOTED) if kind == "all" else (gated.LET_IN,)
-    gate = gated.due(gating, record, name, which, comes_in=True)
-    return ([] if gate is None else gated.let_version_in(gate, record, model, run, output_dir)), None
-
-
-@command.command("promote")
-@click.argument("name")
-@_PORT
-@click.option("--labels", metavar="FILE", help="With --gate: the right answers of pairs, a table of id and label.")
-@gate_options
-def promote(name: str, port: int | None, labels: str | None, gating: Gating | None) -> None:
-    """Keep the new version of NAME; the old one ends once it has answered what it has.
-
-    With --gate, or where the model has come through one before, its run is judged first, margins against the version that
-    answers now; rules may ask for pairs/agreement, and with --labels for pairs/accuracy: what both versions answered to the
-    same requests.
-    """
-    from tunesmith.errors import UserError
-    from tunesmith_serving import change, gated
-    from tunesmith_serving.record import chosen
-
-    record = chosen(port)
-    gate = gated.due(gating, record, name, (gated.PROMOTED, gated.LET_IN))
-    if gate is None:
-        if labels is not None:
-            raise UserError("--labels goes with --gate FILE\n    → Name the gate.")
-        click.echo(change.promote(record, name))
-        return
-    standing = change.standing(record, name)
-    passages = gated.let_candidate_in(gate, record, name, standing, labels)
-    click.echo(change.promote(record, name, judged=standing.rollout))
-    gated.note(record.port, passages, gated.PROMOTED)
-
-
-@command.command("rollback")
-@click.argument("name")
-@_PORT
-def rollback(name: str, port: int | None) -> None:
-    """Give all requests for NAME back to the old version, at once; the new one ends once it has answered what it has."""
-    from tunesmith_serving import change
-    from tunesmith_serving.record import chosen
-
-    click.echo(change.rollback(chosen(port), name))
-
-
-@command.group("keys")
-def keys_group() -> None:
-    """Make, list and revoke API keys. A running service notices within a second."""
-
-
-_FILE = click.option(
-    "--keys", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The file, if not the user's own."
-)
-
-
-@keys_group.command("add")
-@click.argument("name")
-@click.option("--models", metavar="A,B", help="The models that it may ask; all if not said.")
-@_FILE
-def add(name: str, models: str | None, keys: Path | None) -> None:
-    """Make a key called NAME and print it, this once."""
-    from tunesmith.errors import UserError
-    from tunesmith_serving.keys import KeyFile, default_place
-
-    allowed = [part.strip() for part in models.split(",") if part.strip()] if models is not None else None
-    if allowed == []:
-        raise UserError("--models names none.\n    → Name some, or leave it away.")
-    click.echo(KeyFile(keys or default_place()).add(name, allowed))
-
-
-@keys_group.command("list")
-@_FILE
-def list_keys(keys: Path | None) -> None:
-    """List the keys by name; the keys themselves are not kept."""
-    from tunesmith_serving.keys import KeyFile, default_place
-
-    for key in KeyFile(keys or default_place()).all():
-        click.echo(f"{key.name}  {'all models' if key.models is None else ', '.join(key.models)}  {key.created}")
-
-
-@keys_group.command("revoke")
-@click.argument("name")
-@_FILE
-def revoke(name: str, keys: Path | None) -> None:
-    """Forget the key called NAME: it opens nothing any more."""
-    from tunesmith_serving.keys import KeyFile, default_place
-
-    KeyFile(keys or default_place()).revoke(name)
-    click.echo(f"revoked {name}")
+for one in (update, promote, rollback, keys):
+    command.add_command(one)

@@ -20,9 +20,10 @@ _config_option = click.option("--config", default="site.yaml", show_default=True
 @command.command("join")
 @_config_option
 def join(config: str) -> None:
-    """Answer the federation's server until Ctrl-C, within what site.yaml allows.
+    """Answer the federation's server until Ctrl-C.
 
-    The process calls the server and opens no port. While the server is away it tries on.
+    It does what site.yaml allows, and nothing else. The process calls the server and opens no port. While the server is away
+    it tries on.
     """
     from tunesmith_federated.deployment import join as joining
     from tunesmith_federated.deployment.site_config import read
@@ -35,7 +36,10 @@ def join(config: str) -> None:
 @command.command("check")
 @_config_option
 def check(config: str) -> None:
-    """Say what site.yaml allows, and whether keys and data are there, without joining."""
+    """Say what site.yaml allows, without joining.
+
+    It also looks whether certificates, machine and data are as the file says.
+    """
     from tunesmith_federated.deployment import certificates
     from tunesmith_federated.deployment.checking import check_machine, missing, words
     from tunesmith_federated.deployment.site_config import read
@@ -53,7 +57,10 @@ def check(config: str) -> None:
 @_config_option
 @click.option("--json", "as_json", is_flag=True, help="Print the entries as JSON lines.")
 def audit(config: str, as_json: bool) -> None:
-    """Print what was asked, done, refused and sent, and whether the log is as it was written (exit code 2 if not)."""
+    """Print what was asked, done, refused and sent.
+
+    The exit code is 2 where the log is not as it was written.
+    """
     from tunesmith_federated.deployment import checking
     from tunesmith_federated.deployment.audit import AuditLog
     from tunesmith_federated.deployment.site_config import read
@@ -71,7 +78,10 @@ def audit(config: str, as_json: bool) -> None:
 @click.argument("recipe", metavar="RECIPE")
 @click.argument("overrides", nargs=-1)
 def fingerprint(recipe: str, overrides: tuple[str, ...]) -> None:
-    """Print the fingerprint by which site.yaml allows a recipe: of all that travels but its name and its classes."""
+    """Print the fingerprint by which site.yaml allows a recipe.
+
+    It is of all that travels but the recipe's name and its classes.
+    """
     from tunesmith.recipe import Recipe
     from tunesmith_federated import asked_recipe
 
