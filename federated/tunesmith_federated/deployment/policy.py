@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tunesmith.errors import UserError
-from tunesmith.recipe import keys
+from tunesmith.recipe import keys, loss_names
 from tunesmith_federated import asked_recipe
 from tunesmith_federated.deployment import signatures
 from tunesmith_federated.deployment.site_config import SiteConfig
@@ -121,7 +121,9 @@ def _models(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def _code(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """What the recipe would load by name."""
+    """What the recipe would load by name: a loss by its dotted path, everything else as ``module:attribute``."""
+    if loss_names.is_own(recipe.training.loss):
+        yield "training.loss", recipe.training.loss
     for key, value in keys.scalars(recipe.model_dump(exclude_defaults=True)):
         if isinstance(value, str) and CODE.fullmatch(value):
             yield key, value

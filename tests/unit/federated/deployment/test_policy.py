@@ -67,11 +67,17 @@ def test_every_model_that_would_be_loaded_is_checked(site_config: Make, recipe: 
     assert f"({key})" in check(replace(ASK, recipe=recipe), site_config(allow="{recipes: any, base_models: [lab/*]}"), Used())
 
 
-def test_any_recipe_does_not_mean_any_code(site_config: Make) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        (RECIPE.replace("local_epochs: 1.0", "method: 'subprocess:Popen'"), "federation.method: subprocess:Popen"),
+        (RECIPE + "training: {loss: subprocess.Popen, loss_args: {args: [touch, x]}}\n", "training.loss: subprocess.Popen"),
+    ],
+)
+def test_any_recipe_does_not_mean_any_code(site_config: Make, recipe: str, told: str) -> None:
     config = site_config(allow="{recipes: any, base_models: any}")
-    recipe = RECIPE.replace("local_epochs: 1.0", "method: 'subprocess:Popen'")
     assert check(ASK, config, Used()) == ""
-    assert "federation.method: subprocess:Popen" in check(replace(ASK, recipe=recipe), config, Used())
+    assert f"loads code by name ({told})" in check(replace(ASK, recipe=recipe), config, Used())
 
 
 @pytest.fixture
