@@ -98,8 +98,12 @@ def issue_site(folder: Path, into: Path, name: str, days: int = DAYS) -> Issued:
     write_secret(into / "node.key", private)
     write_secret(into / "node.pub", public + f" {name}\n".encode())
     certificate = x509.load_pem_x509_certificate(pem)
-    expires = certificate.not_valid_after_utc.isoformat()
-    return Issued(name, certificate.fingerprint(hashes.SHA256()).hex().upper(), public.decode(), expires)
+    return Issued(name, certificate.fingerprint(hashes.SHA256()).hex().upper(), public.decode(), expires(into / "site.crt"))
+
+
+def expires(path: Path) -> str:
+    """When the certificate at ``path`` ends, ISO 8601, UTC. Raises :class:`UserError` where there is none."""
+    return _load_certificate(path).not_valid_after_utc.isoformat()
 
 
 def check_site(folder: Path, now: datetime | None = None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.errors import ClusterError
-from tunesmith_federated.deployment.site_config import Resources, SiteConfig
+from tunesmith_federated.deployment.site_config import PLACES, Resources, SiteConfig
 
 
 def words(config: SiteConfig) -> str:
@@ -67,7 +67,7 @@ def missing(config: SiteConfig) -> list[str]:
     """Places of data on this machine where nothing is."""
     section = config.data_section()
     places: list[str] = []
-    for key in ("train", "validation", "test"):
+    for key in PLACES:
         value = section.get(key, [])
         places += value if isinstance(value, list) else [value]
     return [one for one in places if "://" not in one and not Path(one).exists() and not glob.glob(one)]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group("federation")
 def command() -> None:
-    """Run a federation's server: `init` makes its folder, `up` starts it, `status`, `add` and `revoke` look after its sites.
+    """Run a federation's server: `init` makes its folder, `up` starts it, `status`, `add`, `revoke` and `renew` look after it.
 
     `signer` and `sign` are for those whom sites trust to allow recipes.
     """
@@ -63,6 +63,22 @@ def add(folder: str, site: str, days: int, renew: bool) -> None:
 
     into = members.add(_open(folder), site, days, renew=renew)
     click.echo(f"{site} may join with {into}: hand it over, over a channel that you trust, and delete it here")
+
+
+@command.command("renew")
+@click.argument("folder", metavar="FOLDER")
+@click.option("--days", default=365, show_default=True, type=click.IntRange(1, 3650), help="For which it holds.")
+def renew(folder: str, days: int) -> None:
+    """Give the server a new certificate, of the same authority.
+
+    Sites need nothing new: they know the authority. A site's own certificate: `tunesmith federation add FOLDER SITE --renew`.
+    """
+    from tunesmith_federated.deployment import members
+
+    ends, in_use = members.renew(_open(folder), days)
+    click.echo(f"the server's certificate ends on {ends[:10]} now")
+    if in_use:
+        click.echo(f"  the old one is in use until you stop and start: tunesmith federation stop {folder}, then up")
 
 
 @command.command("revoke")

@@ -152,7 +152,7 @@ class Federation:
         return federation, into
 
     def revoke(self, name: str) -> Federation:
-        """Take a site off the list. What runs must be told too (:func:`tunesmith_federated.deployment.revoke.revoke`)."""
+        """Take a site off the list. What runs must be told too (:func:`tunesmith_federated.deployment.members.revoke`)."""
         entry = self.site(name)
         sites = {other: one for other, one in self.sites.items() if other != name}
         revoked = {**self.revoked, name: [*self.revoked.get(name, []), entry.public_key]}

@@ -50,7 +50,7 @@ over a channel that you trust. The certificate ends on {expires}.
     node.key    signs what this site sends       node.pub    its public half
     site.yaml   what may be done here, yours to fill in
 
-1. pip install tunesmith
+1. Install the Tunesmith that the server has: in its source, pip install -c constraints.txt .
 2. Edit site.yaml: where the data lies, which recipes and base models are allowed.
 3. tunesmith site check --config site.yaml
 4. tunesmith site join --config site.yaml

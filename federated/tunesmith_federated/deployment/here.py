@@ -88,12 +88,7 @@ class OwnData:
 
     def _own(self, recipe: Recipe) -> Recipe:
         values: dict[str, Any] = recipe.model_dump(mode="json", exclude_unset=True)
-        kept = {
-            key: value
-            for key, value in values["data"].items()
-            if key not in ("train", "validation", "test", "format", "columns")
-        }
-        values["data"] = {**kept, **self.config.data_section()}
+        values["data"] = self.config.data_section(values["data"])
         return type(recipe).from_dict(values)
 
 

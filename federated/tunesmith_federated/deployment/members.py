@@ -39,6 +39,15 @@ def revoke(federation: Federation, name: str) -> bool:
     return True
 
 
+def renew(federation: Federation, days: int) -> tuple[str, bool]:
+    """Give the server a new certificate and key, of the same authority; when it ends, and whether the old one is still in use.
+
+    SuperLink and the front door read it when they start.
+    """
+    certificates.issue_server(federation.ca, federation.server, federation.host, days)
+    return certificates.expires(federation.server / "server.crt"), up.running(federation) is not None
+
+
 def status(federation: Federation) -> dict[str, Any]:
     """Sites and runs as plain data."""
     found = up.running(federation)
@@ -72,6 +81,7 @@ def status(federation: Federation) -> dict[str, Any]:
         "federation": federation.name,
         "up": found is not None,
         "listen": listen,
+        "expires": certificates.expires(federation.server / "server.crt"),
         "sites": sites,
         "revoked": sorted(federation.revoked),
         "runs": runs,
@@ -81,11 +91,10 @@ def status(federation: Federation) -> dict[str, Any]:
 def words(found: dict[str, Any]) -> str:
     """The same for the terminal."""
     lines = [f"{found['federation']}: " + (f"up, front door {found['listen']}" if found["up"] else "not up")]
+    lines[0] += f", its {_ends(found['expires'])}"
     width = max([len(name) for name in found["sites"]] + [4])
     for name, site in found["sites"].items():
-        left = (datetime.fromisoformat(site["expires"]) - datetime.now(UTC)).days
-        ends = f"certificate ends {site['expires'][:10]}" + (f" (in {left} days: renew it)" if left < SOON_DAYS else "")
-        lines.append(f"  {name:<{width}}  {site['state']:<14}  {ends}")
+        lines.append(f"  {name:<{width}}  {site['state']:<14}  {_ends(site['expires'])}")
     lines += [f"  {name:<{width}}  revoked" for name in found["revoked"] if name not in found["sites"]]
     if found["runs"]:
         lines.append("runs")
@@ -93,6 +102,11 @@ def words(found: dict[str, Any]) -> str:
         traffic = f"{run['sent_bytes'] / 2**20:.1f} MB out, {run['received_bytes'] / 2**20:.1f} MB in"
         lines.append(f"  {run['id']}  {run['status']:<10}  {run['started'][:19]}  {traffic}  {run['details'][:100]}".rstrip())
     return "\n".join(lines)
+
+
+def _ends(expires: str) -> str:
+    left = (datetime.fromisoformat(expires) - datetime.now(UTC)).days
+    return f"certificate ends {expires[:10]}" + (f" (in {left} days: renew it)" if left < SOON_DAYS else "")
 
 
 def _synchronise(federation: Federation) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,9 @@ from tunesmith_federated.deployment import signatures
 VARIABLE = "TUNESMITH_SITE_CONFIG"
 """Names the ``site.yaml`` of the site that this process answers for."""
 ANY = "any"
+PLACES = ("train", "test")
+OWN = (*PLACES, "format", "columns")
+"""Keys of a recipe's ``data:`` that only the site can say."""
 FINGERPRINT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -28,9 +31,6 @@ class SiteData(Section):
 
     train: str | list[str]
     """A file, folder, glob or URI, relative to ``site.yaml``."""
-
-    validation: str | list[str] | None = None
-    """Rows to choose by. Null splits them off ``train`` where the recipe wants some."""
 
     test: str | list[str] | None = None
     """Rows that the incoming model is judged by, never trained on. Null splits them off ``train``."""
@@ -42,7 +42,8 @@ class SiteData(Section):
     """The task's role → this data's column."""
 
     split: SplitSection | None = None
-    """How missing splits are made; null takes the recipe's."""
+    """How rows to judge by are split off where ``test`` is null; what is not said here is the recipe's. A site chooses nothing
+    by its rows, so there is no ``validation``."""
 
 
 class Allow(Section):
@@ -145,14 +146,17 @@ class SiteConfig(Section):
         """Absolute."""
         return self._beside(self.state)
 
-    def data_section(self) -> dict[str, Any]:
-        """What takes the place of these keys in the recipe's ``data:``; paths are absolute."""
-        values = self.data.model_dump(exclude_none=True)
-        for key in ("train", "validation", "test"):
+    def data_section(self, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The recipe's ``data:`` (``asked``) at this site: places, format and columns are the site's, paths absolute."""
+        kept = {key: value for key, value in (asked or {}).items() if key not in (*OWN, "validation")}
+        values = self.data.model_dump(exclude_none=True, include=set(OWN))
+        for key in PLACES:
             if key in values:
                 places = values[key]
                 values[key] = [self._place(one) for one in places] if isinstance(places, list) else self._place(places)
-        return values
+        if self.data.split is not None:
+            values["split"] = {**kept.get("split", {}), **self.data.split.model_dump(exclude_unset=True), "validation": 0.0}
+        return {**kept, **values}
 
     def _place(self, place: str) -> str:
         return place if "://" in place else str(self._beside(place))
@@ -201,6 +205,9 @@ def _unfit(config: SiteConfig) -> Iterator[tuple[str, str, str]]:
     host, _, port = config.server.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536 or "/" in host:
         yield "server", f"{config.server!r} is no HOST:PORT", "write such as federation.example.org:8443"
+    if config.data.split is not None and config.data.split.validation and "validation" in config.data.split.model_fields_set:
+        what = "a site chooses nothing by its rows, so these would be neither trained on nor judged"
+        yield "data.split.validation", what, "remove it; data.split.test is the share that the model is judged by"
     for one in () if config.allow.any_recipe else config.allow.recipes:
         if not FINGERPRINT.fullmatch(one):
             what = f"{one!r} is no fingerprint, which has 40 hexadecimal digits"

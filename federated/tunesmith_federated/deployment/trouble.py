@@ -56,7 +56,8 @@ def explain(error: Exception, server: str) -> Trouble:
 def _certificate(error: ssl.SSLCertVerificationError, server: str) -> Trouble:
     said = error.verify_message.lower()
     if "expired" in said:
-        return Trouble(f"the certificate of {server} has expired\n    → Its operator makes a new one.", passes=True)
+        new = "`tunesmith federation renew FOLDER`, then `stop` and `up`"
+        return Trouble(f"the certificate of {server} has expired\n    → Its operator makes a new one: {new}.", passes=True)
     if "hostname" in said or "ip address" in said:
         return Trouble(
             f"the certificate of {server} is for another name\n    → server: in site.yaml is as in `federation init --host`.",

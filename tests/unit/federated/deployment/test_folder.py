@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from tunesmith.errors import UserError
+from tunesmith_federated.deployment import members
 from tunesmith_federated.deployment.folder import Federation, create
 from tunesmith_federated.deployment.site_config import read
 
@@ -58,6 +60,17 @@ def test_renewing_gives_new_keys_and_keeps_the_owners_file(federation: Federatio
     assert (folder / "site.yaml").read_text(encoding="utf-8") == "mine"
     with pytest.raises(UserError, match="--renew"):
         renewed.add("a")
+
+
+def test_the_servers_certificate_is_renewed_by_the_same_authority(federation: Federation) -> None:
+    place, old = federation.server / "server.crt", members.status(federation)["expires"]
+    assert members.renew(federation, 10)[1] is False, "it is not up, so nothing uses the old one"
+    ca, new = (x509.load_pem_x509_certificate(path.read_bytes()) for path in (federation.ca / "ca.crt", place))
+    new.verify_directly_issued_by(ca)
+    found = members.status(federation)
+    assert found["expires"] < old
+    assert "not up, its certificate ends" in members.words(found)
+    assert "(in 9 days: renew it)" in members.words(found).splitlines()[0]
 
 
 def test_a_folder_that_is_none_says_how_to_make_one(tmp_path: Path, federation: Federation) -> None:

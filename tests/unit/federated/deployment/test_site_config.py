@@ -73,6 +73,20 @@ def test_places_are_relative_to_the_file_and_uris_stay(tmp_path: Path) -> None:
     assert checking.missing(config) == [str(tmp_path / "rows/*.csv"), "/held.csv"]
 
 
+def test_a_site_says_how_its_rows_are_held_back_and_the_recipe_the_rest(tmp_path: Path) -> None:
+    """Nothing is chosen by a site's rows: what were split off for validation would be of no use."""
+    file, begin = tmp_path / "site.yaml", "name: a\nserver: h:1\ndata: {train: x.csv, split: "
+    asked = {"train": "sites://", "validation": "v.csv", "labels": ["a"], "split": {"seed": 7, "validation": 0.0, "test": 0.1}}
+    file.write_text(begin + "{test: 0.3}}\n", encoding="utf-8")
+    section = read(file).data_section(asked)
+    assert section["split"] == {"seed": 7, "validation": 0.0, "test": 0.3}
+    assert (section["train"], section["labels"], "validation" in section) == (str(tmp_path / "x.csv"), ["a"], False)
+
+    file.write_text(begin + "{validation: 0.1}}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r":3: data\.split\.validation: a site chooses nothing by its rows"):
+        read(file)
+
+
 def test_a_file_that_is_not_there_says_where_it_comes_from(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be read: No such file.*\n    → --config"):
         read(tmp_path / "none.yaml")
