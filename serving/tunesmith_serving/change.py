@@ -23,7 +23,7 @@ from tunesmith.tasks.base import TensorSpec
 from tunesmith_serving import apps
 from tunesmith_serving.describe import Description
 from tunesmith_serving.plan import APPLICATION, Planned, application, check_room, entry, planned
-from tunesmith_serving.record import Record, called, state_folder, write
+from tunesmith_serving.record import Record, called, rewrite, state_folder
 from tunesmith_serving.rollout import Kind, Rollout, Tally
 
 ASKED_WITHIN = 60.0
@@ -228,11 +228,21 @@ def _settle(record: Record, name: str, *, keep_candidate: bool, judged: str | No
 
 
 def _change(record: Record, plan: dict[str, Any]) -> None:
-    """Tell the door, then write the record down anew."""
+    """Tell the door, then write it down."""
     _ask("change", plan)
+    _write_down(record, plan)
+
+
+def _write_down(record: Record, plan: Mapping[str, Any]) -> None:
+    """The record with the plan's models and rollouts, and without the gates of versions that are gone."""
     models = tuple(called(one["name"], one["version"], one["settings"]["backend"]) for one in plan["models"])
-    if record.file.exists():
-        write(replace(record, models=models, rollouts=tuple(plan["rollouts"])))
+    there = {f"{one['name']}@{one['version']}" for one in plan["models"]}
+
+    def changed(now: Record) -> Record:
+        gates = {name: words for name, words in now.gates.items() if name in there}
+        return replace(now, models=models, rollouts=tuple(plan["rollouts"]), gates=gates)
+
+    rewrite(record, changed)
 
 
 def _ask(method: str, *arguments: Any, within: float = ASKED_WITHIN) -> Any:

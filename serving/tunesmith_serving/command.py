@@ -164,8 +164,7 @@ def _gated(models: Sequence[Planned], gating: Gating | None, there: Record | Non
     """How each model came through its gate, where it has one. Raises :class:`GateFailed`."""
     from tunesmith_serving import gated
 
-    every = (gated.LET_IN, gated.PROMOTED)
-    gates = {name: gated.due(gating, there, name, every, comes_in=True) for name in dict.fromkeys(one.name for one in models)}
+    gates = {name: gated.due_of_run(gating, there, name) for name in dict.fromkeys(one.name for one in models)}
     passages: list[Passage] = []
     for gate in dict.fromkeys(one for one in gates.values() if one is not None):
         behind = {f"{one.name}@{one.version}": one.run for one in models if gates[one.name] == gate}

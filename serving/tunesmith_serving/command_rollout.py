@@ -50,7 +50,8 @@ def update(
     kind: Kind = "canary" if canary is not None else "shadow" if shadow is not None else "all"
     percent = next((one for one in (canary, shadow) if one is not None), 100.0)
     record = chosen(int(ports[0]) if ports else None)
-    passages, judged = _update_gated(record, name, gating, kind, output_dir)
+    everyone = kind == "all" or (kind == "canary" and percent >= 100)
+    passages, judged = _update_gated(record, name, gating, output_dir, everyone=everyone)
     click.echo(
         change.update(
             record,
@@ -69,11 +70,11 @@ def update(
 
 
 def _update_gated(
-    record: Record, what: str, gating: Gating | None, kind: Kind, output_dir: str
+    record: Record, what: str, gating: Gating | None, output_dir: str, *, everyone: bool
 ) -> tuple[list[Passage], Standing | None]:
     """How what is to answer came through its gate, where it has one: a run, or a version that comes in already.
 
-    The latter is judged as for a promotion, since it is to answer everyone, and its rollout is given too. Raises
+    The latter is judged as for a promotion where it is to answer ``everyone``, and its rollout is given too. Raises
     :class:`GateFailed`.
     """
     from tunesmith.errors import UserError
@@ -81,18 +82,17 @@ def _update_gated(
 
     model, _, run = what.partition("=")
     name = model.partition("@")[0]
-    if not run and kind != "all":
+    if not run and not everyone:
         if gating is not None:
             raise UserError(f"--gate judges a run that comes in, and {what} names none.\n    → Write {model}=RUN.")
         return [], None
-    if kind == "all" and (not run or name in record.rollouts):
-        gate = gated.due(gating, record, name, (gated.PROMOTED, gated.LET_IN))
+    if everyone and (not run or name in record.rollouts):
+        gate = gated.due(gating, record, name)
         if gate is None:
             return [], None
         standing = change.standing(record, name)
         return gated.let_candidate_in(gate, record, name, standing, None), standing
-    which = (gated.LET_IN, gated.PROMOTED) if kind == "all" else (gated.LET_IN,)
-    gate = gated.due(gating, record, name, which, comes_in=True)
+    gate = gated.due_of_run(gating, record, name, everyone=everyone)
     return ([] if gate is None else gated.let_version_in(gate, record, model, run, output_dir)), None
 
 
@@ -113,7 +113,7 @@ def promote(name: str, port: int | None, labels: str | None, gating: Gating | No
     from tunesmith_serving.record import chosen
 
     record = chosen(port)
-    gate = gated.due(gating, record, name, (gated.PROMOTED, gated.LET_IN))
+    gate = gated.due(gating, record, name)
     if gate is None:
         if labels is not None:
             raise UserError("--labels goes with --gate FILE\n    → Name the gate.")

@@ -12,14 +12,14 @@ import functools
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tunesmith.errors import GateFailed, UserError
-from tunesmith_serving.record import Record, chosen, write
+from tunesmith_serving.record import Record, chosen, rewrite
 
 if TYPE_CHECKING:
     from tunesmith.evaluation.against import Against
@@ -85,29 +85,52 @@ class Passage:
         return f"{despite}{self.gate}, {self.date}: {self.said}"
 
 
-def due(
-    gating: Gating | None, record: Record | None, model: str, which: Sequence[str], *, comes_in: bool = False
-) -> Gating | None:
-    """The gate of a command: the one that is named, else the first of ``which`` that the service remembers of the model.
+def due(gating: Gating | None, record: Record, model: str) -> Gating | None:
+    """The gate of a version that comes in already, and is to answer everyone; None for a model without a gate.
 
-    Gives None for a model without a gate. A run that ``comes_in`` to answer has no pairs yet: where only a promotion's gate
-    that asks for some is remembered, it is refused, or with ``--despite-gate`` let in unjudged.
+    It is the one that is named, else that of the model's last promotion, else the one that let a version in.
+
+    Raises:
+        UserError: there is no gate, and something is said about it.
+    """
+    files = record.gate_files.get(model, {})
+    return _named(gating) or _again(gating, model, files.get(PROMOTED) or files.get(LET_IN))
+
+
+def due_of_run(gating: Gating | None, record: Record | None, model: str, *, everyone: bool = True) -> Gating | None:
+    """The gate of a run that comes in; None for a model without a gate.
+
+    It is the one that is named, else the one that let a version in, else that of the last promotion. A run has no pairs yet: a
+    remembered gate that asks for some is passed over. Where there is no other, the run is refused that is to answer
+    ``everyone`` (with ``--despite-gate`` it is let in unjudged); a canary or a shadow comes in to gather them.
 
     Raises:
         UserError: nothing could judge what comes in; or there is no gate, and something is said about it.
     """
-    if gating is not None and gating.file:
-        return gating
     files = record.gate_files.get(model, {}) if record is not None else {}
-    remembered = next((one for one in which if one in files), None)
-    if remembered is not None:
-        file = files[remembered]
-        if comes_in and remembered == PROMOTED and _wants_pairs(file) and not (gating and gating.despite):
-            raise UserError(
-                f"{model} was promoted by {file}, which asks for pairs of a rollout: a run that comes in has none.\n"
-                f"    → `tunesmith serve update {model}=RUN --canary 10`, then `tunesmith serve promote {model}` judges by "
-                "them; or name a --gate FILE without pairs."
-            )
+    remembered = [files[which] for which in (LET_IN, PROMOTED) if which in files]
+    if _named(gating) is not None or not remembered:
+        return _named(gating) or _again(gating, model, None)
+    file = next((one for one in remembered if not _wants_pairs(one)), None)
+    if file is None and not everyone:
+        click.echo(f"{model} comes in unjudged, to gather the pairs that {remembered[-1]} asks for", err=True)
+        return None
+    if file is None and not (gating and gating.despite):
+        raise UserError(
+            f"{model} has come through {remembered[-1]}, which asks for pairs of a rollout: a run that comes in has none.\n"
+            f"    → `tunesmith serve update {model}=RUN --canary 10`, then `tunesmith serve promote {model}` judges by "
+            "them; or name a --gate FILE without pairs."
+        )
+    return _again(gating, model, file or remembered[-1])
+
+
+def _named(gating: Gating | None) -> Gating | None:
+    return gating if gating is not None and gating.file else None
+
+
+def _again(gating: Gating | None, model: str, file: str | None) -> Gating | None:
+    """A gate that is remembered, with what is said about it. Raises :class:`UserError` where there is none."""
+    if file is not None:
         click.echo(f"{model} has come through {file}: judged by it again (--gate FILE names another)", err=True)
         return replace(gating or Gating(), file=file)
     if gating is not None:
@@ -244,15 +267,17 @@ def note(port: int, passages: Iterable[Passage], which: str = LET_IN) -> None:
     """Write down in the service's record and log what was let in by which gate, or promoted; the next version has it too."""
     from tunesmith import storage
 
-    passages, record = list(passages), chosen(port)
-    there = {one.partition(" ")[0] for one in record.models}
-    gates = {name: words for name, words in record.gates.items() if name in there}
-    gates |= {one.model: one.words() for one in passages}
-    files = {name: dict(known) for name, known in record.gate_files.items()}
-    for one in passages:
-        files.setdefault(one.model.partition("@")[0], {})[which] = storage.absolute(one.gate)
-    write(replace(record, gates=gates, gate_files=files))
-    log(record, passages, let_in=True)
+    passages = list(passages)
+
+    def noted(now: Record) -> Record:
+        there = {one.partition(" ")[0] for one in now.models}
+        gates = {name: words for name, words in now.gates.items() if name in there}
+        files = {name: dict(known) for name, known in now.gate_files.items()}
+        for one in passages:
+            files.setdefault(one.model.partition("@")[0], {})[which] = storage.absolute(one.gate)
+        return replace(now, gates=gates | {one.model: one.words() for one in passages}, gate_files=files)
+
+    log(rewrite(chosen(port), noted), passages, let_in=True)
 
 
 def log(record: Record, passages: Iterable[Passage], *, let_in: bool) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -78,11 +79,8 @@ def records() -> list[Record]:
     """The services that run, the oldest first; what is left of dead ones is removed."""
     found = []
     for file in sorted(state_folder().glob("*.json")):
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-            lists = {key: tuple(values.get(key, ())) for key in ("models", "rollouts")}
-            record = Record(**{**values, **lists})
-        except (OSError, ValueError, TypeError, KeyError):
+        record = _read(file)
+        if record is None:
             continue
         if record.alive():
             found.append(record)
@@ -109,6 +107,32 @@ def write(record: Record) -> None:
     passing = record.file.with_suffix(f".{os.getpid()}")
     passing.write_text(json.dumps(asdict(record)), encoding="utf-8")
     passing.replace(record.file)
+
+
+def rewrite(record: Record, made: Callable[[Record], Record]) -> Record:
+    """Write down what is made of a record as it stands by now, so that nothing is lost that another command has written.
+
+    Gives what stands there; a record that is gone stays gone.
+    """
+    if not record.file.exists():
+        return record
+    with record.file.with_suffix(".writing").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # held for as long as a small file takes
+        there = _read(record.file)
+        if there is not None:
+            record = made(there)
+            write(record)
+    return record
+
+
+def _read(file: Path) -> Record | None:
+    """The record in a file; None where there is none."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        lists = {key: tuple(values.get(key, ())) for key in ("models", "rollouts")}
+        return Record(**{**values, **lists})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def names(models: Sequence[Planned]) -> tuple[str, ...]:

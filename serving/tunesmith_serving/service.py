@@ -93,7 +93,8 @@ def deploy(models: Sequence[Planned], *, keys: str, port: int, on: str, before: 
         if not ours:  # one that is there gives its own up
             check_room(models, *apps.free(nodes), free=True)
         apps.deploy(models, keys, port)
-        gate_files = before.gate_files if before is not None else {}
+        known = next((one for one in records() if before is not None and one.port == before.port), before)
+        gate_files = known.gate_files if known is not None else {}
         record = Record(f"http://{LOOPBACK}:{port}", 0, on, names(models), "", time.time(), gate_files=gate_files)
         write(record)
     return record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tunesmith.errors import UserError
 from tunesmith.recipe.serving import ServingSection
 from tunesmith_serving import change
 from tunesmith_serving.change import Situation
-from tunesmith_serving.record import Record
+from tunesmith_serving.record import Record, chosen, write
 from tunesmith_serving.rollout import Rollout
 
 pytestmark = pytest.mark.unit
@@ -51,6 +52,13 @@ def test_what_a_gate_has_judged_is_changed_and_no_other_rollout(verb: Any, asked
     assert asked == []
     verb(RECORD, "m", judged="now")
     assert asked[0][0] == "change"
+
+
+def test_the_gate_of_a_version_that_is_gone_is_not_shown_any_more(asked: list[tuple[Any, ...]]) -> None:
+    write(replace(RECORD, gates={"m@1": "gate.yaml", "m@2": "gate.yaml"}, gate_files={"m": {"let in": "gate.yaml"}}))
+    change.rollback(RECORD, "m")
+    now = chosen(7001)
+    assert (list(now.gates), list(now.gate_files), now.models) == (["m@1"], ["m"], ("m@1",))
 
 
 def test_a_request_has_its_time_for_the_body_and_again_for_the_answer(asked: list[tuple[Any, ...]]) -> None:

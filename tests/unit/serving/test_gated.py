@@ -15,7 +15,7 @@ from support.runs import finished_run
 from tunesmith import cli
 from tunesmith.evaluation.evaluate import evaluate_run
 from tunesmith.runs import Run
-from tunesmith_serving import change, record, service
+from tunesmith_serving import change, gated, record, service
 from tunesmith_serving.change import Standing
 
 pytestmark = pytest.mark.unit
@@ -211,6 +211,39 @@ def test_a_canary_comes_in_to_gather_the_pairs_that_a_promotion_asks_for(done: l
     write(gate_files={"m": {"promoted": gate("pairs/agreement", min=0.1)}}, log="")
     answer = typed("update", f"m={run.path}", "--canary", "10")
     assert (answer.exit_code, len(done)) == (0, 1), answer.output
+
+
+def test_a_canary_of_everyone_is_judged_as_what_answers_everyone(rollout: list[Any], run: Run) -> None:
+    write(gate_files={"m": {"promoted": gate("pairs/agreement", min=0.99)}}, log=f"{PORT}.jsonl")
+    comes_in = typed("update", f"m={run.path}", "--canary", "100")
+    assert (comes_in.exit_code, "a run that comes in has none" in comes_in.output) == (2, True), comes_in.output
+    write(gate_files={"m": {"promoted": "gate.yaml"}}, log=f"{PORT}.jsonl", rollouts=("m",))
+    assert (typed("update", "m", "--canary", "100").exit_code, rollout) == (3, [])
+    assert typed("update", "m", "--canary", "99").exit_code == 0
+
+
+@pytest.mark.parametrize("share", ["--canary", "--shadow"])
+def test_a_canary_or_shadow_is_judged_by_a_promotions_gate_that_asks_for_no_pairs(
+    done: list[Any], run: Run, share: str
+) -> None:
+    write(gate_files={"m": {"promoted": gate(min=1.01)}}, log=f"{PORT}.jsonl")
+    answer = typed("update", f"m={run.path}", share, "10")
+    assert (answer.exit_code, done) == (3, []), answer.output
+
+
+def test_a_gate_that_asks_for_pairs_and_let_one_in_unjudged_is_not_in_the_way_of_the_next(done: list[Any], run: Run) -> None:
+    write(gate_files={"m": {"let in": gate("pairs/agreement", min=0.1)}}, log=f"{PORT}.jsonl")
+    answer = typed("update", f"m={run.path}", "--canary", "10")
+    assert (answer.exit_code, "comes in unjudged, to gather the pairs" in answer.output) == (0, True), answer.output
+
+
+def test_a_gate_that_is_remembered_meanwhile_is_not_forgotten(done: list[Any], run: Run) -> None:
+    """The command has read the record before its gate was judged."""
+    before = record.chosen(PORT)
+    passage = gated.Passage("m@1", run.path, gate(min=0), True, "passed", "now")
+    gated.note(PORT, [passage])
+    change._write_down(before, {"models": [], "rollouts": {}})
+    assert list(record.chosen(PORT).gate_files) == ["m"]
 
 
 def test_the_version_that_comes_in_is_judged_by_its_pairs_though_its_run_is_named_again(rollout: list[Any], run: Run) -> None:
