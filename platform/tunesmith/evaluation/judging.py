@@ -154,8 +154,10 @@ def _absent(chosen: Sequence[str], domains: Collection[str]) -> list[str]:
 
 
 def _headline(task: Task, chosen: str | None, model: Bootstrap) -> str:
-    """The metric of the verdict: the recipe's where it is a real one, else the task's."""
-    return next((m for m in (chosen, task.metric) if m in model.values and m not in ("loss", None)), next(iter(model.values)))
+    """The metric of the verdict: the recipe's where it judges all classes, else the task's."""
+    wanted = [name for name in (chosen, task.metric) if name in model.values]
+    whole = (name for name in wanted if name is not None and name != "loss" and not is_of_class(name))
+    return next(whole, next(iter(model.values)))
 
 
 def is_of_class(name: str) -> bool:

@@ -16,6 +16,8 @@ from tunesmith.errors import DataError, UserError
 from tunesmith.evaluation.baselines import BASE_MODEL, MAJORITY
 from tunesmith.evaluation.evaluate import COMPARED, evaluate_run
 from tunesmith.evaluation.results import Evaluation
+from tunesmith.report.html import write_report
+from tunesmith.report.words import verdict
 from tunesmith.runs import Artefact, Run
 
 
@@ -173,6 +175,18 @@ def test_without_a_test_split_the_validation_rows_judge_and_it_is_said(tmp_path:
     found = evaluate_run(run)
     assert found.split == "validation"
     assert "checkpoint was chosen" in found.warnings[0]
+
+
+def test_a_checkpoint_chosen_by_one_class_is_judged_by_the_tasks_metric(tmp_path: Path) -> None:
+    training = {"output_dir": str(tmp_path / "runs"), "metric_for_best_model": "recall/high"}
+    settings = {"bootstrap_samples": 100, "baseline": False}
+    run = finished_run(tmp_path, "text-classification", steps=4, rows=60, training=training, evaluation=settings)
+    run.update(best={"step": 4, "metric": "recall/high", "value": 1.0})
+    found = evaluate_run(run)
+    assert found.headline == "f1_macro"
+    assert verdict(found).detail
+    assert "f1" in found.per_class["high"].metrics
+    assert "<html" in Path(write_report(run, found)).read_text()
 
 
 @pytest.mark.parametrize("task", ["image-classification", "token-classification"])
