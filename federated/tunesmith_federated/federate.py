@@ -75,7 +75,7 @@ def federate(
 
     if not isinstance(recipe, RecipeClass):
         recipe = RecipeClass.load(recipe, overrides, check_paths=superlink is None)
-    recipe = federated(recipe)
+    recipe = federated(recipe, deployed=superlink is not None)
     task = load_task(recipe.task)
     signed = [] if superlink is None else signatures.of(recipe, signature)
     with Progress(console.err()) as progress:
@@ -93,22 +93,32 @@ def federate(
     return record
 
 
-def federated(recipe: Recipe) -> Recipe:
-    """The recipe as a federation follows it, under a name of its own.
+def federated(recipe: Recipe, *, deployed: bool = False) -> Recipe:
+    """The recipe as a federation follows it, under a name of its own; ``deployed``: across real sites.
 
     Raises :class:`UserError` for what needs data that the server has and sites have not, and for parameters in shards.
     """
+    from tunesmith.recipe.data import weights_of
+
     if recipe.training.fsdp:  # a recipe without a federation section is free to set it
         raise UserError(
             "training.fsdp: sites and server exchange whole parameters, and fsdp shards them\n"
             "    → Leave it out for a federation"
         )
+    data, training, retention = recipe.data, recipe.training, recipe.evaluation.retention
+    several = isinstance(training.wise_ft, list) and len(training.wise_ft) > 1
     beyond = {
-        "training.replay.data": recipe.training.replay.data is not None,
-        "data.unlabelled.data": recipe.data.unlabelled.data is not None,
-        "data.few_shot.seeds": recipe.data.few_shot.seeds > 1,
-        "training.max_steps": recipe.training.max_steps > 0,
-        "training.early_stopping_patience": recipe.training.early_stopping_patience is not None,
+        "training.replay.data": training.replay.data is not None,
+        "data.unlabelled.data": data.unlabelled.data is not None,
+        "data.few_shot.seeds": data.few_shot.seeds > 1,
+        "data.groups.columns": bool(data.groups.columns),
+        "data.train (weights)": weights_of(data.train) is not None,
+        "training.max_steps": training.max_steps > 0,
+        "training.early_stopping_patience": training.early_stopping_patience is not None,
+        "evaluation.retention.max_drop": retention.max_drop is not None,
+        "evaluation.retention.choose": retention.choose,
+        "evaluation.calibrate": deployed and recipe.evaluation.calibrate is not None,
+        "training.wise_ft": deployed and training.wise_ft is not None and (several or data.test is None),
     }
     set_here = [key for key, is_set in beyond.items() if is_set]
     if set_here:

@@ -150,7 +150,8 @@ class DataSection(Section):
     Drawn anew in each epoch; validation and test rows stay as they are."""
 
     max_train_samples: int | None = Field(default=None, ge=1)
-    """Use only the first so many rows of the training split (after the split, seeded); None uses all."""
+    """Train on at most so many rows of the training split, drawn by ``data.split.seed`` so that classes and domains keep their
+    shares; None uses all."""
 
     max_validation_samples: int | None = Field(default=None, ge=1)
     """Judge at most so many rows of the validation split, cut off or given (seeded); None judges all."""

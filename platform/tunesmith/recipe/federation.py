@@ -94,7 +94,8 @@ class FederationSection(Section):
     """Rows that a number must rest on before it leaves a site: counts of classes, metrics."""
 
     holdout: float = Field(default=0.2, ge=0, lt=1)
-    """Share of a simulated site's rows that it judges by and never trains on. A real site holds back its ``test`` split."""
+    """Share of a site's rows that it judges by and never trains on. At a real site its ``site.yaml`` may say otherwise
+    (``data.test``, ``data.split``)."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What tensors travel in."""

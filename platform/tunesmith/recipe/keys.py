@@ -134,6 +134,9 @@ def wanted(field: FieldInfo) -> str:
     'a number above 0'
     >>> wanted(TrainingSection.model_fields["eval_steps"])
     'a whole number of at least 1, or null'
+    >>> from tunesmith.recipe.suites import RobustnessSection
+    >>> wanted(RobustnessSection.model_fields["severities"])
+    'a list of whole numbers of at least 1 and at most 5'
     """
     return _words(field.annotation, field.metadata)
 
@@ -161,12 +164,14 @@ def _one(kind: Any, metadata: list[Any]) -> str:
         return f"one of {', '.join(words)}" if len(words) > 1 else words[0]
     if origin is list:
         inner = get_args(kind)[0]
+        bounds = [bound for one in getattr(inner, "__metadata__", ()) for bound in getattr(one, "metadata", [one])]
+        inner = get_args(inner)[0] if bounds else inner
         if named := variants_of(kind):
             return "a list of sections, each with a name out of " + ", ".join(named)
         if section := element_of(kind):
             return "a list of sections of " + ", ".join(section.model_fields)
         if inner in (int, float):
-            return "a list of numbers"
+            return ("a list of whole numbers" if inner is int else "a list of numbers") + _bounds(bounds)
         return "a list of texts" if inner is str else f"a list of words out of {', '.join(choices(inner))}"
     if origin is dict:
         value = get_args(kind)[1]

@@ -18,14 +18,14 @@ MEASURED = ("latency_ms", "size_mb", "train_seconds")
 
 
 class SearchSection(Section):
-    """A search by ``tunesmith tune``; every other command passes over it. Trials are chosen on the validation split, and the
-    test split is judged once, for the winner.
+    """A search by ``tunesmith tune``; every other command checks it, and else passes over it. Trials are chosen on the
+    validation split, and the test split is judged once, for the winner.
     """
 
     space: dict[str, Any] = Field(default_factory=dict)
     """Dotted key → the values it may take: ``{choice: [a, b]}``, ``{uniform: [low, high]}``, ``{loguniform: [low, high]}``,
-    ``{randint: [low, high]}`` and ``{quniform: [low, high, step]}`` (both ends included), ``{grid: [a, b]}``; with
-    ``when: {KEY: VALUE}`` only where another searched key has that value."""
+    ``{randint: [low, high]}`` and ``{quniform: [low, high, step]}`` (both ends included, the last as far as the steps reach),
+    ``{grid: [a, b]}``; with ``when: {KEY: VALUE}`` only where another searched key has that value."""
 
     algorithm: Algorithm = "tpe"
     """``random``; ``grid``, every combination; ``tpe``, tree-structured Parzen estimators (Bergstra et al. 2011); ``gp``, a
@@ -72,7 +72,8 @@ class SearchSection(Section):
     """Into how many equal parts ``pbt`` cuts a training; after each, the population is looked at."""
 
     start_with_recipe: bool = True
-    """The first trial has the recipe's own values, so that the winner is never worse on the validation split."""
+    """The first trial has the recipe's own values, and is never stopped: the winner is held against it on the validation split.
+    Under ``pbt`` it is one of the first generation."""
 
     trial_overrides: dict[str, Any] = Field(default_factory=dict)
     """Dotted key → value, for the trials only: fewer rows, or ``{training.num_workers: 1}``. A winner that is kept as it was

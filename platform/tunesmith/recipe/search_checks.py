@@ -150,6 +150,7 @@ def _idle(section: SearchSection) -> Iterator[Finding]:
         "grace_period": (section.scheduler == "asha", scheduler, "search.scheduler: asha"),
         "reduction_factor": (section.scheduler == "asha", scheduler, "search.scheduler: asha"),
         "generations": (section.scheduler == "pbt", scheduler, "search.scheduler: pbt"),
+        "num_samples": (section.algorithm != "grid", algorithm, "search.algorithm: random"),
         "start_with_recipe": (section.algorithm != "grid", algorithm, "search.algorithm: random"),
         "tolerance": (len(section.objectives) > 1, "there is one objective", "search.objectives: [accuracy, latency_ms]"),
     }
@@ -163,13 +164,15 @@ def _together(recipe: Recipe) -> Iterator[Finding]:
     section, involved = recipe.search, ("search.space",)
     if recipe.training.eval_strategy == "no":
         what = "trials are compared by evaluations, and eval_strategy is no"
-        yield Finding(("training", "eval_strategy"), what, "set training.eval_strategy: epoch", involved)
+        yield Finding(("training", "eval_strategy"), what, "set training.eval_strategy: epoch, or remove search", involved)
     if recipe.data.unlabelled.data is not None:
         what = "a search trains each of its trials once, without a teacher"
         yield Finding(("data", "unlabelled", "data"), what, "remove data.unlabelled or search", involved)
     if recipe.data.few_shot.seeds > 1:
         what = "a trial is one training"
-        yield Finding(("data", "few_shot", "seeds"), what, "set it to 1; search.seeds repeats the winner", involved)
+        yield Finding(
+            ("data", "few_shot", "seeds"), what, "set it to 1, or remove search; search.seeds repeats the winner", involved
+        )
     if len(section.objectives) == 1:
         what, fix = (
             "one objective is a plain search",

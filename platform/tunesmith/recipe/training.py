@@ -84,7 +84,7 @@ class TrainingSection(Section):
     """Share of the updates in which the learning rate rises from 0."""
 
     warmup_steps: int = Field(default=0, ge=0)
-    """The same as a number of updates; wins over ``warmup_ratio`` where it is not 0."""
+    """The same as a number of updates; not together with ``warmup_ratio``."""
 
     label_smoothing_factor: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target's mass spread evenly over all classes."""

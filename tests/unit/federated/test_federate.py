@@ -16,13 +16,29 @@ ALONE = ALONE.replace("sites://", "rows.csv")
 
 
 @pytest.mark.parametrize(
-    ("training", "words"),
+    ("section", "words"),
     [
-        ("fsdp: true", "training.fsdp: sites and server exchange whole"),
-        ("max_steps: 9", "training.max_steps: not across sites"),
+        ("training: {fsdp: true}", "training.fsdp: sites and server exchange whole"),
+        ("training: {max_steps: 9}", "training.max_steps: not across sites"),
+        ("evaluation: {retention: {data: old.csv, max_drop: 0.1}}", "evaluation.retention.max_drop: not across sites"),
     ],
 )
-def test_what_does_not_go_across_sites_is_refused(training: str, words: str) -> None:
+def test_what_does_not_go_across_sites_is_refused(section: str, words: str) -> None:
     assert federated(asked_recipe.read(ALONE)).name.endswith("federated")
     with pytest.raises(UserError, match=words):
-        federated(asked_recipe.read(f"{ALONE}training: {{{training}}}\n"))
+        federated(asked_recipe.read(f"{ALONE}{section}\n"))
+
+
+@pytest.mark.parametrize("override", ["data.groups.columns=[sex]", "data.train=[{name: a, path: a.csv, weight: 2}, {name: b, path: b.csv}]"])
+def test_what_evens_rows_out_would_be_passed_over_and_is_refused(override: str) -> None:
+    recipe = asked_recipe.read(ALONE).override(override, check_paths=False)
+    with pytest.raises(UserError, match=r"data\.(groups|train).*: not across sites"):
+        federated(recipe)
+
+
+@pytest.mark.parametrize("section", ["evaluation: {calibrate: temperature}", "training: {wise_ft: [0.5, 0.75]}"])
+def test_what_is_chosen_by_validation_rows_is_for_simulated_sites(section: str) -> None:
+    recipe = asked_recipe.read(f"{ALONE}{section}\n")
+    federated(recipe)
+    with pytest.raises(UserError, match="not across sites"):
+        federated(recipe, deployed=True)
