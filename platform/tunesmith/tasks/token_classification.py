@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 IGNORED = -100
 """Target of tokens that bring no loss: all but the first token of each word (PyTorch's ignore_index)."""
 
+_PLAIN = "?"
+"""Read in place of a word without a token where the tokenizer, one over bytes, has no token for the unknown."""
+
 
 class TokenClassification:
     """Whatever ``AutoModelForTokenClassification`` loads. A word's tag is that of its first token."""
@@ -106,18 +109,17 @@ class TokenClassification:
     def encode(self, examples: Sequence[Example], preprocessing: Preprocessing) -> list[Features]:
         """``input_ids`` int32 ``[length]``; ``starts`` int32 ``[words]``, the place of each word's first token; ``tags``.
 
-        Words beyond the longest input are cut off: they bring no loss, and count as wrong in the verdict.
+        Words beyond the longest input are cut off: they bring no loss, and count as wrong in the verdict. A word that gives no
+        token (an empty one, or a lone variation selector) is read as an unknown word, so that every word has its tag.
         """
         state = preprocessing.state
         index = {label: i for i, label in enumerate(state["labels"])}
-        encoding = preprocessing.processor(
-            [labels.words(example["tokens"]) for example in examples],
-            is_split_into_words=True,
-            truncation=True,
-            max_length=state["max_length"],
-            padding=False,
-            return_attention_mask=False,
-        )
+        sentences = [labels.words(example["tokens"]) or [] for example in examples]
+        encoding = _encoded(sentences, preprocessing)
+        if blank := _blank(sentences, encoding):
+            for row, place in blank:
+                sentences[row][place] = preprocessing.processor.unk_token or _PLAIN
+            encoding = _encoded(sentences, preprocessing)
         encoded = []
         for row, example in enumerate(examples):
             values = text.token_features(encoding, row)
@@ -277,6 +279,30 @@ class TokenClassification:
 
 def _inputs(batch: Batch) -> Batch:
     return {name: tensor for name, tensor in batch.items() if name not in ("labels", "starts")}
+
+
+def _encoded(sentences: list[list[str]], preprocessing: Preprocessing) -> Any:
+    """The tokenizer's output over words, cut at the longest input."""
+    return preprocessing.processor(
+        sentences,
+        is_split_into_words=True,
+        truncation=True,
+        max_length=preprocessing.state["max_length"],
+        padding=False,
+        return_attention_mask=False,
+    )
+
+
+def _blank(sentences: list[list[str]], encoding: Any) -> list[tuple[int, int]]:
+    """Row and place of each word that gives no token, though it was not cut off."""
+    found = []
+    for row, words in enumerate(sentences):
+        held = {word for word in encoding.word_ids(row) if word is not None}
+        if len(held) < len(words):
+            cut = bool(encoding.encodings[row].overflowing)
+            end = max(held, default=0) if cut else len(words)
+            found += [(row, place) for place in range(end) if place not in held]
+    return found
 
 
 def _first_tokens(word_ids: list[int | None]) -> tuple[np.ndarray, list[int]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tokenizers.normalizers import BertNormalizer
 
 from support.cases import CASES
 from support.saved import peer, saved
@@ -66,6 +69,47 @@ def test_words_that_do_not_fit_bring_no_loss_and_count_as_wrong(made: tuple[Pred
     assert record["truncated"] == 2
     assert record["prediction"] == [*answer["tags"], "O", "O"]
     assert record["loss"] == pytest.approx(sum(answer["losses"]))
+
+
+@pytest.mark.parametrize("blank", ["", "\u200b", "\x07"])
+def test_a_word_without_tokens_keeps_its_place(made: tuple[Predictor, str], blank: str) -> None:
+    old = made[0].preprocessing
+    normal = copy.deepcopy(old.processor)
+    normal.backend_tokenizer.normalizer = BertNormalizer()
+    preprocessing = Preprocessing(old.state, normal)
+    unknown = {"tokens": ["word1", "[UNK]", "word2", "[UNK]"], "tags": ["O", "O", "B-X", "O"]}
+    example = {**unknown, "tokens": ["word1", blank, "word2", blank]}
+    features, same, alone = TASK.encode([example, unknown, {"tokens": [blank]}], preprocessing)
+    for name, values in features.values.items():
+        assert np.asarray(values).tolist() == np.asarray(same.values[name]).tolist(), name
+    assert (features.count, alone.count) == (4, 1)
+    predictor = Predictor(TASK, made[0].model, preprocessing, device="cpu")
+    (answer,) = predictor.predict([example])
+    assert len(answer["tags"]) == 4
+    assert answer == predictor.predict([unknown])[0]
+    perfect = {**answer, "tags": example["tags"]}
+    assert TASK.score(perfect, example, old.state)["correct"]
+
+
+def test_words_that_are_cut_off_do_not_count_as_words_without_tokens(made: tuple[Predictor, str]) -> None:
+    example = {"tokens": ["word1", "", "word2", "", "word4", ""], "tags": ["O"] * 6}
+    (features,) = TASK.encode([example], pieces(made, max_length=5))
+    assert features.count == 3
+    (full,) = TASK.encode([example], pieces(made, max_length=8))
+    assert (full.count, full.length) == (6, 8)
+
+
+def test_a_tokenizer_over_bytes_has_a_token_for_every_word_too(made: tuple[Predictor, str]) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = {letter: number for number, letter in enumerate(pre_tokenizers.ByteLevel.alphabet())}
+    tokenizer = Tokenizer(models.BPE(letters, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    make: Any = PreTrainedTokenizerFast  # untyped
+    preprocessing = Preprocessing(made[0].preprocessing.state, make(tokenizer_object=tokenizer))
+    (features,) = TASK.encode([{"tokens": ["a", "", "b"], "tags": ["O", "O", "B-X"]}], preprocessing)
+    assert features.count == len(np.asarray(features.values["tags"])) == 3
 
 
 def test_the_loss_is_torchs_over_first_tokens(made: tuple[Predictor, str]) -> None:
