@@ -240,8 +240,10 @@ def _train_there(job: Job, recipe: Recipe) -> dict[str, Any]:
 def _score(recipe: Recipe, event: Event) -> float:
     """The metric that trials are compared by, such that more is better; an undefined one is worse than any."""
     settings = recipe.training
-    value = float(event.get(str(settings.metric_for_best_model), math.nan))
-    return -math.inf if math.isnan(value) else value * (1 if settings.greater_is_better else -1)
+    value = event.get(str(settings.metric_for_best_model))
+    if value is None or math.isnan(value):  # None where it was read from a file: JSON has no NaN
+        return -math.inf
+    return float(value) * (1 if settings.greater_is_better else -1)
 
 
 def _measured(job: Job, spec: FitSpec, data: FitData, result: FitResult, seconds: float) -> dict[str, float]:

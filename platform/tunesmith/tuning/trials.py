@@ -6,6 +6,7 @@ it, continues as if nothing had happened.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -27,7 +28,7 @@ class Report:
     step: int
     """Updates done."""
     score: float
-    """The metric that trials are compared by, such that more is better."""
+    """The metric that trials are compared by, such that more is better; -inf where it was undefined."""
     epoch: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     """On the validation split."""
@@ -131,9 +132,16 @@ def folded(lines: Iterable[Mapping[str, Any]]) -> list[Trial]:
         if line.get("again"):
             trial = begun_anew(trial)
         if "report" in line:
-            trial = reported(trial, Report(**line["report"]))
+            trial = reported(trial, _read(line["report"]))
         trials[number] = replace(trial, **{name: value for name, value in line.items() if name in known})
     return [trials[number] for number in sorted(trials)]
+
+
+def _read(line: Mapping[str, Any]) -> Report:
+    """An evaluation as it was before it was written: JSON has neither NaN nor -inf, and null stands for both."""
+    score, metrics = line["score"], line.get("metrics", {})
+    numbers = {name: math.nan if value is None else value for name, value in metrics.items()}
+    return Report(**{**line, "score": -math.inf if score is None else score, "metrics": numbers})
 
 
 def reported(trial: Trial, report: Report) -> Trial:

@@ -65,6 +65,22 @@ def test_whenever_it_was_killed_a_search_ends_as_if_nothing_had_been(stage: Stag
     assert [trial.status for trial in second.trials] == [trial.status for trial in whole.trials]
 
 
+def test_an_undefined_evaluation_is_the_same_after_the_search_was_killed(stage: Stage) -> None:
+    def undefined_at_first(values: Mapping[str, Any], step: int) -> float:
+        return -math.inf if step < 3 or values["training.learning_rate"] == 5e-5 else near_a_thousandth(values, step)
+
+    recipe = stage.recipe(num_samples=12, metric="precision/spam", mode="max")
+    whole = stage.search(recipe)
+    stage.play(whole, undefined_at_first)
+    other = Stage(stage.folder / "killed")
+    other.play(other.search(recipe), undefined_at_first, trials=4)
+    second = other.search(recipe)
+    other.play(second, undefined_at_first)
+    assert second.trials[0].score == -math.inf
+    assert [trial.values for trial in second.trials] == [trial.values for trial in whole.trials]
+    assert [trial.reports for trial in second.trials] == [trial.reports for trial in whole.trials]
+
+
 def test_it_ends_with_its_time_and_the_time_of_earlier_sessions_counts(stage: Stage) -> None:
     recipe = stage.recipe(num_samples=50, scheduler="none", time_budget_s=30)
     first = stage.search(recipe)

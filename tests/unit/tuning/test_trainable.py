@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,18 @@ def test_a_trial_that_goes_on_counts_the_seconds_up_to_the_checkpoint_that_it_go
     again = Reporter(job, recipe)
     again.hear({"kind": "start", "step": 0, "steps": 40})
     assert again.earlier == 0, "from the base model"
+
+
+def test_a_trial_goes_on_after_an_undefined_evaluation_of_its_own(stage: Stage) -> None:
+    recipe = stage.recipe().with_values(
+        {"training.metric_for_best_model": "precision/spam", "training.greater_is_better": True}
+    )
+    events = History(str(stage.folder / EVENTS))
+    for step, value in ((10, math.nan), (20, 0.5)):
+        events.append({"time": 1.0, "split": "validation", "step": step, "epoch": 1.0, "precision/spam": value})
+    reporter = Reporter(Job(0, str(stage.folder), "prepared"), recipe)
+    reporter.hear({"kind": "start", "step": 20, "steps": 40})
+    assert reporter._scores == {10: -math.inf, 20: 0.5}
 
 
 def test_an_evaluation_of_workers_elsewhere_counts_with_its_checkpoint(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
