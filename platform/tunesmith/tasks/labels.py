@@ -32,19 +32,29 @@ def label_name(value: Any) -> str | None:
     return str(value).strip() or None
 
 
+def listed(value: Any) -> list[Any] | None:
+    """The items of a list, or of a text that is a JSON list; None for anything else.
+
+    >>> listed(("a", 1)), listed(' ["a"]'), listed("[OTHER]"), listed("a")
+    (['a', 1], ['a'], None, None)
+    """
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            return None
+    return list(value) if isinstance(value, list | tuple) or hasattr(value, "tolist") else None
+
+
 def label_names(value: Any) -> list[str] | None:
     """Several labels as a list of text: a list, a JSON list, or one label. None where there is no value at all.
 
     >>> label_names(["a", "b"]), label_names('["a"]'), label_names("a"), label_names([]), label_names(None)
     (['a', 'b'], ['a'], ['a'], [], None)
     """
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
-            return [value.strip()]
-    if isinstance(value, list | tuple) or hasattr(value, "tolist"):
-        names = [label_name(item) for item in value]
+    items = listed(value)
+    if items is not None:
+        names = [label_name(item) for item in items]
         return None if None in names else [name for name in names if name is not None]
     one = label_name(value)
     return None if one is None else [one]
@@ -52,16 +62,19 @@ def label_names(value: Any) -> list[str] | None:
 
 def words(value: Any) -> list[str] | None:
     """A list of words: a list, a JSON list, or text split at white space; None where it is none of these."""
-    if isinstance(value, str):
-        if not value.lstrip().startswith("["):
-            return value.split()
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
-            return str(value).split()
-    if isinstance(value, list | tuple) or hasattr(value, "tolist"):
-        return [str(item) for item in value]
-    return None
+    items = listed(value)
+    if items is not None:
+        return [str(item) for item in items]
+    return value.split() if isinstance(value, str) else None
+
+
+def tag_names(value: Any) -> list[str] | None:
+    """The tags of a sentence: a list, a JSON list, or text split at white space; None where one is missing.
+
+    >>> tag_names("O O B-LOC"), tag_names(["O", 3]), tag_names(["O", None]), tag_names(None)
+    (['O', 'O', 'B-LOC'], ['O', '3'], None, None)
+    """
+    return words(value) if isinstance(value, str) else label_names(value)
 
 
 def count(names: Iterable[str]) -> dict[str, int]:

@@ -76,9 +76,7 @@ class TextClassification:
         for example in examples:
             value = example.get(self.target)
             pairs = pairs or example.get("text_pair") is not None
-            several = several or (
-                isinstance(value, list | tuple) or (isinstance(value, str) and value.lstrip().startswith("["))
-            )
+            several = several or labels.listed(value) is not None
             found.extend(labels.label_names(value) or [])
         return {"labels": labels.count(found), "multi_label": several, "pairs": pairs}
 

@@ -79,6 +79,11 @@ def test_lists_make_it_a_task_of_several_labels(tmp_path: Path) -> None:
     assert TASK.stratum({"label": []}) is None
 
 
+def test_a_class_whose_name_begins_with_a_bracket_is_one_class() -> None:
+    found = TASK.collect([{"text": "a", "label": "ham"}, {"text": "b", "label": "[OTHER]"}, {"text": "c", "label": " [x"}])
+    assert found == {"labels": {"[OTHER]": 1, "[x": 1, "ham": 1}, "multi_label": False, "pairs": False}
+
+
 def test_label_smoothing_is_that_of_torch(tmp_path: Path) -> None:
     for name in ("text", "multi-label"):
         predictor, _ = saved(CASES[name], tmp_path / name)

@@ -22,6 +22,7 @@ from tunesmith.data.ingest import Ingested
 from tunesmith.errors import DataError
 from tunesmith.recipe.data import DataSection
 from tunesmith.tasks.base import Task
+from tunesmith.tasks.labels import listed
 
 FOLDS = 5
 MOST_ROWS = 50_000
@@ -100,7 +101,7 @@ def _not_applied(data: DataSection, task: Task, train: Ingested, inputs: Inputs)
         return "it can judge texts and single images only"
     targets = train.column(task.target)
     several = types.is_list(targets.type) or (
-        types.is_string(targets.type) and any((value or "").lstrip().startswith("[") for value in targets.to_pylist())
+        types.is_string(targets.type) and any(listed(value) is not None for value in targets.to_pylist())
     )
     return "it judges one class for each row, and these rows have lists of labels" if several else None
 
