@@ -20,7 +20,7 @@ from tunesmith.evaluation.flips import MOST, Flip
 from tunesmith.evaluation.predictions import ID
 from tunesmith.evaluation.sides import Side
 from tunesmith.evaluation.statistics import Estimate, wilson
-from tunesmith.tasks.labels import label_name, label_names
+from tunesmith.tasks.labels import label_name, label_names, tag_names
 
 SAID = ("label", "labels", "tags")
 """The keys under which an answer says what it is, by task."""
@@ -145,16 +145,14 @@ def labelled(pairs: Pairs, labels: str) -> tuple[Side, Side]:
     sides = []
     for k, version in enumerate((pairs.a, pairs.b)):
         said = [_said(pairs.answers[key][k]) for key in ids]
-        references = [right[key] for key in ids]
+        told = [(answer, "tags" in pairs.answers[key][k]) for key, (answer, _) in zip(ids, said, strict=True)]
+        wanted = [_wanted(answer, right[key], ordered) for key, (answer, ordered) in zip(ids, told, strict=True)]
         table = pa.table(
             {
                 ID: ids,
-                "reference": [_shown(one) for one in references],
+                "reference": [_shown(one) for one in wanted],
                 "prediction": [_shown(answer) for answer, _ in said],
-                "correct": [
-                    _same(answer, reference, ordered="tags" in pairs.answers[key][k])
-                    for key, (answer, _), reference in zip(ids, said, references, strict=True)
-                ],
+                "correct": [_same(answer, one, ordered) for (answer, ordered), one in zip(told, wanted, strict=True)],
                 "confidence": pa.array([sure for _, sure in said], pa.float64()),
             }
         )
@@ -219,16 +217,21 @@ def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _same(answer: Any, reference: Any, ordered: bool) -> bool:
+def _wanted(answer: Any, reference: Any, ordered: bool) -> list[str]:
+    """The right answer in the shape of the one that was given, read as training reads such a column, whatever it is called."""
+    return (tag_names(reference) if ordered and isinstance(answer, list) else label_names(reference)) or []
+
+
+def _same(answer: Any, wanted: list[str], ordered: bool) -> bool:
     """Whether the answer is right: a label by its name, tags one by one, several labels in any order."""
     if not isinstance(answer, list):
-        return bool(label_name(answer) == reference)
+        return [label_name(answer)] == wanted
     given = [str(one) for one in answer]
-    return isinstance(reference, list) and (given == reference or (not ordered and sorted(given) == sorted(reference)))
+    return given == wanted if ordered else set(given) == set(wanted)
 
 
 def _references(file: str) -> dict[str, Any]:
-    """The right answer by the id of the example."""
+    """The right answer by the id of the example, as the file has it."""
     ending = file.rpartition(".")[2].lower()
     reader = READERS.get({"jsonl": "json", "tsv": "csv", "feather": "arrow"}.get(ending, ending))
     if reader is None or not storage.exists(file):
@@ -241,9 +244,8 @@ def _references(file: str) -> dict[str, Any]:
             raise DataError(
                 f"--labels {file}: it has the columns {', '.join(row)}\n    → It needs id, and label, labels or tags"
             )
-        value = label_name(row[key]) if key == "label" else label_names(row[key])
-        if value is not None:
-            found[str(row[ID])] = value
+        if label_names(row[key]) is not None:
+            found[str(row[ID])] = row[key]
     return found
 
 

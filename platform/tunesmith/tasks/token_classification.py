@@ -271,10 +271,7 @@ class TokenClassification:
         )
 
     def _tags(self, example: Example) -> list[str] | None:
-        value = example.get(self.target)
-        if isinstance(value, str):
-            return labels.words(value)
-        return labels.label_names(value)
+        return labels.tag_names(example.get(self.target))
 
 
 def _inputs(batch: Batch) -> Batch:

@@ -90,6 +90,29 @@ def test_tags_are_right_in_their_order_and_several_labels_in_any(tmp_path: Path)
         assert new.records["correct"].to_pylist() == right
 
 
+@pytest.mark.parametrize(
+    ("said", "other", "labels"),
+    [
+        ({"label": "cat"}, {"label": "dog"}, "id,labels\na,cat"),
+        ({"label": "cat"}, {"label": "dog"}, 'id,labels\na,"[""cat""]"'),
+        ({"label": "3"}, {"label": "4"}, "id,label\na,3"),
+        ({"labels": ["cat", "dog"]}, {"labels": ["dog"]}, 'id,label\na,"[""dog"", ""cat""]"'),
+        ({"labels": ["cat"]}, {"labels": []}, "id,label\na,cat"),
+        ({"tags": ["O", "O", "B-LOC"]}, {"tags": ["O", "B-LOC", "O"]}, "id,tags\na,O O B-LOC"),
+        ({"tags": ["O"]}, {"tags": ["X"]}, "id,label\na,O"),
+    ],
+)
+def test_the_right_answer_is_read_in_the_answers_shape(
+    said: dict[str, Any], other: dict[str, Any], labels: str, tmp_path: Path
+) -> None:
+    (tmp_path / "p.jsonl").write_text(json.dumps({"id": "a", "answers": {"2": [said], "1": [other]}}))
+    (tmp_path / "l.csv").write_text(labels)
+    new, old = labelled(read_pairs(str(tmp_path / "p.jsonl")), str(tmp_path / "l.csv"))
+    assert (new.records["correct"].to_pylist(), old.records["correct"].to_pylist()) == ([True], [False])
+    shown = [sorted(new.records[column][0].as_py().split(", ")) for column in ("reference", "prediction")]
+    assert shown[0] == shown[1]
+
+
 def test_it_reads_what_a_service_writes(tmp_path: Path) -> None:
     class By:
         name, labels = "m", ["cat", "dog"]
