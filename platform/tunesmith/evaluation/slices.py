@@ -16,6 +16,9 @@ MOST_VALUES = 20
 
 MISSING = "(missing)"
 
+EXACT = 17
+"""Digits that tell any two floating-point numbers of 64 bits apart."""
+
 
 def slice_columns(rows: pa.Table, names: Sequence[str], key: str = "evaluation.slices") -> dict[str, pa.Array]:
     """The columns to slice by, as the recipe's ``key`` names them.
@@ -60,12 +63,26 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _quarters(column: pa.Array) -> pa.Array:
-    """Numbers as the range of their quarter: ``1 to 4.5``."""
-    values = np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
+    """Numbers as the range of their quarter: ``1 to 4.5``; integers beyond 2^53 as the nearest floating-point number."""
+    values = np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
     known = values[np.isfinite(values)]
     edges = np.unique(np.quantile(known, [0, 0.25, 0.5, 0.75, 1]))
     if len(edges) < 2:
         return pa.array([None if np.isnan(value) else f"{value:g}" for value in values])
     place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
-    names = [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges)]
+    names = [f"{low} to {high}" for low, high in itertools.pairwise(_told_apart(edges))]
     return pa.array([names[k] if np.isfinite(value) else None for k, value in zip(place, values, strict=True)])
+
+
+def _told_apart(edges: np.ndarray) -> list[str]:
+    """Different numbers as different texts: of four digits where these do, else of as many as it takes.
+
+    >>> _told_apart(np.array([0.5, 20240101.0])), _told_apart(np.array([20240101.0, 20240401.0]))
+    (['0.5', '2.024e+07'], ['20240101', '20240401'])
+    """
+    whole = len(f"{np.abs(edges).max():.0f}")
+    for digits in (4, *range(min(max(whole, 5), EXACT), EXACT)):
+        names = [f"{edge:.{digits}g}" for edge in edges]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{edge:.{EXACT}g}" for edge in edges]
