@@ -21,6 +21,9 @@ EXAMPLE = {
     "grid": "grid: [a, b]",
 }
 
+NEAR = 1e-9
+"""Numbers of a range with steps that are relatively nearer to each other are the same: steps add up with an error."""
+
 Keys = tuple[str | int, ...]
 
 
@@ -58,9 +61,21 @@ class Dimension:
         if self.kind == "randint":
             return tuple(range(int(self.low), int(self.high) + 1))
         if self.kind == "quniform":
-            count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-            return tuple(rounded(self.low + n * self.step) for n in range(count))
+            return tuple(self.at_step(n) for n in range(self.steps + 1))
         return None
+
+    @property
+    def steps(self) -> int:
+        """How many steps a ``quniform`` makes from its beginning; the last may lie before its end."""
+        return math.floor((self.high - self.low) / self.step + NEAR)
+
+    def at_step(self, number: int) -> float:
+        """The value of a ``quniform`` after so many steps."""
+        return rounded(self.low + number * self.step)
+
+    def step_of(self, value: float) -> int:
+        """The number of the step of a ``quniform`` that is nearest to a value."""
+        return min(max(round((value - self.low) / self.step), 0), self.steps)
 
     def ends(self) -> tuple[Any, ...]:
         """The values that the recipe's schema must take for it to take all."""
@@ -69,13 +84,20 @@ class Dimension:
         return (int(self.low), int(self.high)) if self.kind == "randint" else (self.low, self.high)
 
     def has(self, value: Any) -> bool:
-        """Whether a value lies in it."""
+        """Whether a value lies in it; in a ``quniform``, on one of its steps.
+
+        >>> steps = Dimension("training.weight_decay", "quniform", low=0, high=0.1, step=0.02)
+        >>> steps.has(0.06), steps.has(3 * 0.02), steps.has(0.01)
+        (True, True, False)
+        """
         if self.kind in ("choice", "grid"):
             return value in self.values
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         if self.kind == "randint" and value != int(value):
             return False
+        if self.kind == "quniform":
+            return math.isfinite(value) and abs(value - self.at_step(self.step_of(value))) <= NEAR * max(self.step, abs(value))
         return self.low <= value <= self.high
 
 

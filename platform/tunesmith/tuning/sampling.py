@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunesmith.recipe.search_checks import lower_is_better
-from tunesmith.recipe.search_space import Dimension, active, combinations, count_combinations, rounded
+from tunesmith.recipe.search_space import Dimension, active, combinations, count_combinations
 from tunesmith.tuning.trials import Trial
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _frozen(
 
 
 def distribution(one: Dimension) -> optuna.distributions.BaseDistribution:
-    """A dimension as Optuna has it; words and lists by their place among the values."""
+    """A dimension as Optuna has it; words and lists by their place among the values, steps by their number."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if one.kind in ("choice", "grid"):
@@ -144,7 +144,7 @@ def distribution(one: Dimension) -> optuna.distributions.BaseDistribution:
     if one.kind == "randint":
         return IntDistribution(int(one.low), int(one.high))
     if one.kind == "quniform":
-        return FloatDistribution(one.low, _last_step(one), step=one.step)
+        return IntDistribution(0, one.steps)
     return FloatDistribution(one.low, one.high, log=one.log)
 
 
@@ -152,6 +152,8 @@ def encoded(one: Dimension, value: Any) -> Any:
     """A value as Optuna has it."""
     if one.kind in ("choice", "grid"):
         return one.values.index(value)
+    if one.kind == "quniform":
+        return one.step_of(value)
     return int(value) if one.kind == "randint" else float(value)
 
 
@@ -161,13 +163,8 @@ def _asked(asked: optuna.Trial, one: Dimension) -> Any:
     if one.kind == "randint":
         return asked.suggest_int(one.key, int(one.low), int(one.high))
     if one.kind == "quniform":
-        return rounded(asked.suggest_float(one.key, one.low, _last_step(one), step=one.step))
+        return one.at_step(asked.suggest_int(one.key, 0, one.steps))
     return asked.suggest_float(one.key, one.low, one.high, log=one.log)
-
-
-def _last_step(one: Dimension) -> float:
-    """The last value of a range with steps, which may lie before its end."""
-    return rounded(one.low + one.step * math.floor((one.high - one.low) / one.step + 1e-9))
 
 
 def importances(settings: SearchSection, space: Sequence[Dimension], trials: Sequence[Trial]) -> Mapping[str, float]:

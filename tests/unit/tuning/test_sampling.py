@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from tunesmith.recipe.search import SearchSection
 from tunesmith.recipe.search_space import active, parse
-from tunesmith.tuning.sampling import importances, make_study, suggest
+from tunesmith.tuning.sampling import encoded, importances, make_study, suggest
 from tunesmith.tuning.trials import Report, Trial
 
 SPACE, _ = parse(
@@ -83,6 +84,27 @@ def test_stopped_trials_tell_what_they_reached_and_failed_ones_nothing() -> None
     study = make_study(SearchSection(), RATE, trials)
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED", "RUNNING"]
     assert study.trials[1].intermediate_values == {1: 0.1}
+
+
+@pytest.mark.parametrize("algorithm", ["random", "tpe", "gp"])
+def test_a_value_between_the_steps_of_a_range_tells_nothing_and_ends_nothing(algorithm: str) -> None:
+    space, _ = parse({"training.weight_decay": {"quniform": [0, 0.1, 0.02]}})
+    settings = SearchSection(algorithm=algorithm)  # type: ignore[arg-type]
+    own = replace(ended(0, {"training.weight_decay": 0.01}, 0.5), origin="recipe")
+    on_step = ended(1, {"training.weight_decay": 0.06}, 0.6)
+    assert [trial.value for trial in make_study(settings, space, [own, on_step]).trials] == [0.6]
+    assert suggest(settings, space, [own, on_step], 2) is not None
+
+
+@pytest.mark.parametrize("told", [[0, 1, 1 / 3], [0.1, 0.7, 0.1], [0, 1, 0.0001 / 3], [1e-5, 1e-3, 7e-6]])
+def test_every_step_of_a_range_is_in_it_and_can_be_told_to_the_sampler(told: list[float]) -> None:
+    (one,), _ = parse({"training.weight_decay": {"quniform": told}})
+    values = one.all_values() or ()
+    for value in [*values[:3], *values[len(values) // 2 :][:3], *values[-3:]]:
+        assert one.has(value)
+        assert not one.has(value + one.step / 2)
+        assert one.at_step(encoded(one, value)) == value
+        assert len(make_study(SearchSection(), [one], [ended(0, {one.key: value}, 0.5)]).trials) == 1
 
 
 def test_the_key_that_decides_is_the_most_important_one() -> None:
