@@ -60,16 +60,17 @@ def is_over(settings: SearchSection, trials: Sequence[Trial]) -> bool:
 
 def _stretch(
     settings: SearchSection, space: Sequence[Dimension], trials: Sequence[Trial], generation: int, member: int
-) -> Stretch | None:
+) -> Stretch:
+    rng = np.random.default_rng((settings.seed, generation, member))
     if generation == 0:
         values = suggest(settings.model_copy(update={"algorithm": "random"}), space, trials, member)
-        return Stretch(0, member, values, None) if values is not None else None
+        # Where all values are tried already, members begin with equal ones: they part in later generations.
+        return Stretch(0, member, drawn_values(space, rng) if values is None else values, None)
     before = sorted((trial for trial in trials if trial.generation == generation - 1), key=lambda trial: trial.member)
     ranked = sorted(before, key=lambda trial: (_score(trial), -trial.member))
     quarter = max(1, int(len(ranked) * QUANTILE))
     worst, best = ranked[:quarter], [trial for trial in ranked[-quarter:] if _score(trial) > float("-inf")]
     mine = before[member]
-    rng = np.random.default_rng((settings.seed, generation, member))
     if (mine in worst or _score(mine) == float("-inf")) and best:
         donor = best[rng.integers(len(best))]
         return Stretch(generation, member, perturbed(space, dict(donor.values), rng), donor.number)
@@ -87,6 +88,15 @@ def perturbed(space: Sequence[Dimension], values: dict[str, Any], rng: np.random
     return changed
 
 
+def drawn_values(space: Sequence[Dimension], rng: np.random.Generator) -> dict[str, Any]:
+    """A random value of every key that is there."""
+    values: dict[str, Any] = {}
+    for one in space:
+        if active(one, values):
+            values[one.key] = drawn(one, rng)
+    return values
+
+
 def drawn(one: Dimension, rng: np.random.Generator) -> Any:
     """A random value of a dimension."""
     named = one.all_values()
@@ -98,10 +108,12 @@ def drawn(one: Dimension, rng: np.random.Generator) -> Any:
 
 
 def _moved(one: Dimension, value: Any, rng: np.random.Generator) -> Any:
-    """The value times 0.8 or 1.2; of a list of values, the one before or behind it."""
+    """The value times 0.8 or 1.2; of a list of values, the one before or behind it, or any where it is not in the list."""
     named = one.all_values()
     if named is None:
         return float(np.clip(value * FACTORS[rng.integers(2)], one.low, one.high))
+    if value not in named:  # the recipe's own
+        return drawn(one, rng)
     at = named.index(value) + (-1, 1)[rng.integers(2)]
     return named[min(max(at, 0), len(named) - 1)]
 
