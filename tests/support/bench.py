@@ -56,6 +56,7 @@ class Rows:
     """The part of a split that suites use, over rows in memory."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.columns: dict[str, str] = {}
         self._rows = [dict(row) for row in rows]
         self.ids = pa.array([f"id-{k}" for k in range(len(self._rows))])
         self.lengths = np.asarray([len(str(next(iter(row.values()))).split()) for row in self._rows], dtype=np.int32)

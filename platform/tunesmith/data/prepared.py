@@ -55,7 +55,8 @@ class Split:
         self._domains: tuple[str, ...] = tuple(entry.get("domains") or ())
         self.folder = folder
         """Where its files are on this machine."""
-        self._columns = columns
+        self.columns = columns
+        """The user's column of each role, in the first file that it was made from."""
         self._roles = {role: Column(kind=kind, description="") for role, kind in kinds.items()}
         self._features = FeatureFile(folder / FEATURES)
 
@@ -95,7 +96,7 @@ class Split:
         An image that is a file is its path. Without ``indices`` the whole split, memory-mapped.
         """
         table = self._table.drop_columns(rows.hidden(self._table.column_names))
-        for role, name in self._columns.items():
+        for role, name in self.columns.items():
             if name not in table.column_names and role in table.column_names:
                 table = table.append_column(name, table[role])
         return table if indices is None else table.take(pa.array(np.asarray(indices, np.int64)))

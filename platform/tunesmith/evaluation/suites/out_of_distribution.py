@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ def check(split: Split, task: Task, state: State, settings: EvaluationSection) -
     if not settings.out_of_distribution:
         raise UserError(f"{KEY}: no data is named\n    → Name some: {KEY}: {{other: FILE}}")
     for name, source in settings.out_of_distribution.items():
-        list(islice(_examples(name, source, task), 1))
+        list(islice(_examples(name, source, task, split.columns), 1))
 
 
 @suite("labels", "scores", check=check)
@@ -68,7 +68,7 @@ def out_of_distribution(bench: Bench) -> SuiteResult:
     table: dict[str, list[Estimate | None]] = {}
     notes = [] if own is not None else ["The target tells no logits, so there is no energy score."]
     for name, source in bench.settings.out_of_distribution.items():
-        examples = list(islice(_examples(name, source, task), MOST))
+        examples = list(islice(_examples(name, source, task, bench.split.columns), MOST))
         scored = [("msp", known, _confidences(bench, examples))]
         if predictor and own is not None and (other := _energies(predictor, examples)) is not None:
             scored.append(("energy", own, other))
@@ -111,8 +111,8 @@ def _passed(inside: Array, outside: Array) -> float:
     return float((outside >= threshold).mean())
 
 
-def _examples(name: str, source: Source, task: Task) -> Any:
-    """The inputs of each row of the data, in order."""
+def _examples(name: str, source: Source, task: Task, own: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The inputs of each row, in order; a role's column is called as in ``own``, the judged data, where such a one is there."""
     try:
         sources = resolve(source, "auto", os.getcwd(), "test")["test"]
     except DataError as error:  # it speaks of the split that it was asked for
@@ -121,7 +121,9 @@ def _examples(name: str, source: Source, task: Task) -> Any:
         for chunk in one.chunks():
             if not len(chunk.table):
                 continue
-            mapping = columns.match(chunk.table.column_names, task, {}, f"{KEY}.{name}", need_target=False)
+            there = chunk.table.column_names
+            said = {role: column for role, column in own.items() if role != task.target and column in there}
+            mapping = columns.match(there, task, said, f"{KEY}.{name}", need_target=False)
             table = rows.by_role(chunk.table, mapping, task.columns, chunk.file.rpartition("/")[0])
             for example in rows.examples(table, task.columns):
                 inputs = {role: value for role, value in example.items() if role != task.target}

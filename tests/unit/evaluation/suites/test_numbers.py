@@ -135,6 +135,18 @@ def test_data_of_another_kind_is_told_by_doubt(tmp_path: Path) -> None:
         check(lost.split, lost.target.task, lost.target.state, lost.settings)
 
 
+def test_data_of_another_kind_may_call_its_columns_as_the_recipe_does(tmp_path: Path) -> None:
+    place = tmp_path / "other.jsonl"
+    place.write_text("\n".join(json.dumps({"body": f"a text that is long {k}", "mood": k}) for k in range(30)))
+    rows = [{"text": f"{k}", "label": "yes"} for k in range(50)]
+    ready = bench(Doubting(said, ["no", "yes"]), rows, out_of_distribution={"long": str(place)})
+    with pytest.raises(UserError, match="no column for the role 'text'"):
+        check(ready.split, ready.target.task, ready.target.state, ready.settings)
+    ready.split.columns = {"text": "body", "label": "mood", "text_pair": "gone"}
+    check(ready.split, ready.target.task, ready.target.state, ready.settings)
+    assert out_of_distribution(ready).measures["long/msp_auroc"].value == 1
+
+
 class Sure(Ruled):
     """Right, and 99 % sure of it."""
 
