@@ -7,7 +7,7 @@ first 16 examples; an example is called by its request's id, with ``#2``, ``#3``
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,10 @@ from tunesmith.tasks.labels import label_name, label_names, tag_names
 
 SAID = ("label", "labels", "tags")
 """The keys under which an answer says what it is, by task."""
+EARLIER = ".1"
+"""Behind a file's name: what was in it before it grew too large."""
+MOST_NAMED = 5
+"""Rollouts that a message names."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Pairs:
     """Requests whose id had been there before; they are left out."""
     damaged: int = 0
     """Lines that are no pairs (the last one is cut off where the service was killed)."""
+    others: tuple[str, ...] = ()
+    """Earlier rollouts of these versions, whose pairs are left out as none was named; the newest first."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +69,17 @@ def read_pairs(
 ) -> Pairs:
     """The pairs of versions ``a`` (the new one) and ``b``; the later and the earlier one where they are not named.
 
-    ``model`` and ``rollout`` keep those of one model, and of one rollout of it: a version that was taken back gives its number
-    to the next one.
+    They are those of one model, and of one rollout of it, the newest where none is named: a version that was taken back gives
+    its number to the next one. What has gone to ``FILE.1`` is read too.
 
     Raises :class:`DataError` where the file is not there, or has no pairs of these.
     """
     lines, damaged = _lines(file)
     lines = _of_model(lines, model, file)
-    lines = [line for line in lines if rollout is None or line.get("rollout") == rollout]
-    if rollout is not None and not lines:
-        raise DataError(f"{file} has no pair of this rollout\n    → Let it run for a while, as a canary or a shadow")
+    named = [one for one in (a, b) if one is not None]
+    _check_versions(named, lines, file)
+    lines = [line for line in lines if all(one in line["answers"] for one in named)]
+    lines, others = _of_rollout(lines, rollout, file)
     versions = sorted({version for line in lines for version in line["answers"]}, key=_order)
     if a is None or b is None:
         if len(versions) != 2:
@@ -81,13 +88,7 @@ def read_pairs(
                 f"    → Name the new one and the other: `tunesmith compare --pairs {file} NEW OLD`"
             )
         b, a = versions
-    for one in (a, b):
-        if one not in versions:
-            near = nearest(one, versions)
-            raise UserError(
-                f"{file} has no answers of version {one!r}\n    → "
-                + (f"Did you mean {near}?" if near else f"It has {', '.join(versions)}")
-            )
+    _check_versions((a, b), lines, file)
     answers: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
     repeated = 0
     for line in lines:
@@ -100,7 +101,7 @@ def read_pairs(
             answers[line["id"] if k == 0 else f"{line['id']}#{k + 1}"] = both
     if not answers:
         raise DataError(f"{file} has no pair of the versions {a} and {b}\n    → Let the rollout run for a while")
-    return Pairs(file, a, b, answers, repeated, damaged)
+    return Pairs(file, a, b, answers, repeated, damaged, others)
 
 
 def agreement(pairs: Pairs) -> Agreement:
@@ -165,16 +166,20 @@ def warnings(pairs: Pairs) -> list[str]:
     said = []
     if pairs.repeated:
         said.append(f"{pairs.repeated:,} requests have the id of an earlier one, and are left out.")
+    if pairs.others:
+        shown = ", ".join(pairs.others[:MOST_NAMED]) + (" …" if len(pairs.others) > MOST_NAMED else "")
+        said.append(f"These are the pairs of the newest rollout; others are left out: {shown} (--rollout ID).")
     if pairs.damaged:
         said.append(f"{pairs.damaged:,} lines of the log are no pairs, and are left out.")
     return said
 
 
 def _lines(file: str) -> tuple[list[dict[str, Any]], int]:
-    if not storage.exists(file):
+    places = [place for place in (file + EARLIER, file) if storage.exists(place)]
+    if not places:
         raise DataError(f"there is no file {file}\n    → A service with a rollout writes it beside its log: ….pairs.jsonl")
     found, damaged = [], 0
-    for text in storage.read_text(file).splitlines():
+    for text in (line for place in places for line in storage.read_text(place).splitlines()):
         try:
             line = json.loads(text)
         except json.JSONDecodeError:
@@ -199,6 +204,32 @@ def _of_model(lines: list[dict[str, Any]], model: str | None, file: str) -> list
         there = f"It has those of {', '.join(names)}" if names else "Let the rollout run for a while"
         raise UserError(f"{file} has no pairs of the model {model!r}\n    → {there}")
     return found
+
+
+def _of_rollout(lines: list[dict[str, Any]], rollout: str | None, file: str) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """The lines of a rollout, and the others that there are where none is named. Raises :class:`DataError`."""
+    there = list(dict.fromkeys(line.get("rollout") for line in reversed(lines)))
+    names = [str(one) for one in there if one is not None]
+    if rollout is not None and rollout not in names:
+        hint = f"; the file has {', '.join(names[:MOST_NAMED])}" if names else ""
+        raise DataError(
+            f"{file} has no pair of this rollout, {rollout}\n    → Let it run for a while, as a canary or a shadow{hint}"
+        )
+    if not there:
+        return lines, ()
+    wanted = rollout if rollout is not None else there[0]
+    others = [str(one) if one is not None else "one without an id" for one in there if one != wanted]
+    return [line for line in lines if line.get("rollout") == wanted], tuple(others) if rollout is None else ()
+
+
+def _check_versions(asked: Iterable[str], lines: list[dict[str, Any]], file: str) -> None:
+    """Raises :class:`UserError` where the lines have no answers of one of the versions."""
+    versions = sorted({version for line in lines for version in line["answers"]}, key=_order)
+    for one in asked:
+        if one not in versions:
+            near = nearest(one, versions)
+            hint = f"Did you mean {near}?" if near else f"It has {', '.join(versions)}"
+            raise UserError(f"{file} has no answers of version {one!r}\n    → {hint}")
 
 
 def _order(version: str) -> tuple[int, int, str]:

@@ -37,6 +37,7 @@ MOST_SHOWN = 8
 @click.option("--pairs", metavar="FILE", help="Compare two versions by the paired log of a shadow or canary.")
 @click.option("--labels", metavar="FILE", help="With --pairs: the right answers, a table of id and label.")
 @click.option("--model", metavar="NAME", help="With --pairs: which model, where the service has several.")
+@click.option("--rollout", metavar="ID", help="With --pairs: which rollout, if not the newest of these versions.")
 @click.option("--data", metavar="[NAME=]PLACE", multiple=True, help="URL: other labelled data than the run's test split.")
 @served_options("like", "task", "target_file", "key", "concurrency", "batch_size", "deadline")
 @click.option("--out", metavar="DIR", help="Where the page goes; beside A's files if not said.")
@@ -53,6 +54,7 @@ def command(
     pairs: str | None,
     labels: str | None,
     model: str | None,
+    rollout: str | None,
     data: tuple[str, ...],
     out: str | None,
     as_json: bool,
@@ -73,8 +75,11 @@ def command(
         refuse_elsewhere(on)
     if pairs is None and labels is not None:
         raise UserError("--labels goes with --pairs\n    → Runs have their labels: leave it out")
+    if pairs is None and rollout is not None:
+        raise UserError("--rollout goes with --pairs\n    → Leave it out")
     if pairs is not None:
-        found: Comparison | Agreement = compare_pairs(pairs, a, b, model=model, labels=labels, margin=margin, out=out)
+        of = {"model": model, "rollout": rollout}
+        found: Comparison | Agreement = compare_pairs(pairs, a, b, **of, labels=labels, margin=margin, out=out)
     elif a is None or b is None:
         raise UserError("two models are compared\n    → `tunesmith compare A B`: the new one, and what it would replace")
     else:
@@ -133,6 +138,7 @@ def compare_pairs(
     b: str | None = None,
     *,
     model: str | None = None,
+    rollout: str | None = None,
     labels: str | None = None,
     margin: float = 0.01,
     out: str | None = None,
@@ -144,6 +150,7 @@ def compare_pairs(
         a: the new version; the later of two where not said.
         b: the other.
         model: whose pairs; it may be left out where the service has one.
+        rollout: its id; the newest of these versions where not said, as numbers of versions are given again.
         labels: a table of ``id`` and ``label``; without it nobody knows what is right, and only agreement is told.
         margin: how much accuracy may be lost.
         out: the folder of the page; none is written where not said.
@@ -154,7 +161,7 @@ def compare_pairs(
     from tunesmith.evaluation import paired_log
     from tunesmith.evaluation.comparison import compare_sides
 
-    pairs = paired_log.read_pairs(file, a, b, model=model)
+    pairs = paired_log.read_pairs(file, a, b, model=model, rollout=rollout)
     if labels is None:
         return paired_log.agreement(pairs)
     one, other = paired_log.labelled(pairs, labels)

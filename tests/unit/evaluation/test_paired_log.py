@@ -126,6 +126,22 @@ def test_it_reads_what_a_service_writes(tmp_path: Path) -> None:
     assert agreement(read_pairs(str(tmp_path / "p.jsonl"))).agreed.value == 1
 
 
+def test_what_has_gone_to_the_file_before_is_read_first(log: Path) -> None:
+    log.with_name(f"{log.name}.1").write_text(line("r1", ["dog"], ["dog"]) + "\n" + line("old", ["cat"], ["dog"]) + "\n")
+    pairs = read_pairs(str(log))
+    assert list(pairs.answers)[:3] == ["r1", "old", "r2"]
+    log.unlink()
+    assert len(read_pairs(str(log)).answers) == 2
+
+
+def test_the_newest_rollout_is_that_of_the_versions_which_are_named(tmp_path: Path) -> None:
+    told = [("1", "2", "r1"), ("1", "2", "r2"), ("2", "3", "r3")]
+    lines = [json.loads(line(f"q{k}", ["cat"], ["cat"], (old, new))) | {"rollout": of} for k, (old, new, of) in enumerate(told)]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert list(read_pairs(str(tmp_path / "p.jsonl"), "2", "1").answers) == ["q1"]
+    assert read_pairs(str(tmp_path / "p.jsonl")).a == "3"
+
+
 def test_pairs_of_other_models_and_other_rollouts_are_not_mixed_in(tmp_path: Path) -> None:
     told = [("m", "r1", "cat"), ("m", "r2", "dog"), ("other", "r3", "cat")]
     lines = [
@@ -134,11 +150,14 @@ def test_pairs_of_other_models_and_other_rollouts_are_not_mixed_in(tmp_path: Pat
     ]
     (tmp_path / "p.jsonl").write_text("\n".join(lines))
     place = str(tmp_path / "p.jsonl")
-    assert list(read_pairs(place, model="m").answers) == ["q0", "q1"]
+    assert list(read_pairs(place, model="m", rollout="r1").answers) == ["q0"]
     assert list(read_pairs(place, model="m", rollout="r2").answers) == ["q1"]
     with pytest.raises(UserError, match=r"pairs of 2 models: m, other\n.*--model m"):
         read_pairs(place)
     with pytest.raises(UserError, match="no pairs of the model 'mm'"):
         read_pairs(place, model="mm")
-    with pytest.raises(DataError, match="no pair of this rollout"):
+    newest = read_pairs(place, model="m")
+    assert (list(newest.answers), newest.others) == (["q1"], ("r1",))
+    assert "the newest rollout; others are left out: r1 (--rollout ID)" in agreement(newest).warnings[0]
+    with pytest.raises(DataError, match=r"no pair of this rollout.*\n.*the file has r2, r1"):
         read_pairs(place, model="m", rollout="r3")

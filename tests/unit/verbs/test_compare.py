@@ -90,6 +90,19 @@ def test_the_log_of_a_shadow_is_compared_by_version(tmp_path: Path) -> None:
     assert (tmp_path / "o" / "comparison.html").exists()
 
 
+def test_of_several_rollouts_the_newest_is_compared_or_the_one_that_is_named(tmp_path: Path) -> None:
+    """Version 2 was taken back, and another run was given its number."""
+    lines = [
+        {"id": of, "rollout": of, "answers": {"1": [{"label": "a"}], "2": [{"label": said}]}}
+        for of, said in (("before", "b"), ("now", "a"))
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    newest = typed("--pairs", str(tmp_path / "p.jsonl")).output
+    assert "the same answer to 100.0" in newest
+    assert "others are left out: before" in " ".join(newest.split())
+    assert "the same answer to 0.0" in typed("--pairs", str(tmp_path / "p.jsonl"), "--rollout", "before").output
+
+
 def test_a_served_model_is_asked_as_gate_and_evaluate_ask_it(runs: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, Any]] = []
 
