@@ -71,7 +71,7 @@ def answer(
 
     Raises:
         DataError: the data is not there, empty, or lacks a column that the task needs.
-        UserError: ``out`` is there and of something else, or being written.
+        UserError: ``out`` is there and of something else, or being written; or another version than the target's has answered.
         ServiceError: the service refuses; run the same command again to go on.
     """
     sources = _sources(data)
@@ -82,7 +82,7 @@ def answer(
         raise UserError(f"{out} is there already, and of something else\n    → Name another --out, or write --overwrite.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with Journal(out.with_name(out.name + ".part.jsonl"), job) as journal:
-        resumed = len(journal)
+        resumed, journal.version = len(journal), target.version
         reader = _Reader(sources, target.task, said)
         total = _ask(target, reader, journal, progress)
         outcome = _write(out, reader, journal, _labels(target), job, resumed)

@@ -28,6 +28,7 @@ from tunesmith.tasks.base import Example, State, Task
 from tunesmith_serving import plain
 from tunesmith_serving.describe import BYTES_KINDS
 
+VERSION = "X-Model-Version"
 _WHICH = re.compile(r"^inputs\[(\d+)\]")
 
 
@@ -62,7 +63,8 @@ class Client:
         """Nothing is sent yet.
 
         Args:
-            url: ``http://HOST:PORT/predict/NAME`` or ``…/v2/models/NAME``; without a path where the service has one model.
+            url: ``http://HOST:PORT/predict/NAME`` or ``…/v2/models/NAME``; without a path where the service has one model. With
+                ``…/v2/models/NAME/versions/VERSION`` that version answers; without one, during a rollout, either of the two.
             key: the API key; None is that of the variable ``TUNESMITH_API_KEY``, if there is one.
             concurrency: most requests under way at a time.
             batch_size: most examples of one request.
@@ -75,7 +77,10 @@ class Client:
         """
         self._address = Address.of(url)
         self.url, self._batch_size = self._address.root, max(1, batch_size)
-        self._service = Service(self.url, key, concurrency=concurrency, timeout=timeout, deadline=deadline, transport=transport)
+        which = {VERSION: self._address.version} if self._address.version is not None else {}
+        self._service = Service(
+            self.url, key, concurrency=concurrency, timeout=timeout, deadline=deadline, headers=which, transport=transport
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -136,11 +141,10 @@ class Client:
                 hint = f"Did you mean {close!r}?" if close else f"Those that the key may ask: {', '.join(models) or 'none'}."
                 raise ServiceError(f"{self.url} has no model {name!r}\n    → {hint}", 404)
             one = models[name]
-            if version not in (None, one["versions"][0]):
-                raise ServiceError(
-                    f"{self.url} answers {name} with version {one['versions'][0]}, not {version}\n    → Leave the version away."
-                )
-            return About(name, one["versions"][0], one["task"], tuple(one["labels"]), dict(one["inputs"]))
+            if version not in (None, *one["versions"]):
+                there = ", ".join(one["versions"])
+                raise ServiceError(f"{self.url} has no version {version} of {name}\n    → It has {there}.", 404)
+            return About(name, version or one["versions"][0], one["task"], tuple(one["labels"]), dict(one["inputs"]))
         except (KeyError, TypeError, IndexError) as error:
             raise ServiceError(f"{self.url}/models does not answer as Tunesmith does\n    → Check the URL.") from error
 
@@ -197,12 +201,14 @@ class Client:
             start = time.perf_counter()
             answer = self._service.send("POST", f"/predict/{quote(self.about.name, safe='')}", body)
             if answer.status_code == 200:
-                said = self._service.json(answer).get("predictions")
+                whole = self._service.json(answer)
+                said, version = whole.get("predictions"), whole.get("version")
                 if not isinstance(said, list) or len(said) != len(batch):
                     raise ServiceError(f"{self.url} did not answer every input of a request")
                 took = time.perf_counter() - start
                 heard = (plain.heard(one, self.about.labels) for one in said)
-                return [*replies, *(Reply(index, one, seconds=took) for (index, _), one in zip(batch, heard, strict=True))]
+                both = zip(batch, heard, strict=True)
+                return [*replies, *(Reply(index, one, seconds=took, version=version) for (index, _), one in both)]
             told = message(answer)
             if answer.status_code == 413 and len(batch) > 1:
                 middle = len(batch) // 2

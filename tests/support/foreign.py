@@ -35,6 +35,8 @@ class Foreign:
         self.fault: Fault | None = None
         self.upper = False
         """Whether its preprocessing is corrupted: it sees capital letters."""
+        self.version = "7"
+        """The one that it says has answered."""
         self.column = False
         """Whether its verdicts have the shape [n, 1]."""
         self.refuses: set[str] = set()
@@ -97,7 +99,7 @@ class Foreign:
         ]
         wanted = {one["name"] for one in given.get("outputs", [])}
         tensors = [one for one in tensors if not wanted or one["name"] in wanted]
-        return Response(json.dumps({"model_name": "words", "model_version": "7", "outputs": tensors}))
+        return Response(json.dumps({"model_name": "words", "model_version": self.version, "outputs": tensors}))
 
 
 def nan(outputs: dict[str, Any], number: int) -> dict[str, Any]:

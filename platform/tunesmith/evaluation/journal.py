@@ -2,7 +2,8 @@
 
 One line of JSON for each answered sample, behind a first line that says what is asked and whom; a line that was cut off in the
 middle counts for nothing. A line has the sample's number ``i``, its contents' hash or id ``h``, the answer ``a`` or the reason
-``p`` why there is none, and the seconds ``t`` of the request that answered it.
+``p`` why there is none, the seconds ``t`` of the request that answered it, and the version ``v`` of the model that the server
+names. Answers of two versions do not stand in one journal.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class Journal:
     def __init__(self, path: Path, job: Mapping[str, Any], option: str = "--out") -> None:
         """``job`` must be the same for answers to belong together; ``option`` names another place, in messages."""
         self.path, self._job, self._option = path, dict(job), option
+        self.version: str | None = None
+        """The version of the model whose answers are kept; None until the server has named one."""
         self._places: dict[int, int] = {}
         self._stream: IO[bytes] | None = None
 
@@ -64,11 +67,17 @@ class Journal:
         return index in self._places
 
     def add(self, index: int, content: str, reply: Reply) -> None:
-        """Keep a reply; it is with the operating system when this returns."""
+        """Keep a reply; it is with the operating system when this returns.
+
+        Raises :class:`UserError` where another version of the model has answered than before.
+        """
         assert self._stream is not None
+        self._check(reply)
         line = {"i": index, "h": content} | ({"p": reply.problem} if reply.problem is not None else {"a": reply.answer})
         if reply.seconds is not None:
             line["t"] = round(reply.seconds, 6)
+        if reply.version is not None:
+            line["v"] = reply.version
         self._places[index] = self._stream.seek(0, 2)
         self._stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
         self._stream.flush()
@@ -85,6 +94,17 @@ class Journal:
         """It is no longer needed."""
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
+
+    def _check(self, reply: Reply) -> None:
+        if reply.version is None:
+            return
+        self.version = self.version or reply.version
+        if reply.version != self.version:
+            raise UserError(
+                f"version {reply.version} of the model answers, and {self.path} is of the answers of version {self.version}\n"
+                "    → Name the version in the URL (…/v2/models/NAME/versions/VERSION), or begin anew in another "
+                f"{self._option}."
+            )
 
     def _read(self, stream: IO[bytes]) -> None:
         stream.seek(0)
@@ -108,6 +128,7 @@ class Journal:
                 stream.truncate(place)
                 return
             self._places[int(found["i"])] = place
+            self.version = self.version or found.get("v")
 
 
 def _line(line: bytes) -> dict[str, Any] | None:

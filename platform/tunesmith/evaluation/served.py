@@ -7,7 +7,7 @@ import functools
 import re
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -48,6 +48,11 @@ UNMATCHED_SHOWN = 3
 """Answers without a label that the warning shows."""
 REPORT = "report.html"
 """What a finished evaluation has beside its verdict, for people."""
+MADE_OF_IT = (
+    *("gate/gate.json", "gate/junit.xml", "gate/gate.md", "gate/gate.html"),
+    *("comparisons/*/comparison.json", "comparisons/*/comparison.html"),
+)
+"""What ``gate`` and ``compare`` write beside an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,7 @@ def evaluate_url(wanted: Wanted, progress: Progress | None = None, before: Befor
             checked = parity.check(target, split, _in_process(here, wanted.like), sample=wanted.sample)
             case.scorer.terms.write(case.folder)
             found, judged = judge(case, lambda judged: _beside(judged, here, wanted.like), progress)
+            kept.version = journal.version or kept.version
             remembered = Remembered(target, kept)
             others = suites.run(judged, found.headline, remembered, wanted.like, progress)
             retained = judge_served(old, remembered, _settings(wanted), _untold(target))
@@ -124,7 +130,7 @@ def evaluate_url(wanted: Wanted, progress: Progress | None = None, before: Befor
         retention=retained,
         suites={"parity": checked, "latency": latency, **others},
         source=said(wanted.data),
-        target=f"{target.name}, version {target.version}",
+        target=f"{target.name}, version {journal.version or target.version}",
         warnings=[*filter(None, warnings), *split_warnings(name, wanted.split, wanted.data), *found.warnings],
         seconds=round(time.monotonic() - start, 3),
     )
@@ -218,9 +224,17 @@ def _clear(folder: Path, job: dict[str, object]) -> None:
 
     The verdict goes last: a folder that was cleared in part still counts as finished, and is cleared again.
     """
-    if (folder / VERDICT).exists() or not asked.begun(folder, job):
-        for name in (asked.LOG, asked.SUITES_LOG, PREDICTIONS, REPORT, VERDICT):
-            (folder / name).unlink(missing_ok=True)
+    if not (folder / VERDICT).exists() and asked.begun(folder, job):
+        return
+    for pattern in MADE_OF_IT:
+        for file in folder.glob(pattern):
+            file.unlink()
+    for pattern in ("gate", "comparisons/*", "comparisons"):
+        for empty in folder.glob(pattern):
+            with suppress(OSError):  # somebody else's files are in it
+                empty.rmdir()
+    for name in (asked.LOG, asked.SUITES_LOG, PREDICTIONS, REPORT, VERDICT):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _case(wanted: Wanted, target: Target, judges: asked.Asked, split: Split, name: str, folder: str) -> Case:

@@ -8,7 +8,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -135,6 +135,7 @@ class Service:
         concurrency: int = 8,
         timeout: float = 60.0,
         deadline: float = 300.0,
+        headers: Mapping[str, str] | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """Nothing is sent yet.
@@ -145,6 +146,7 @@ class Service:
             concurrency: most requests under way at a time.
             timeout: seconds that one attempt may take.
             deadline: seconds that one request may take with all its attempts.
+            headers: what each request has beside the key.
             transport: what sends the requests, instead of the network.
 
         Raises:
@@ -155,7 +157,7 @@ class Service:
         self.stopped = threading.Event()
         self._http = httpx.Client(
             base_url=url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers={**(headers or {}), **({"Authorization": f"Bearer {key}"} if key else {})},
             timeout=timeout,
             limits=httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency),
             transport=transport,

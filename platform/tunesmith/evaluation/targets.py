@@ -39,6 +39,8 @@ class Reply:
     problem: str | None = None
     seconds: float | None = None
     """How long the request took that answered it, its repetitions included; None where it was no request."""
+    version: str | None = None
+    """The version of the model that has answered, where the server says so."""
 
 
 class Target(Protocol):

@@ -116,7 +116,8 @@ class V2Target:
         except Misshapen as error:
             named = f"sample {batch[0][0]}" if len(batch) == 1 else f"samples {batch[0][0]} to {batch[-1][0]}"
             raise refused(self.name, error, named) from error
-        return [Reply(index, one, seconds=took) for (index, _), one in zip(batch, answers, strict=True)]
+        version = str(said.get("model_version") or "") or None
+        return [Reply(index, one, seconds=took, version=version) for (index, _), one in zip(batch, answers, strict=True)]
 
 
 def connect(

@@ -191,13 +191,28 @@ def test_a_url_that_is_none_is_said(url: str, says: str) -> None:
     ("url", "says"),
     [
         ("http://here/predict/n", "Did you mean 'm'|has no model 'n'"),
-        ("http://here/v2/models/m/versions/7", "version 1, not 7"),
+        ("http://here/v2/models/m/versions/7", "no version 7 of m(.|\n)*It has 1"),
     ],
 )
 def test_a_model_that_is_not_there_is_said(url: str, says: str) -> None:
     client = Client(url, KEY, transport=httpx.MockTransport(Script(lambda inputs, number: told(inputs))))
     with pytest.raises(ServiceError, match=says):
         client.predict(["a"])
+
+
+def test_the_version_of_the_url_is_asked_and_the_one_that_answers_is_told() -> None:
+    versions: list[str | None] = []
+
+    def service(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/models":
+            return httpx.Response(200, json={"models": [{**MODELS["models"][0], "versions": ["1", "2"]}]})
+        versions.append(request.headers.get("X-Model-Version"))
+        return httpx.Response(200, json={"version": versions[-1] or "1", "predictions": [{"label": "A"}]})
+
+    for path, version in (("v2/models/m/versions/2", "2"), ("v2/models/m", None)):
+        client = Client(f"http://here/{path}", KEY, transport=httpx.MockTransport(service))
+        (reply,) = client.replies([{"text": "a"}])
+        assert (versions.pop(), client.version, reply.version) == (version, version or "1", version or "1")
 
 
 def test_the_only_model_needs_no_name() -> None:

@@ -43,12 +43,12 @@ KEY = "tsk_0123456789abcdef0123456789"
 class Echo:
     """A target that says the text it is asked; ``fails_after`` so many it is gone."""
 
-    def __init__(self, fails_after: int | None = None, version: str = "1") -> None:
+    def __init__(self, fails_after: int | None = None, version: str = "1", promoted_after: int | None = None) -> None:
         self.name, self.version = "echo", version
         self.task, self.state = load_task("text-classification"), {"labels": ["a", "b"]}
         self.provides: frozenset[Provided] = frozenset({"labels", "scores"})
         self.asked: list[str] = []
-        self._left = fails_after
+        self._left, self._promoted = fails_after, promoted_after
 
     def replies(self, examples: Iterable[Example]) -> Iterator[Reply]:
         for index, example in enumerate(examples):
@@ -58,7 +58,9 @@ class Echo:
             if "bad" in example["text"]:
                 yield Reply(index, problem="is bad")
             else:
-                yield Reply(index, {"label": example["text"], "score": 1.0, "scores": {"a": 1.0, "b": 0.0}})
+                said = {"label": example["text"], "score": 1.0, "scores": {"a": 1.0, "b": 0.0}}
+                promoted = self._promoted is not None and len(self.asked) > self._promoted
+                yield Reply(index, said, version="2" if promoted else self.version)
 
 
 def silent(done: int, total: int) -> None:
@@ -225,6 +227,15 @@ def test_answers_to_something_else_are_not_mixed_in(tmp_path: Path, change: str)
         write(tmp_path, ["z", "y"])
     with pytest.raises(UserError, match=f"another {change}"):
         answer(Echo(version="2" if change == "model" else "1"), data, tmp_path / "out.parquet", {}, silent)
+
+
+def test_answers_of_a_version_that_comes_in_meanwhile_are_not_mixed_in(tmp_path: Path) -> None:
+    data = write(tmp_path, ["x", "y", "z"])
+    with pytest.raises(UserError, match=r"version 2 of the model answers.* version 1\n.*/versions/VERSION"):
+        answer(Echo(promoted_after=2), data, tmp_path / "out.parquet", {}, silent)
+    named = Echo()
+    assert answer(named, data, tmp_path / "out.parquet", {}, silent).resumed == 2
+    assert named.asked == ["z"]
 
 
 def test_two_do_not_write_one_file(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def words(server: tuple[Foreign, str]) -> Foreign:
     """The server without a fault, and nothing asked."""
     made = server[0]
     made.fault, made.upper, made.logits, made.numbers, made.seconds, made.requests = None, False, False, False, 0.0, 0
-    made.column, made.refuses = False, set()
+    made.column, made.version, made.refuses = False, "7", set()
     made.asked.clear()
     return made
 

@@ -109,13 +109,31 @@ def test_answers_that_were_read_by_another_mapping_are_not_kept(judge: Judge, wo
     assert verdict()["test"]["metrics"]["accuracy"]["value"] == pytest.approx(right)
 
 
+def test_answers_of_another_version_are_not_mixed_in(judge: Judge, words: Foreign) -> None:
+    """A version is promoted while it is asked, or before it goes on; the server lists the same versions throughout."""
+    refusing_in(words, 2 * 32 + 8)
+    asked = ("--batch-size", "4", "--concurrency", "1")
+    assert judge(*asked).exit_code == 2
+    words.fault, words.version = None, "8"
+    refused = judge(*asked)
+    said = " ".join(refused.output.split())
+    assert (refused.exit_code, "version 8 of the model answers" in said, "/versions/VERSION" in said) == (2, True, True), said
+    assert judge(*asked, "--out", "anew").exit_code == 0
+    assert verdict("anew")["target"].endswith("version 8")
+
+
 def test_overwriting_is_resumed_and_leaves_nothing_of_before(judge: Judge, words: Foreign) -> None:
     judge()
+    for file in ("gate/gate.json", "comparisons/x/comparison.html", "comparisons/mine.txt"):
+        Path("judged", file).parent.mkdir(parents=True, exist_ok=True)
+        Path("judged", file).write_text("")
     words.asked.clear()
     refusing_in(words, 2 * 32 + 8)
     again = ("--overwrite", "--batch-size", "4", "--concurrency", "1")
     assert judge(*again).exit_code == 2
-    assert sorted(path.name for path in Path("judged").iterdir()) == ["answers.jsonl", "terms.json"]
+    there = sorted(str(path.relative_to("judged")) for path in Path("judged").rglob("*") if path.is_file())
+    assert there == ["answers.jsonl", "comparisons/mine.txt", "terms.json"]
+    assert not Path("judged/gate").exists()
     words.fault = None
     words.asked.clear()
     assert judge(*again).exit_code == 0
