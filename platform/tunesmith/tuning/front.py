@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,11 @@ if TYPE_CHECKING:
 
 
 def costs(settings: SearchSection, trial: Trial) -> tuple[float, ...] | None:
-    """A trial's objectives such that less is better, the first by its score; None where one is missing."""
-    if trial.score is None:
+    """A trial's objectives such that less is better, the first by its score; None where one is missing or undefined.
+
+    Nothing is better or worse than what is undefined, so that such a trial would be on every front.
+    """
+    if trial.score is None or not math.isfinite(trial.score):
         return None
     found = [-trial.score]
     for name in settings.objectives[1:]:

@@ -82,7 +82,7 @@ def _row(trial: Trial, sign: int, objectives: Sequence[str]) -> dict[str, Any]:
         "steps": trial.steps,
         "seconds": round(trial.seconds, 2),
         "fit_seconds": round(trial.fit_seconds, 2),
-        "objectives": {name: _finite(value) for name in objectives if (value := trial.value(name)) is not None},
+        "objectives": {name: value for name in objectives if (value := trial.value(name)) is not None},
         "parent": trial.parent,
         "member": trial.member,
         "error": trial.error,

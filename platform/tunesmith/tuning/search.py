@@ -16,7 +16,7 @@ from tunesmith.recipe.search import MEASURED
 from tunesmith.recipe.search_space import parse
 from tunesmith.recipe.searched import own_values, trial_recipe
 from tunesmith.tuning import asha, checkpoints, population, sampling
-from tunesmith.tuning.front import front
+from tunesmith.tuning.front import costs, front
 from tunesmith.tuning.job import Job
 from tunesmith.tuning.trials import FINISHED, Ledger, Report, Trial, as_line, begun_anew, folder_of, reported
 
@@ -111,10 +111,14 @@ class Search:
             self.end(number, {"status": "stopped", "error": self.ended_by})
 
     def close(self) -> None:
-        """Trials that still ran when a budget was spent are stopped as they are: Ray ends them, and does not say so."""
+        """Trials that still ran when a budget was spent are stopped as they are: Ray ends them, and does not say so.
+
+        Where trials went to their end and none can be compared with others, that is the search's failure.
+        """
         with self._lock:
             for trial in self.trials if self.ended_by else ():
                 self.end(trial.number, {"status": "stopped", "error": self.ended_by})
+            self._check_objectives()
 
     def next(self) -> Trial | None:
         """The trial to begin now, its job written; None where one has to end first, or :meth:`is_over`."""
@@ -185,12 +189,24 @@ class Search:
         """Why a trial that went to its end has failed all the same; nothing where it has all that trials are compared by."""
         if trial.best is None:
             return {"status": "failed", "error": "it ended before its first evaluation"}
-        missing = next((name for name in self.settings.objectives[1:] if trial.value(name) is None), None)
-        if missing is None:
+        missing = next((name for name in self.settings.objectives[1:] if name not in trial.told), None)
+        if missing is None:  # what is undefined may be defined in other trials
             return {}
         there = (*(name for name in trial.best.metrics if "/" not in name), *MEASURED)
         fix = f"Write one of {', '.join(there)}"
         return {"status": "failed", "error": f"search.objectives: no trial reports {missing!r}\n    → {fix}", "mistake": True}
+
+    def _check_objectives(self) -> None:
+        """End the search where each trial that went to its end has an undefined objective, so that none can be chosen."""
+        done = [trial for trial in self.trials if trial.status == "done" and trial.origin != "seed"]
+        if len(self.settings.objectives) < 2 or not done or self.candidates() or self._interrupted or self.failure is not None:
+            return
+        trials, names = f"{len(done)} trial{'s' * (len(done) > 1)}", ", ".join(self.settings.objectives)
+        self.failure = UserError(
+            f"search.objectives: none of {trials} has a number for each of {names}: a metric may be undefined, such as the "
+            "precision of a class that is never predicted\n"
+            "    → Train longer, or name metrics that are always defined, such as accuracy"
+        )
 
     def lost(self, number: int) -> None:
         """A trial's process died, and it is begun again; its seconds count."""
@@ -238,12 +254,14 @@ class Search:
         return Trial(max(self._trials) + 1, {**best.values, "training.seed": seed}, "seed")
 
     def candidates(self) -> list[Trial]:
-        """Trials that can win: those with a score, whether or not they were stopped."""
-        return [
+        """Trials that can win, whether or not they were stopped: those with a score, of several objectives with all of them."""
+        scored = [
             trial
             for trial in self.trials
             if trial.origin in ("recipe", "sampled") and trial.status in ("done", "stopped") and trial.score is not None
         ]
+        several = len(self.settings.objectives) > 1
+        return [trial for trial in scored if costs(self.settings, trial) is not None] if several else scored
 
     def repeated(self) -> list[float]:
         """The scores of the winning values with other seeds, as far as they were trained to their end."""

@@ -84,9 +84,14 @@ class Trial:
         return self.reports[-1].step if self.reports else 0
 
     def value(self, name: str) -> float | None:
-        """An objective: what was measured, or a metric at the best evaluation."""
-        found = self.objectives.get(name)
-        return found if found is not None else (self.best.metrics.get(name) if self.best is not None else None)
+        """An objective: what was measured, or a metric at the best evaluation; None where it is not there, or undefined."""
+        found = self.told.get(name)
+        return found if found is not None and math.isfinite(found) else None
+
+    @property
+    def told(self) -> Mapping[str, float]:
+        """What was measured, and the metrics at the best evaluation."""
+        return {**(self.best.metrics if self.best is not None else {}), **self.objectives}
 
 
 def folder_of(run: str, number: int) -> str:

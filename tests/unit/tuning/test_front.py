@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tunesmith.recipe.search import SearchSection
 from tunesmith.tuning.front import front, winner
 from tunesmith.tuning.trials import Report, Trial
@@ -31,3 +33,12 @@ def test_with_one_objective_the_highest_score_wins_and_of_equal_ones_the_first()
     assert found is not None
     assert found.number == 0
     assert winner(SearchSection(), []) is None
+
+
+def test_a_trial_with_an_undefined_objective_is_on_no_front_and_does_not_win() -> None:
+    undefined = [trial(5, 0.95, math.nan), trial(6, -math.inf, 0.5)]
+    assert [one.number for one in front(BOTH, [*undefined, *TRIALS])] == [0, 1, 2]
+    found = winner(BOTH, [*undefined, *TRIALS])
+    assert found is not None
+    assert found.number == 1
+    assert winner(BOTH, undefined) is None

@@ -96,6 +96,18 @@ def test_a_value_between_the_steps_of_a_range_tells_nothing_and_ends_nothing(alg
     assert suggest(settings, space, [own, on_step], 2) is not None
 
 
+@pytest.mark.parametrize("algorithm", ["random", "tpe", "gp"])
+def test_a_trial_with_an_undefined_objective_is_not_told_to_the_sampler(algorithm: str) -> None:
+    settings = SearchSection(algorithm=algorithm, objectives=["accuracy", "precision/spam"])  # type: ignore[arg-type]
+    trials = [
+        Trial(number, {"training.learning_rate": 1e-3 / (1 + number)}, status="done",
+              reports=(Report(1, 0.5, metrics={"precision/spam": value}),))
+        for number, value in enumerate((0.5, math.nan, 0.7))
+    ]  # fmt: skip
+    assert [trial.values for trial in make_study(settings, RATE, trials).trials] == [[0.5, 0.5], [0.5, 0.7]]
+    assert suggest(settings, RATE, trials, 3) is not None
+
+
 @pytest.mark.parametrize("told", [[0, 1, 1 / 3], [0.1, 0.7, 0.1], [0, 1, 0.0001 / 3], [1e-5, 1e-3, 7e-6]])
 def test_every_step_of_a_range_is_in_it_and_can_be_told_to_the_sampler(told: list[float]) -> None:
     (one,), _ = parse({"training.weight_decay": {"quniform": told}})
