@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -97,6 +98,13 @@ def running() -> tuple[list[str], set[str]]:
 
     names = set(serve.status().applications)
     return sorted(name for name in names if not is_ours(name)), {name for name in names if is_ours(name)}
+
+
+def listens_at() -> int | None:
+    """The port of the cluster's Serve, which Ray never changes while it runs; None where none does."""
+    context: Any = importlib.import_module("ray.serve.context")  # there is no public way to it
+    client = context._get_global_client(raise_if_no_controller_running=False)
+    return None if client is None else int(client.http_config.port)
 
 
 def free(nodes: Sequence[Node]) -> tuple[float, float]:

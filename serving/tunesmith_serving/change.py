@@ -237,10 +237,12 @@ def _write_down(record: Record, plan: Mapping[str, Any]) -> None:
     """The record with the plan's models and rollouts, and without the gates of versions that are gone."""
     models = tuple(called(one["name"], one["version"], one["settings"]["backend"]) for one in plan["models"])
     there = {f"{one['name']}@{one['version']}" for one in plan["models"]}
+    drain = max((one["settings"]["drain_s"] for one in plan["models"]), default=0.0)
 
     def changed(now: Record) -> Record:
         gates = {name: words for name, words in now.gates.items() if name in there}
-        return replace(now, models=models, rollouts=tuple(plan["rollouts"]), gates=gates)
+        drain_s = max(now.drain_s, drain)  # the service's own, as it started, holds as well
+        return replace(now, models=models, rollouts=tuple(plan["rollouts"]), gates=gates, drain_s=drain_s)
 
     rewrite(record, changed)
 

@@ -85,18 +85,22 @@ def start(
         _refuse_dashboard(on)
         _refuse_host(host)
     there = next((one for one in records() if on is not None and one.on == on), None)
+    if write is None:
+        _refuse_other_port(port, there)
     passages = _gated(models, gating, there, output_dir)
     file = KeyFile(keys or default_place())
     if write is not None:
         _write(write, serve_yaml(models, str(file.path.absolute()), port or 8000, host or LOOPBACK), host)
         return
-    port = there.port if there is not None and port in (None, there.port) else service.choose_port(port)
+    any_port = port is None
+    port = there.port if there is not None else service.choose_port(port)
     _make_first_key(file)
     names = ", ".join(
         dict.fromkeys(f"{one.name} (version {one.version}, {one.task}, {one.settings.backend})" for one in models)
     )
     if on is not None:
-        _tell(service.deploy(models, keys=str(file.path.absolute()), port=port, on=on, before=there).url, names, passages)
+        given = {"keys": str(file.path.absolute()), "port": port, "on": on, "before": there, "any_port": any_port}
+        _tell(service.deploy(models, **given).url, names, passages)
     elif detach:
         passed = [*runs, "--output-dir", output_dir, *(["--keys", str(keys)] if keys else [])]
         record = service.detach(passed, port)
@@ -131,6 +135,16 @@ def _refuse_host(host: str | None) -> None:
         raise UserError(
             f"--host {host} goes with --write: a service of this machine listens on 127.0.0.1 alone.\n"
             "    → To let others in, put a proxy with TLS before it."
+        )
+
+
+def _refuse_other_port(port: int | None, there: Record | None) -> None:
+    from tunesmith.errors import UserError
+
+    if there is not None and port not in (None, there.port):
+        raise UserError(
+            f"--port {port}: the service at {there.on} listens at {there.port}, and Ray Serve keeps its port while it runs.\n"
+            f"    → Leave --port away, or `tunesmith serve stop {there.port}` first."
         )
 
 

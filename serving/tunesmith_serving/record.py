@@ -36,6 +36,8 @@ class Record:
     """``NAME@VERSION`` → what let it in: its gate, when, and how it came through."""
     gate_files: dict[str, dict[str, str]] = field(default_factory=dict)
     """Model → the gate by which a version of it was ``let in`` last, and the one by which it was ``promoted``."""
+    drain_s: float = 15.0
+    """Seconds that accepted requests may take when it stops: the longest of its models'."""
 
     @property
     def port(self) -> int:

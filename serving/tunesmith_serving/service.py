@@ -23,6 +23,8 @@ from tunesmith_serving.plan import START_WITHIN, Planned, check_room, cpus_here
 from tunesmith_serving.record import Record, born, names, records, state_folder, write
 
 LOOK_EVERY = 2.0
+END_WITHIN = 75.0
+"""Seconds in which a service ends that has answered what it has (5 s on two idle cores)."""
 
 
 def choose_port(port: int | None) -> int:
@@ -72,12 +74,17 @@ def run(models: Sequence[Planned], *, keys: str, port: int, log_folder: Path, to
                         apps.end(folder, drain)
 
 
-def deploy(models: Sequence[Planned], *, keys: str, port: int, on: str, before: Record | None = None) -> Record:
-    """Serve on a cluster that runs already, and leave it there. ``before`` is the service that this one takes the place of.
+def deploy(
+    models: Sequence[Planned], *, keys: str, port: int, on: str, before: Record | None = None, any_port: bool = False
+) -> Record:
+    """Serve on a cluster that runs already, and leave it there.
+
+    ``before`` is the service that this one takes the place of. Where nobody has asked for the port (``any_port``), that of a
+    Ray Serve which runs there is taken.
 
     Raises:
         ClusterError: the cluster cannot be reached, or its Ray Serve runs something that is not ours.
-        UserError: it has not enough that is free.
+        UserError: its Ray Serve listens at another port already, or it has not enough that is free.
     """
     from tunesmith.cluster.connect import connect
 
@@ -88,6 +95,13 @@ def deploy(models: Sequence[Planned], *, keys: str, port: int, on: str, before: 
                 f"Ray Serve at {on} runs {', '.join(others)} already; it is left as it is.\n"
                 "    → Serve on another cluster, or leave --on away to serve on this machine."
             )
+        there = apps.listens_at()
+        if there not in (None, port) and not any_port:
+            raise UserError(
+                f"--port {port}: Ray Serve at {on} listens at {there}, and keeps its port while it runs.\n"
+                "    → Leave --port away, or stop what it serves first (`tunesmith serve stop`)."
+            )
+        port = there or port
         nodes = cluster.nodes()
         check_room(models, sum(node.total.get("CPU", 0) for node in nodes), cluster.gpus)
         if not ours:  # one that is there gives its own up
@@ -100,8 +114,8 @@ def deploy(models: Sequence[Planned], *, keys: str, port: int, on: str, before: 
     return record
 
 
-def stop(record: Record, within: float = 90.0) -> None:
-    """End a service: it drains first. Raises :class:`TunesmithError` where it does not end."""
+def stop(record: Record) -> None:
+    """End a service: it drains first. Raises :class:`TunesmithError` where it does not end in its time."""
     if record.on is not None:
         from tunesmith.cluster.connect import connect
 
@@ -117,6 +131,7 @@ def stop(record: Record, within: float = 90.0) -> None:
         return
     with contextlib.suppress(ProcessLookupError):
         os.kill(record.pid, signal.SIGTERM)
+    within = record.drain_s + END_WITHIN
     deadline = time.monotonic() + within
     while _runs(record.pid):
         if time.monotonic() > deadline:
@@ -217,7 +232,8 @@ def _until_told() -> Iterator[_End]:
 
 @contextlib.contextmanager
 def _record(url: str, ray: str, models: Sequence[Planned], log: str) -> Iterator[None]:
-    record = Record(url, os.getpid(), None, names(models), log, time.time(), born(os.getpid()), ray)
+    drain = max(one.settings.drain_s for one in models)
+    record = Record(url, os.getpid(), None, names(models), log, time.time(), born(os.getpid()), ray, drain_s=drain)
     write(record)
     try:
         yield

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,10 +18,11 @@ from click.testing import CliRunner, Result
 
 from support.runs import finished_run
 from tunesmith import cli, storage
-from tunesmith.errors import UserError
+from tunesmith.cluster import connect
+from tunesmith.errors import TunesmithError, UserError
 from tunesmith.recipe.serving import ServingSection
 from tunesmith.runs import Run
-from tunesmith_serving import change, record, service
+from tunesmith_serving import apps, change, record, service
 from tunesmith_serving.keys import KeyFile, default_place
 from tunesmith_serving.plan import check_room, entry, listed, planned
 
@@ -239,6 +242,50 @@ def test_keys_are_listed_by_name_alone(invoke: Invoke) -> None:
     assert secret not in listed
     assert invoke("keys", "revoke", "shop").exit_code == 0
     assert invoke("keys", "list").output == ""
+
+
+def test_another_port_than_that_of_the_cluster_is_refused_before_anything_is_done(
+    invoke: Invoke, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    made = record.Record("http://127.0.0.1:8000", 0, "head:6379", ("made@1",), "", 1.0)
+    monkeypatch.setattr(service, "deploy", lambda models, **given: asked.append(given["port"]) or made)
+    record.write(made)
+    answer = invoke(run.path, "--on", "head:6379", "--port", "9000")
+    assert (answer.exit_code, "head:6379 listens at 8000" in answer.output) == (2, True), answer.output
+    assert (asked, default_place().exists()) == ([], False)
+    assert invoke(run.path, "--on", "head:6379").exit_code == 0
+    assert asked == [8000]
+
+
+@pytest.mark.parametrize(("any_port", "taken"), [(True, 8000), (False, None)])
+def test_a_serve_that_somebody_else_has_started_keeps_its_port(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, any_port: bool, taken: int | None
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    cluster = SimpleNamespace(gpus=0.0, nodes=lambda: [SimpleNamespace(total={"CPU": 8.0}, free={"CPU": 8.0})])
+    monkeypatch.setattr(connect, "connect", lambda *given, **more: contextlib.nullcontext(cluster))
+    monkeypatch.setattr(apps, "running", lambda: ([], {"tunesmith"}))
+    monkeypatch.setattr(apps, "listens_at", lambda: 8000)
+    ports: list[int] = []
+    monkeypatch.setattr(apps, "deploy", lambda models, keys, port: ports.append(port))
+    given = {"keys": "keys.json", "port": 9000, "on": "head:6379", "any_port": any_port}
+    if taken is None:
+        with pytest.raises(UserError, match="listens at 8000"):
+            service.deploy(planned([run.path]), **given)
+    else:
+        assert service.deploy(planned([run.path]), **given).port == taken
+    assert ports == [taken] * bool(taken)
+
+
+def test_a_service_has_the_time_to_drain_that_its_models_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10_000, 50))
+    monkeypatch.setattr(service, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda seconds: None))
+    monkeypatch.setattr(service, "_runs", lambda pid: True)
+    monkeypatch.setattr(service.os, "kill", lambda pid, number: None)
+    with pytest.raises(TunesmithError, match=r"has not ended within 375 s"):
+        service.stop(record.Record("http://127.0.0.1:1", 4711, None, (), "", 1.0, drain_s=300.0))
+    assert next(clock) > 375
 
 
 def test_status_says_what_computes_where_it_is_not_pytorch(run: Run) -> None:
