@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from tunesmith.data.sources import resolve
 from tunesmith.errors import DataError, UserError
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.task_names import KNOWN
-from tunesmith.tasks import load_task
+from tunesmith.tasks import labels, load_task
 from tunesmith.tasks.base import Outlines
 from tunesmith.tuning.pace import Size, size_of
 
@@ -27,6 +28,10 @@ COUNTED = 1_000_000
 
 MOST_CLASSES = 200
 """A column with more different values is no class."""
+
+
+ALIKE = 0.9
+"""Share of the rows that have as many tags as words, at least, in data for tagging; the rest has faults."""
 
 
 @dataclass(frozen=True)
@@ -133,20 +138,43 @@ def _task_of(
         return task, "as it was asked for", _named(table, task, said)
     if kind == "imagefolder":
         return "image-classification", "the data is a folder of pictures", said
-    if any(isinstance(value, list) for values in table.values() for value in values[:50]):
-        return "token-classification", "a column holds lists of words", said
+    if _is_tagged(table, said):
+        return "token-classification", "rows hold lists of words, and a tag for each word", said
     for name in ("image-classification", "text-classification"):
         if _matches(table, name, said):
             return name, f"its columns are those of {name}", said
     guessed = _named(table, "text-classification", said)
     if {"text", "label"} <= set(guessed):
         return "text-classification", f"{guessed['text']} holds texts, and {guessed['label']} few different values", guessed
+    if any(isinstance(value, list) for values in table.values() for value in values[:50]):  # which of them is told in its place
+        return "token-classification", "a column holds lists", said
     listed = ", ".join(repr(name) for name in table)
     raise UserError(
         f"what is to be learned from {data} cannot be told: its columns are {listed}\n"
         f"    → Say the task and the columns: --task text-classification --column text=COLUMN --column label=COLUMN "
         f"(tasks: {', '.join(KNOWN)})"
     )
+
+
+def _is_tagged(table: Mapping[str, list[Any]], said: Mapping[str, str]) -> bool:
+    """Whether rows hold words and a tag for each; the columns go by their names, else any two with lists are looked at.
+
+    Texts with several classes have lists too, but not as long as the texts.
+    """
+    try:
+        roles = columns.match(list(table), load_task("token-classification"), said, "the data")
+    except DataError:
+        lists = [name for name in table if any(isinstance(value, list) for value in table[name])]
+        return any(_as_long(table[one], table[other]) for one, other in itertools.combinations(lists, 2))
+    return _as_long(table[roles["tokens"]], table[roles["tags"]])
+
+
+def _as_long(words: Sequence[Any], tags: Sequence[Any]) -> bool:
+    """Whether there are as many tags as words in nearly every row, and more than one somewhere."""
+    rows = [pair for pair in zip(words, tags, strict=True) if any(isinstance(value, list) for value in pair)]
+    counts = [(len(labels.words(one) or []), len(labels.words(other) or [])) for one, other in rows]
+    alike = [count for count, other in counts if count == other]
+    return max(alike, default=0) > 1 and len(alike) >= ALIKE * len(counts)
 
 
 def _matches(table: Mapping[str, list[Any]], task: str, said: dict[str, str]) -> bool:

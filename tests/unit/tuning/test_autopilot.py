@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from support.models import tiny_bert
-from tunesmith.errors import UserError
+from tunesmith.errors import DataError, UserError
 from tunesmith.recipe import Recipe
 from tunesmith.recipe.gate import load_gate
 from tunesmith.recipe.template import BATCH
@@ -45,6 +46,44 @@ def test_it_counts_the_splits_that_the_data_brings(tmp_path: Path) -> None:
 def test_columns_with_other_names_are_told_by_what_they_hold(tmp_path: Path) -> None:
     seen = look(str(reviews(tmp_path, "what_was_said,mood")), str(tmp_path))
     assert seen.columns == {"text": "what_was_said", "label": "mood"}
+
+
+def as_rows(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder / "rows.jsonl"
+
+
+@pytest.mark.parametrize("names", [("text", "labels"), ("said", "topics")])
+def test_texts_with_several_classes_are_no_tagged_words(tmp_path: Path, names: tuple[str, str]) -> None:
+    several = (["sport"], ["politics", "sport"], [], ["politics"])
+    rows = [{names[0]: "a film about a game", names[1]: several[n % 4]} for n in range(80)]
+    seen = look(str(as_rows(tmp_path, rows)), str(tmp_path))
+    named = {} if names[0] == "text" else {"text": "said", "label": "topics"}
+    assert (seen.task, seen.columns) == ("text-classification", named)
+    assert seen.classes == {"sport": 20, "politics + sport": 20, "politics": 20}
+    assert seen.words == (5, 5)
+
+
+def test_one_class_in_a_list_is_no_tag_of_a_text_of_one_word(tmp_path: Path) -> None:
+    rows = [{"text": "hello" if n % 2 else "bye", "labels": ["greeting" if n % 2 else "parting"]} for n in range(20)]
+    assert look(str(as_rows(tmp_path, rows)), str(tmp_path)).task == "text-classification"
+
+
+@pytest.mark.parametrize("names", [("tokens", "ner_tags"), ("text", "labels"), ("words", "tags")])
+def test_words_with_a_tag_each_are_for_tagging_though_a_row_is_faulty(tmp_path: Path, names: tuple[str, str]) -> None:
+    words = [["Ada", "lives", "in", "London"], ["She", "works"]]
+    rows = [{names[0]: words[n % 2], names[1]: [0] * len(words[n % 2])} for n in range(40)]
+    rows[7][names[1]] = [0]
+    seen = look(str(as_rows(tmp_path, rows)), str(tmp_path))
+    assert (seen.task, seen.words) == ("token-classification", (3, 4))
+    joined = [{**row, names[1]: " ".join(map(str, row[names[1]]))} for row in rows]
+    assert look(str(as_rows(tmp_path, joined)), str(tmp_path)).task == "token-classification"
+
+
+def test_of_tagged_words_in_columns_with_other_names_the_columns_are_asked_for(tmp_path: Path) -> None:
+    rows = [{"id": n, "w": ["Ada", "lives"], "t": [1, 0], "source": "wiki" if n % 2 else "news"} for n in range(40)]
+    with pytest.raises(DataError, match="no column for the role 'tokens'"):
+        look(str(as_rows(tmp_path, rows)), str(tmp_path))
 
 
 def test_what_cannot_be_told_is_asked_for(tmp_path: Path) -> None:
