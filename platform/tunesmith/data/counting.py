@@ -38,7 +38,7 @@ def _parts(source: Source) -> Iterator[tuple[str, Callable[[str, int], int]]]:
         return
     described = [place for place in places if imagefolder.is_metadata(place)]
     for place in described:
-        yield place, _csv if place.endswith(".csv") else _json
+        yield place, _csv if storage.name(place).endswith(".csv") else _json
     if not described:
         yield from ((place, lambda _place, _enough: 1) for place in places if imagefolder.is_image(place))
 

@@ -25,7 +25,7 @@ FILE_COLUMN = "file_name"
 
 def is_image(uri: str) -> bool:
     """Whether a name ends like an image's."""
-    return uri.lower().endswith(IMAGES)
+    return storage.name(uri).lower().endswith(IMAGES)
 
 
 def is_metadata(uri: str) -> bool:
@@ -58,14 +58,14 @@ def read(root: str, files: Sequence[str]) -> Iterator[Chunk]:
 
 def _class_of(root: str, file: str) -> str | None:
     """The folder that an image is in, or None where it lies directly in the root."""
-    parts = file.removeprefix(root).strip("/").split("/")
+    parts = storage.relative(file, root).split("/")
     return parts[-2] if len(parts) > 1 else None
 
 
 def _described(metadata: str) -> Iterator[Chunk]:
     """The rows of a metadata file, with ``image`` in place of ``file_name``."""
-    folder = metadata.rpartition("/")[0]
-    for chunk in read_csv(metadata) if metadata.endswith(".csv") else read_json(metadata):
+    folder = storage.parent(metadata)
+    for chunk in read_csv(metadata) if storage.name(metadata).endswith(".csv") else read_json(metadata):
         if len(chunk.table) == 0:
             yield chunk
             continue

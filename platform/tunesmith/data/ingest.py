@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
+from tunesmith import storage
 from tunesmith.data import columns, rows, tables
 from tunesmith.data.domains import Domains, check_roles
 from tunesmith.data.problems import Problem, Problems
@@ -204,7 +205,7 @@ class _Gathered:
     def take(self, chunk: Chunk, mapping: Mapping[str, str], domain: str | None = None) -> None:
         """Check a chunk's rows, write the good ones, note the others as problems."""
         task, number = self.task, self.files.setdefault(chunk.file, len(self.files))
-        table = rows.by_role(chunk.table, mapping, task.columns, chunk.file.rpartition("/")[0])
+        table = rows.by_role(chunk.table, mapping, task.columns, storage.parent(chunk.file))
         examples = rows.examples(table, task.columns)
         reasons = list(self.each(partial(_check, task), examples))
         good = np.array([reason is None for reason in reasons])

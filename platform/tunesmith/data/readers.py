@@ -162,7 +162,7 @@ def delimiter_of(file: str) -> str:
         raise DataError(f"{file} is empty\n    → Give a CSV file whose first line holds the column names.")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise _utf16(file)
-    if re.search(r"\.(tsv|tab)(\.\w+)?$", file):
+    if re.search(r"\.(tsv|tab)(\.\w+)?$", storage.name(file)):
         return "\t"
     first = next(line for line in head.decode("utf-8", "replace").splitlines() if line.strip())
     bare = re.sub(r'"[^"]*"', "", first)

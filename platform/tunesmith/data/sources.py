@@ -97,7 +97,7 @@ class Source:
         """BLAKE2b-128 over the contents; over the names too where they carry meaning (class folders)."""
         digest = hashlib.blake2b(digest_size=16)
         for file in self.files:
-            name = file.uri.removeprefix(self.root) if self.format == "imagefolder" else ""
+            name = f"/{storage.relative(file.uri, self.root)}" if self.format == "imagefolder" else ""
             digest.update(f"{self.format}\0{name}\0{storage.file_hash(file.uri)}\0".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
@@ -181,7 +181,7 @@ def _resolve_one(spec: str, format: str, base_dir: str, split: str) -> dict[str,
     by_format: dict[str, list[File]] = {}
     for uri in uris:
         by_format.setdefault(_format(uri, format), []).append(_file(uri))
-    return {split: tuple(Source(spec, kind, tuple(files), _parent(files[0].uri)) for kind, files in by_format.items())}
+    return {split: tuple(Source(spec, kind, tuple(files), storage.parent(files[0].uri)) for kind, files in by_format.items())}
 
 
 def _folder(spec: str, place: str, format: str, split: str) -> dict[str, tuple[Source, ...]]:
@@ -189,7 +189,7 @@ def _folder(spec: str, place: str, format: str, split: str) -> dict[str, tuple[S
     files = [file for file in _files(place) if _is_data(file, format)]
     by_split: dict[str | None, list[File]] = {}
     for file in files:
-        first, _, rest = file.uri.removeprefix(place).lstrip("/").partition("/")
+        first, _, rest = storage.relative(file.uri, place).partition("/")
         by_split.setdefault(SPLIT_NAMES.get((first if rest else _stem(first)).lower()), []).append(file)
     strays = by_split.get(None, [])
     classes = any(_depth(place, file) or imagefolder.is_metadata(file.uri) for file in strays)
@@ -225,7 +225,7 @@ def _source(spec: str, root: str, files: list[File], format: str, split: str) ->
     if len(kinds) > 1:
         raise DataError(
             f"data.{split}: the folder {spec} has files of several kinds in it ({', '.join(kinds)})"
-            f"\n    → Name the files, such as {spec.rstrip('/')}/*.{kinds[-1]}."
+            f"\n    → Name the files, such as {storage.join(spec, f'*.{kinds[-1]}')}."
         )
     return Source(spec, kinds[0], tuple(files), root)
 
@@ -263,13 +263,13 @@ def _stem(name: str) -> str:
 
 def _split_root(place: str, members: list[File]) -> str:
     """The subfolder of a split, or the folder itself where the split is files beside each other."""
-    below = [file.uri.removeprefix(place).lstrip("/").split("/") for file in members]
+    below = [storage.relative(file.uri, place).split("/") for file in members]
     return storage.join(place, below[0][0]) if all(len(parts) > 1 for parts in below) else place
 
 
 def _depth(place: str, file: File) -> int:
     """How many folders a file lies below ``place``."""
-    return file.uri.removeprefix(place).strip("/").count("/")
+    return storage.relative(file.uri, place).count("/")
 
 
 def _absolute(spec: str, base_dir: str) -> str:
@@ -306,13 +306,9 @@ def _described(uri: str, info: FileInfo) -> File:
     return File(uri, int(info.size or 0), int(changed) if changed is not None else -1)
 
 
-def _parent(uri: str) -> str:
-    return uri.rpartition("/")[0]
-
-
 def _missing(spec: str, place: str, split: str) -> DataError:
     """That nothing is there, with the name that is most like it."""
-    folder = _parent(place)
+    folder = storage.parent(place)
     there = storage.is_dir(folder)
     inside = [storage.name(p) for p in (*storage.list_files(folder), *storage.list_dirs(folder))] if there else []
     close = nearest(storage.name(place), inside)

@@ -30,7 +30,7 @@ from tunesmith.storage.files import (
     write_text,
     writing,
 )
-from tunesmith.storage.places import absolute, filesystem, is_local, join, local_path, name, parent, scheme
+from tunesmith.storage.places import absolute, filesystem, is_local, join, local_path, name, parent, relative, scheme
 from tunesmith.storage.problems import explain, explaining
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_text",
+    "relative",
     "scheme",
     "size",
     "upload",

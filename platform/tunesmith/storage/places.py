@@ -88,6 +88,16 @@ def parent(uri: str | os.PathLike[str]) -> str:
     return base.rstrip("/").rsplit("/", 1)[0] + query if scheme(base) else str(Path(base).parent)
 
 
+def relative(uri: str | os.PathLike[str], folder: str | os.PathLike[str]) -> str:
+    """The way from a folder to a place below it, without the query that both may have.
+
+    >>> relative("s3://bucket/runs/digits/model?region=eu-west-1", "s3://bucket/runs/?region=eu-west-1")
+    'digits/model'
+    """
+    head, base = (split_query(os.fspath(one))[0] for one in (folder, uri))
+    return base.removeprefix(head).strip("/")
+
+
 def filesystem(uri: str | os.PathLike[str]) -> tuple[FileSystem, str]:
     """The file system of a place, and the path in it. Raises :class:`UserError` for a scheme that nothing installed knows."""
     from pyarrow import fs

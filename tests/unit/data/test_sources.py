@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import secrets
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from tunesmith import storage
+from tunesmith.data.counting import count_rows
 from tunesmith.data.hub import HubId, is_hub, parse
 from tunesmith.data.sources import Source, resolve, resolve_splits
 from tunesmith.errors import DataError
@@ -46,6 +50,57 @@ def test_any_file_system_of_fsspec_is_read() -> None:
     (source,) = resolve("memory://data/*.csv", "auto", "/nowhere", "train")["train"]
     assert rows(source) == [{"text": "x"}]
     assert source.content_hash() == source.content_hash()
+
+
+QUERY = "?region=eu-west-1&scheme=http"
+
+
+@pytest.fixture
+def bucket() -> str:
+    """An empty place in memory, whose name no other test has."""
+    return f"memory://bucket-{secrets.token_hex(4)}/data"
+
+
+def picture() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_splits_below_a_uri_with_a_query_are_kept_apart(bucket: str, end: str) -> None:
+    for part in ("train", "test"):
+        storage.write_text(f"{bucket}/{part}/a.tsv", f"text\tlabel\n{part}\t1\n")
+    found = resolve_splits(DataSection(train=f"{bucket}{end}{QUERY}"), "")
+    assert {name: rows(source)[0]["text"] for name, (source,) in found.items()} == {"train": "train", "test": "test"}
+    assert [source.root for (source,) in found.values()] == [f"{bucket}/train{QUERY}", f"{bucket}/test{QUERY}"]
+
+
+def test_images_below_a_uri_with_a_query_have_their_folders_for_classes(bucket: str) -> None:
+    for part in ("train", "val"):
+        storage.write_bytes(f"{bucket}/{part}/cat/1.png", picture())
+    found = resolve_splits(DataSection(train=bucket + QUERY), "")
+    assert list(found) == ["train", "validation"]
+    (source,) = found["validation"]
+    assert rows(source) == [{"image": f"{bucket}/val/cat/1.png{QUERY}", "label": "cat"}]
+    (plain,) = resolve_splits(DataSection(train=bucket), "")["validation"]
+    assert source.content_hash() == plain.content_hash()
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_metadata_below_a_uri_with_a_query_names_images(bucket: str, kind: str) -> None:
+    storage.write_bytes(f"{bucket}/images/1.png", picture())
+    text = "file_name,label\nimages/1.png,cat\n" if kind == "csv" else '{"file_name": "images/1.png", "label": "cat"}\n'
+    storage.write_text(f"{bucket}/metadata.{kind}", text)
+    (source,) = resolve(bucket + QUERY, "auto", "", "train")["train"]
+    assert rows(source) == [{"image": f"{bucket}/images/1.png{QUERY}", "label": "cat"}]
+    assert count_rows([source], 5) == 1
+
+
+def test_a_name_that_is_not_at_a_uri_with_a_query_is_looked_for_beside_it(bucket: str) -> None:
+    storage.write_text(f"{bucket}/reviews.csv", "text\nx\n")
+    with pytest.raises(DataError, match=r"Did you mean 'reviews\.csv'"):
+        resolve(f"{bucket}/revews.csv{QUERY}", "auto", "", "train")
 
 
 @pytest.mark.parametrize(
