@@ -99,8 +99,9 @@ def start(
         dict.fromkeys(f"{one.name} (version {one.version}, {one.task}, {one.settings.backend})" for one in models)
     )
     if on is not None:
-        given = {"keys": str(file.path.absolute()), "port": port, "on": on, "before": there, "any_port": any_port}
-        _tell(service.deploy(models, **given).url, names, passages)
+        place = str(file.path.absolute())
+        deployed = service.deploy(models, keys=place, port=port, on=on, before=there, any_port=any_port)
+        _tell(deployed.url, names, passages)
     elif detach:
         passed = [*runs, "--output-dir", output_dir, *(["--keys", str(keys)] if keys else [])]
         record = service.detach(passed, port)
