@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith import storage
-from tunesmith.data import rows
+from tunesmith.data import media_files, rows
 from tunesmith.data.care.known import read_list
 from tunesmith.data.sources import Source
 from tunesmith.recipe.paths import absolute
@@ -76,6 +76,8 @@ def prepared_key(
         "code": code_key(task),
         "state": state,
     }
+    if named := media_files.stamps(sources, task, recipe.data.columns):
+        parts["media"] = named
     domains = {split: [source.domain for source in members] for split, members in sources.items()}
     if any(any(names) for names in domains.values()):
         parts["domains"] = domains  # not the weights, which only training draws by

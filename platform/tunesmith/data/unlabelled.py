@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from tunesmith import storage
-from tunesmith.data import key, rows, tables
+from tunesmith.data import key, media_files, rows, tables
 from tunesmith.data.cache import Cache
 from tunesmith.data.care import groups
 from tunesmith.data.care.inputs import Inputs, of_split
@@ -66,9 +66,10 @@ def prepare_unlabelled(
     cache = Cache(recipe.data.cache_dir or storage.join(recipe.training.output_dir, ".cache"))
     hashes = key.data_hashes(sources, cache.local)
     places = [source.files[0].uri for source in sources[SPLIT]]
-    name = key.digest(
-        {"labelled": storage.name(labelled.path), "data": hashes, "places": places, "apart": _APART, "format": key.FORMAT}
-    )
+    parts = {"labelled": storage.name(labelled.path), "data": hashes, "places": places, "apart": _APART, "format": key.FORMAT}
+    if named := media_files.stamps(sources, task, recipe.data.columns):
+        parts["media"] = named
+    name = key.digest(parts)
 
     def choose(data: Ingested) -> tuple[np.ndarray, dict[str, Any]]:
         chosen, left_out = _apart(recipe, task, data, labelled)

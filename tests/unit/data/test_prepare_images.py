@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tunesmith.data.media_files import stamps
 from tunesmith.data.prepare import prepare
 from tunesmith.data.prepared import PreparedData
+from tunesmith.data.sources import resolve
 from tunesmith.errors import DataError
 from tunesmith.recipe import Recipe
 from tunesmith.tasks import load_task
@@ -99,6 +103,52 @@ def test_a_csv_names_images_relative_to_itself(run: Any, pictures: Path, tmp_pat
     with pytest.raises(DataError, match=r"list.csv, row 38 \(train\): image is not there"):
         run(train="list.csv")
     assert len(run(train="list.csv", on_bad_row="drop").splits["train"]) == 28
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "struct"])
+def test_images_that_a_table_names_are_read_anew_where_one_has_changed(
+    run: Any, pictures: Path, tmp_path: Path, kind: str
+) -> None:
+    good = [path for path in sorted(pictures.rglob("*.png")) if path.name not in ("07.png", "03.png")]
+    table = pa.table({"photo": [str(path) for path in good], "label": [path.parent.name for path in good]})
+    if kind == "csv":
+        csv.write_csv(table, tmp_path / "list.csv")
+    elif kind == "jsonl":
+        (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, table.to_pylist())))
+    else:
+        inside = [{"bytes": None, "path": str(path)} for path in good]
+        table = table if kind == "parquet" else table.set_column(0, "photo", pa.array(inside))
+        pq.write_table(table, tmp_path / "list.parquet")
+    wanted = {"train": f"list.{'parquet' if kind == 'struct' else kind}", "columns": {"image": "photo"}}
+    before = run(**wanted)
+    assert run(**wanted).path == before.path
+    for path in good:
+        pixels = np.asarray(Image.open(path))
+        Image.fromarray(255 - pixels).save(path)
+    after = run(**wanted)
+    assert after.path != before.path
+    assert after.splits["test"].hash != before.splits["test"].hash
+    old, new = (data.splits["train"].features([0])[0].values["pixel_values"] for data in (before, after))
+    assert not np.array_equal(np.asarray(old), np.asarray(new))
+
+
+def test_only_files_that_tables_name_are_looked_at(pictures: Path, tmp_path: Path) -> None:
+    image = pictures / "cat" / "00.png"
+    pq.write_table(pa.table({"image": [image.read_bytes()], "label": ["cat"]}), tmp_path / "inside.parquet")
+    (tmp_path / "list.csv").write_text(f"image,label\n{image},cat\ngone.png,dog\ns3://bucket/a.png,dog\n")
+    (tmp_path / "broken.csv").write_text("other\nx\n")
+
+    def found(place: str, task: str = "image-classification") -> dict[str, str]:
+        return stamps(resolve(str(tmp_path / place), "auto", "", "test"), load_task(task), {"image": "image"})
+
+    first = found("list.csv")
+    assert list(first) == ["test"]
+    assert found("list.csv") == first
+    os.utime(image, ns=(1, 1))
+    assert found("list.csv") != first
+    for place in ("pictures", "inside.parquet", "broken.csv"):
+        assert found(place) == {}
+    assert found("list.csv", "text-classification") == {}
 
 
 def test_images_that_no_metadata_names_are_mentioned(run: Any, pictures: Path, caplog: Any) -> None:
