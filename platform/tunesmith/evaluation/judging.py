@@ -156,7 +156,7 @@ def _absent(chosen: Sequence[str], domains: Collection[str]) -> list[str]:
 def _headline(task: Task, chosen: str | None, model: Bootstrap) -> str:
     """The metric of the verdict: the recipe's where it judges all classes, else the task's."""
     wanted = [name for name in (chosen, task.metric) if name in model.values]
-    whole = (name for name in wanted if name is not None and name != "loss" and not is_of_class(name))
+    whole = (name for name in wanted if name != "loss" and not is_of_class(name))
     return next(whole, next(iter(model.values)))
 
 
