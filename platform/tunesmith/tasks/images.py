@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunesmith import storage
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,6 @@ def open_image(value: Any) -> Image:
 
     Raises :class:`DataError` where it cannot be read.
     """
-    from PIL import Image as images
     from PIL import ImageOps, UnidentifiedImageError
 
     try:
@@ -37,8 +36,10 @@ def open_image(value: Any) -> Image:
         raise DataError("image is unreadable: not a known image format") from error
     except FileNotFoundError as error:
         raise DataError(f"image is not there: {error.filename or value}") from error
-    except (OSError, SyntaxError, ValueError, TypeError, images.DecompressionBombError) as error:
-        raise DataError(f"image is unreadable: {error}") from error
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # Pillow raises many kinds for damaged files
+        raise DataError(f"image is unreadable: {str(error) or type(error).__name__}") from error
 
 
 def _open(value: Any) -> Image:
@@ -63,14 +64,21 @@ def _open(value: Any) -> Image:
 
 
 def _eight_bits(image: Image) -> Image:
-    """A greyscale of 16 bits scaled down to 8: Pillow's own conversion to RGB makes everything above 255 white."""
+    """A greyscale of 16 or 32 bits, or of floating point, brought to 8 bits; Pillow makes it white above 255, black below 1.
+
+    How deep it is, its brightest pixel tells: many cameras and scanners keep 8 or 12 bits in 16.
+    """
     from PIL import Image as images
 
-    if not image.mode.startswith("I"):
+    if not image.mode.startswith(("I", "F")):
         return image
     values = np.asarray(image)
-    deep = image.mode != "I" or int(values.max(initial=0)) > 255
-    return images.fromarray((values >> 8 if deep else values).clip(0, 255).astype(np.uint8))
+    if image.mode == "F":
+        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+        values = np.rint(values * 255 if values.max(initial=0) <= 1 else values).clip(0, 1 << 31).astype(np.int64)
+    brightest = int(values.max(initial=0))
+    shift = 0 if brightest <= 255 else 4 if brightest < 1 << 12 else 8
+    return images.fromarray((values >> shift).clip(0, 255).astype(np.uint8))
 
 
 def freeze(processor: Any) -> dict[str, Any]:

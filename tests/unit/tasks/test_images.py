@@ -86,6 +86,25 @@ def test_greyscale_keeps_its_greys_in_8_and_in_16_bits() -> None:
     np.testing.assert_array_equal(np.asarray(images.open_image(saved(Image.fromarray(deep))))[..., 0], greys)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_greys_of_fewer_bits_that_are_kept_in_16_are_not_black(kind: str, bits: int) -> None:
+    greys = np.array([[0, 64, 128, 255]], dtype=np.uint8)
+    deep = Image.fromarray(greys.astype(np.uint16) << (bits - 8))
+    for form in (deep, np.asarray(deep), saved(deep, kind)):
+        np.testing.assert_array_equal(np.asarray(images.open_image(form))[..., 0], greys)
+
+
+@pytest.mark.parametrize("brightest", [1.0, 255.0, 4095.0, 65535.0])
+def test_greys_in_floating_point_are_kept(brightest: float) -> None:
+    greys = np.array([[0, 51, 102, 255]], dtype=np.uint8)
+    exact = (greys / 255 * brightest).astype(np.float32)
+    for form in (exact, exact.astype(np.float64), saved(Image.fromarray(exact), "TIFF")):
+        np.testing.assert_array_equal(np.asarray(images.open_image(form))[..., 0], greys)
+    beside = np.array([[np.nan, -np.inf, -1e30, brightest]], dtype=np.float32)
+    np.testing.assert_array_equal(np.asarray(images.open_image(beside))[..., 0], [[0, 0, 0, 255]])
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP"])
 @pytest.mark.parametrize("share", [0.3, 0.7])
 def test_a_file_that_was_cut_short_is_unreadable(kind: str, share: float) -> None:
