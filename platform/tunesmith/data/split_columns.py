@@ -50,11 +50,12 @@ def times_of(train: Ingested, name: str | None) -> np.ndarray:
 
 
 def moments_of(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Times as numbers that order them ``[n]``, and the indices of those that are none."""
+    """Times as numbers that order them ``[n]``, dates in microseconds; and the indices of those that are none."""
     kind, empty = column.type, np.flatnonzero(np.asarray(column.is_null()))
-    if types.is_temporal(kind):
-        whole = column.cast(pa.timestamp("us") if not types.is_time(kind) else kind).cast(pa.int64())
-        return np.asarray(whole.fill_null(0)), empty
+    if types.is_temporal(kind) and not types.is_interval(kind):
+        # microseconds whatever the unit: moments of several columns are compared
+        way = pa.time64("us") if types.is_time(kind) else pa.duration("us") if types.is_duration(kind) else pa.timestamp("us")
+        return np.asarray(column.cast(way, safe=False).cast(pa.int64()).fill_null(0)), empty
     if types.is_integer(kind) or types.is_floating(kind):
         numbers = np.asarray(column.fill_null(0))
         return numbers, np.union1d(empty, np.flatnonzero(~np.isfinite(numbers.astype(np.float64))))
