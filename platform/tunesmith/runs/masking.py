@@ -16,9 +16,10 @@ _FLAG = re.compile(rf"(?i)^--?(?:{_NAME}|key)$")
 _USER_INFO = re.compile(r"(?P<scheme>[A-Za-z][\w+.\-]*://)(?:[^/@\s]+|[^/@\s:]+:[^@\s]*)@")
 # The shapes in which well-known services hand out their keys, and `tunesmith serve`: Hugging Face, OpenAI and kin, GitHub, AWS,
 # Weights & Biases.
-_KNOWN = re.compile(
-    r"\b(?:tsk_[\w\-]{16,}|hf_[A-Za-z0-9]{16,}|sk-[\w\-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16}|wandb_v\d_\w{16,})"
-)
+_SHAPES = r"tsk_[\w\-]{16,}|hf_[A-Za-z0-9]{16,}|sk-[\w\-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16}|wandb_v\d_\w{16,}"
+_KNOWN = re.compile(rf"\b(?:{_SHAPES})")
+# Names and places are read again, and may look like a key (sk-sentiment-baseline): what is drawn at random has both of these.
+_DRAWN = re.compile(rf"\b(?=[\w\-]*[A-Z])(?=[\w\-]*[0-9])(?:{_SHAPES})")
 
 
 def masked(text: str) -> str:
@@ -49,9 +50,13 @@ def masked_command(command: Sequence[str]) -> list[str]:
 
 
 def masked_values(value: Any) -> Any:
-    """Plain data in which user names and passwords are taken out of every URI."""
+    """Plain data in which user names and passwords are taken out of every URI, and keys that were drawn at random.
+
+    >>> masked_values(["sk-sentiment-classifier", "sk-proj-4fQ1zB7xK9sLm2Wd", "s3://me:pw@bucket/x"])
+    ['sk-sentiment-classifier', '***', 's3://***@bucket/x']
+    """
     if isinstance(value, str):
-        return _KNOWN.sub(MASK, _USER_INFO.sub(rf"\g<scheme>{MASK}@", value))
+        return _DRAWN.sub(MASK, _USER_INFO.sub(rf"\g<scheme>{MASK}@", value))
     if isinstance(value, dict):
         return {key: masked_values(v) for key, v in value.items()}
     if isinstance(value, list | tuple):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from tunesmith import storage
 from tunesmith.errors import RunError, UserError
 from tunesmith.runs import manifest as manifests
-from tunesmith.runs import notebook
+from tunesmith.runs import notebook, own_code
 from tunesmith.runs.artefact import FILE as ARTEFACT_FILE
 from tunesmith.runs.compare import differences
 from tunesmith.runs.history import History
@@ -59,11 +59,16 @@ class Run:
             raise RunError(str(error)) from error
         if path is None:
             path = _new_folder(parent, resolved.name)
-        elif storage.list_files(path) or storage.list_dirs(path):
+        elif not _is_free(path, resolved):
             raise RunError(f"{path} is not empty, and not a run.\n    → Name a new folder, or a run of this recipe.")
         lock = RunLock(path)
         lock.acquire()
-        _write_start(path, resolved, command)
+        try:
+            _write_start(path, resolved, command, own_code.collect(resolved))
+        except BaseException:  # also Ctrl-C: the same command must find the folder free
+            storage.delete(storage.join(path, RECIPE))
+            lock.release()
+            raise
         run = cls(path)
         run._lock = lock
         return run
@@ -210,13 +215,13 @@ class Run:
         """
         if not self._lock.held:
             self._lock.acquire()
-        keep = {"lock.json"}
+        keep, code = {"lock.json"}, own_code.collect(recipe)  # which may stand in this very folder
         for place in [*storage.list_files(self.path), *storage.list_dirs(self.path)]:
             if storage.name(place) not in keep:
                 storage.delete(place)
         self.__dict__.pop("recipe", None)
         self.__dict__.pop("recipe_values", None)
-        _write_start(self.path, recipe.resolved(), command)
+        _write_start(self.path, recipe.resolved(), command, code)
         self.manifest = _read_manifest(self.path)
         self._history = History(self.file(HISTORY))
 
@@ -271,9 +276,17 @@ def _new_folder(output_dir: str, name: str) -> str:
     raise RunError(f"{output_dir}: no free name for a new run was found.\n    → Try again.")
 
 
-def _write_start(path: str, recipe: Recipe, command: Sequence[str]) -> None:
+def _is_free(path: str, recipe: Recipe) -> bool:
+    """Whether a run may begin in a folder: nothing is there, or what a start that was interrupted has left."""
+    left = {"lock.json", RECIPE, *own_code.tops(recipe)}
+    there = {storage.name(place) for place in (*storage.list_files(path), *storage.list_dirs(path))}
+    return not there or ("lock.json" in there and there <= left)
+
+
+def _write_start(path: str, recipe: Recipe, command: Sequence[str], code: Mapping[str, bytes]) -> None:
     """The recipe first and the manifest last: a folder is a run once it has a manifest."""
     storage.write_text(storage.join(path, RECIPE), recipe.to_yaml())
+    own_code.keep(code, path)
     storage.write_json(storage.join(path, MANIFEST), masked_values(manifests.collect(recipe, command)))
 
 

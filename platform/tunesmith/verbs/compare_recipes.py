@@ -140,12 +140,22 @@ def parse_variants(recipes: Sequence[str], written: Sequence[str]) -> list[Varia
 
 
 def _check(variants: Sequence[Variant]) -> None:
+    from tunesmith.recipe.explain import safe_name
+
     names = [variant.name for variant in variants]
     if len(names) < 2:
         raise UserError("there is nothing to compare with\n    → Give a second RECIPE, or --variant NAME: KEY=VALUE")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"two variants are called {twice!r}\n    → Give each a name of its own")
+    folders: dict[str, str] = {}
+    for name in names:
+        other = folders.setdefault(safe_name(name), name)
+        if other != name:
+            raise UserError(
+                f"{other!r} and {name!r} would have their runs in one folder, {safe_name(name)!r}\n"
+                "    → Give each a name of its own of letters and digits: name: in a recipe, or --variant NAME: …"
+            )
 
 
 def _check_data(variants: Sequence[Variant]) -> None:

@@ -80,7 +80,6 @@ def train(
 
 def _finish(recipe: Recipe, task: Task, run: Run, new: bool, on: str | None, progress: Progress) -> None:
     """Everything that the run lacks still: the training, its model, the verdict."""
-    from tunesmith.data import PreparedData
     from tunesmith.verbs.evaluate import evaluate
 
     with standing(run, new):
@@ -88,7 +87,7 @@ def _finish(recipe: Recipe, task: Task, run: Run, new: bool, on: str | None, pro
             keep_model(recipe, task, run, fine_tune(recipe, task, run, on, progress), progress)
         # Judged where it was trained if that was on GPUs: this process, on a cluster's head, may have none.
         there = on if run.manifest.get("trained_on") == "GPU" else None
-        evaluate(run, prepared=PreparedData.open(run.manifest["prepared"]), on=there, progress=progress)
+        evaluate(run, on=there, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,6 @@ def tune(
         UserError: something that the user can mend; every trial failing is one, told with the first reason.
         TrainingFailed: Ray Tune failed.
     """
-    from tunesmith.data import PreparedData
     from tunesmith.tasks import load_task
     from tunesmith.training.progress import Progress
     from tunesmith.tuning.ground import Ground
@@ -76,7 +75,7 @@ def tune(
             _search(recipe, task, record, ground, on)
         with Progress(console.err()) as progress:
             there = on if record.manifest.get("trained_on") == "GPU" else None
-            evaluate(record, prepared=PreparedData.open(record.manifest["prepared"]), on=there, progress=progress)
+            evaluate(record, on=there, progress=progress)
     return record
 
 

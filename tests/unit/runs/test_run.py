@@ -47,6 +47,42 @@ def test_a_run_goes_where_it_is_told_unless_something_is_there(recipe: Recipe, o
         Run.create(recipe, COMMAND, place)
 
 
+def test_a_start_that_was_interrupted_leaves_its_folder_free(
+    recipe: Recipe, output_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = storage.join(output_dir, "mine")
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tunesmith.runs.manifest.collect", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            Run.create(recipe, COMMAND, place)
+    run = Run.create(recipe, COMMAND, place)
+    run.lock().release()
+    storage.delete(run.file("manifest.json"))
+    storage.write_json(run.file("lock.json"), {"host": "elsewhere", "pid": 1, "time": 0.0, "token": "killed"})
+    assert Run.create(recipe, COMMAND, place).manifest["status"] == "running", "one that was killed, too"
+
+
+def test_code_of_ones_own_beside_the_recipe_is_kept_with_the_run(recipe: Recipe, tmp_path: Path) -> None:
+    beside = tmp_path / "recipes"
+    (beside / "mine").mkdir(parents=True)
+    (beside / "losses_of_mine.py").write_text("def loss(logits, targets): ...\n")
+    (beside / "mine" / "suite.py").write_text("def judge(bench): ...\n")
+    values = recipe.model_dump(mode="json", exclude_unset=True)
+    values["training"]["loss"], values["evaluation"] = "losses_of_mine.loss", {"suites": ["mine.suite.judge"]}
+    own = Recipe.from_dict(values, base_dir=str(beside), check_paths=False)
+    run = Run.create(own, COMMAND)
+    assert storage.read_text(run.file("losses_of_mine.py")).startswith("def loss")
+    assert storage.read_text(run.file("mine/suite.py")).startswith("def judge")
+    again = Run.open(run.path)
+    again.lock().acquire(force=True)
+    again.start_over(Recipe.load(run.file("recipe.yaml"), check_paths=False), COMMAND)
+    assert storage.exists(run.file("losses_of_mine.py")), "begun anew from the run's own recipe.yaml"
+
+
 def test_an_unwritable_place_is_the_users_error(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="is a file, not a folder"):

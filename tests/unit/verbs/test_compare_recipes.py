@@ -138,6 +138,8 @@ def test_variants_of_several_recipes_and_lonely_or_equal_names_are_refused(tmp_p
         parse_variants([one, one], ["a: training.seed=1"])
     with pytest.raises(UserError, match="nothing to compare"):
         compare_recipes(parse_variants([one], []))
+    with pytest.raises(UserError, match="'lr 1' and 'lr-1' would have their runs in one folder, 'lr-1'"):
+        compare_recipes(parse_variants([one], ["lr 1: training.seed=1", "lr-1: training.seed=2"]))
     with pytest.raises(UserError, match="two variants are called"):
         compare_recipes(parse_variants([one], ["a: training.seed=1", "a: training.seed=2"]))
 
