@@ -66,7 +66,7 @@ class Problems:
             self.first.append(problem)
         if self.on_bad_row == "quarantine":
             if self._stream is None:
-                self._stream = self._quarantine.open("w", encoding="utf-8")
+                self._stream = self._quarantine.open("w", encoding="utf-8", errors="backslashreplace")
             shown = {name: f"{len(value)} bytes" if isinstance(value, bytes) else value for name, value in row.items()}
             entry = {"split": problem.split, "file": problem.file, "row": problem.row, "reason": problem.reason}
             self._stream.write(storage.json_line({**entry, "data": _writable(shown)}) + "\n")

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -32,6 +33,7 @@ CHARACTERS = 1 << 25
 
 _READ = 1 << 20
 _SURROGATES = re.compile("[\udc80-\udcff]")
+_HALVES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def read_csv(file: str) -> Iterator[Chunk]:
             if not row:  # a blank line
                 continue
             if len(row) != len(header):
-                bad.append(BadRow(line, f"{len(row)} cells, but the header has {len(header)} columns", delimiter.join(row)))
+                reason = f"{len(row)} cells, but the header has {len(header)} columns"
+                bad.append(BadRow(line, reason, _raw(delimiter.join(row))))
                 continue
             lines.append(line)
             cells.append(row)
@@ -111,10 +114,10 @@ def read_json(file: str) -> Iterator[Chunk]:
             else:
                 bad.append(item if isinstance(item, BadRow) else BadRow(number, "not a JSON object", json.dumps(item)))
             if len(rows) + len(bad) >= ROWS:
-                yield Chunk(file, np.asarray(numbers, np.int64), tables.from_rows(rows, names), bad)
+                yield _json_chunk(file, numbers, rows, names, bad)
                 numbers, rows, bad = [], [], []
         if rows or bad:
-            yield Chunk(file, np.asarray(numbers, np.int64), tables.from_rows(rows, names), bad)
+            yield _json_chunk(file, numbers, rows, names, bad)
 
 
 def read_parquet(file: str) -> Iterator[Chunk]:
@@ -178,12 +181,17 @@ def _header(file: str, reader: Any) -> list[str]:
             f"{file}: the header is not valid CSV: {error}\n    → Put the column names in the first line."
         ) from error
     header = [name.strip() or f"column_{index}" for index, name in enumerate(names, 1)]
-    twice = next((name for name in header if header.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{file}: two columns are called {twice!r}\n    → Give each column its own name.")
+    _check_names(file, header)
     if any(_SURROGATES.search(name) for name in header):
         raise DataError(f"{file}: the header is not valid UTF-8\n    → Save the file as UTF-8.")
     return header
+
+
+def _check_names(file: str, names: list[str]) -> None:
+    """Raises :class:`DataError` where two columns have one name."""
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise DataError(f"{file}: two columns are called {twice!r}\n    → Give each column its own name.")
 
 
 def _csv_chunk(file: str, header: list[str], lines: list[int], cells: list[list[str]], bad: list[BadRow]) -> Chunk:
@@ -197,11 +205,35 @@ def _csv_chunk(file: str, header: list[str], lines: list[int], cells: list[list[
             if spoilt is None:
                 good.append((line, row))
             else:
-                raw = " ".join(row).encode("utf-8", "surrogateescape").decode("latin-1")
-                bad.append(BadRow(line, f"column {spoilt!r} is not valid UTF-8 (save the file as UTF-8)", raw))
+                reason = f"column {spoilt!r} is not valid UTF-8 (save the file as UTF-8)"
+                bad.append(BadRow(line, reason, _raw(" ".join(row))))
         return _csv_chunk(file, header, [line for line, _ in good], [row for _, row in good], bad)
     arrays = [pc.if_else(pc.equal(a, ""), pa.scalar(None, pa.string()), a) for a in arrays]
     return Chunk(file, np.asarray(lines, np.int64), pa.table(arrays, names=header), bad)
+
+
+def _raw(text: str) -> str:
+    """A row for people to read, where bytes that are not UTF-8 were kept as lone surrogates: then as Latin-1."""
+    return text.encode("utf-8", "surrogateescape").decode("latin-1") if _SURROGATES.search(text) else text
+
+
+def _json_chunk(file: str, numbers: list[int], rows: list[dict[str, Any]], names: dict[str, None], bad: list[BadRow]) -> Chunk:
+    try:
+        return Chunk(file, np.asarray(numbers, np.int64), tables.from_rows(rows, names), bad)
+    except UnicodeEncodeError:  # an escape such as \ud83d, half of a character that lies beyond 16 bits
+        good = []
+        for number, row in zip(numbers, rows, strict=True):
+            spoilt = next((name for name, value in row.items() if _is_spoilt(name) or _is_spoilt(value)), None)
+            if spoilt is None:
+                good.append((number, row))
+            else:
+                bad.append(BadRow(number, f"column {spoilt!r} holds half a character, a lone surrogate", json.dumps(row)))
+        return _json_chunk(file, [number for number, _ in good], [row for _, row in good], names, bad)
+
+
+def _is_spoilt(value: Any) -> bool:
+    """Whether a text, or one inside a list or object, cannot be written as UTF-8."""
+    return _HALVES.search(json.dumps(value, ensure_ascii=False)) is not None
 
 
 def json_items(file: str, stream: io.BufferedReader) -> Iterator[tuple[int, Any]]:
@@ -260,6 +292,7 @@ def _array_items(file: str, stream: IO[bytes]) -> Iterator[tuple[int, Any]]:
 
 def _numbered(file: str, batches: Any, schema: pa.Schema) -> Iterator[Chunk]:
     """Record batches, of :data:`ROWS` rows at most, as chunks with row numbers."""
+    _check_names(file, schema.names)
     start = 1
     for batch in batches:
         for offset in range(0, batch.num_rows, ROWS):

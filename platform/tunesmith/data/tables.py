@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,10 +25,14 @@ def array(values: Sequence[Any]) -> pa.Array:
 
 
 def as_text(value: Any) -> str | None:
-    """A value as text: text as it is, anything else as JSON; NaN, with which pandas marks what is missing, is none.
+    """A value as text: text as it is, dates and times in ISO 8601, anything else as JSON.
+
+    NaN, with which pandas marks what is missing, is none.
 
     >>> as_text("a"), as_text(1), as_text(True), as_text([1]), as_text(None), as_text(float("nan"))
     ('a', '1', 'true', '[1]', None, None)
+    >>> as_text(dt.date(2026, 1, 31))
+    '2026-01-31'
     """
     if value is None or isinstance(value, str):
         return value
@@ -35,13 +40,22 @@ def as_text(value: Any) -> str | None:
         return None
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, dt.timedelta):
+        return str(value)
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
 
 
 def from_rows(rows: Sequence[dict[str, Any]], names: dict[str, None]) -> pa.Table:
-    """A table of JSON objects; what an object lacks is null. ``names`` holds the columns met so far, and gets the new ones."""
-    names.update(dict.fromkeys(name for row in rows for name in row))
-    return pa.table({name: array([row.get(name) for row in rows]) for name in names})
+    """A table of JSON objects; what an object lacks is null. ``names`` holds the columns met so far, and gets the new ones.
+
+    Raises UnicodeEncodeError for a lone surrogate in a text or name; then ``names`` is as it was.
+    """
+    found = {**names, **dict.fromkeys(name for row in rows for name in row)}
+    table = pa.table({name: array([row.get(name) for row in rows]) for name in found})
+    names.update(found)
+    return table
 
 
 def plain(table: pa.Table) -> pa.Table:
@@ -52,7 +66,7 @@ def plain(table: pa.Table) -> pa.Table:
             new = _named(table[index], names[column.name])
         else:
             wanted = _plain_type(column.type)
-            new = table[index] if wanted == column.type else table[index].cast(wanted)
+            new = table[index] if wanted == column.type else _cast(table[index], wanted)
         if new is not table[index]:
             table = table.set_column(index, column.name, new)
     return table.replace_schema_metadata(None)
@@ -78,8 +92,12 @@ def class_names(schema: pa.Schema) -> dict[str, list[str]]:
 def common_type(kinds: Iterable[pa.DataType]) -> pa.DataType:
     """The type that holds values of all these types: numbers widen, different kinds become text.
 
+    So do integers for which Arrow has no type; times are in microseconds where units differ, for nanoseconds end in 2262.
+
     >>> common_type([pa.int64(), pa.float64()]), common_type([pa.null(), pa.bool_()]), common_type([pa.int64(), pa.string()])
     (DataType(double), DataType(bool), DataType(string))
+    >>> common_type([pa.uint64(), pa.int64()]), common_type([pa.timestamp("us"), pa.timestamp("ns")])
+    (DataType(string), TimestampType(timestamp[us]))
     """
     found = pa.null()
     for kind in kinds:
@@ -90,14 +108,17 @@ def common_type(kinds: Iterable[pa.DataType]) -> pa.DataType:
             continue
         try:
             merged = pa.unify_schemas([pa.schema([("x", found)]), pa.schema([("x", kind)])], promote_options="permissive")
-            found = merged.field(0).type
+            found = _wide_enough(merged.field(0).type, found, kind)
         except (pa.ArrowInvalid, pa.ArrowTypeError):
             found = pa.string()
     return found
 
 
 def fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with exactly the columns of ``schema``: cast, or as text, or null where it lacks one."""
+    """The table with exactly the columns of ``schema``: cast, or as text, or null where it lacks one.
+
+    A cast to another number or unit may lose its last digits, as those of an integer beyond 2^53 among floating-point numbers.
+    """
     columns = []
     for column in schema:
         if column.name not in table.column_names:
@@ -107,7 +128,7 @@ def fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
         if values.type != column.type:
             text = types.is_string(column.type) and not types.is_string(values.type)
             values = array([as_text(v) for v in values.to_pylist()]) if text else values
-            values = values.cast(column.type)
+            values = values.cast(column.type, safe=False)
         columns.append(values)
     return pa.table(columns, schema=schema)
 
@@ -164,6 +185,30 @@ class TableWriter:
         if self._waiting:
             self._writer.write_table(pa.concat_tables(self._waiting).combine_chunks())
         self._waiting, self._rows, self._bytes = [], 0, 0
+
+
+def _wide_enough(merged: pa.DataType, one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """What Arrow makes of two types, or another where values of one of them may not fit into it."""
+    inner = merged
+    while types.is_list(inner):
+        inner, one, other = inner.value_type, one.value_type, other.value_type
+    if types.is_signed_integer(inner) and types.is_uint64(one) != types.is_uint64(other):
+        return pa.string()
+    if one != other and types.is_timestamp(merged) and merged.unit == "ns":
+        return pa.timestamp("us", merged.tz)
+    if one != other and types.is_duration(merged) and merged.unit == "ns":
+        return pa.duration("us")
+    return merged
+
+
+def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
+    """The column as a plain type, value by value where Arrow has no cast for it."""
+    if types.is_dictionary(column.type):
+        return pa.chunked_array([chunk.dictionary.cast(wanted).take(chunk.indices) for chunk in column.chunks], wanted)
+    try:
+        return column.cast(wanted)
+    except pa.ArrowNotImplementedError:
+        return pa.chunked_array([pa.array(chunk.to_pylist(), wanted) for chunk in column.chunks], wanted)
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:

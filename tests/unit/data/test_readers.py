@@ -126,6 +126,30 @@ def test_json_labels_of_several_kinds_become_text(csv: Callable[..., str]) -> No
     assert [row["label"] for row in rows] == ["1", "a"]
 
 
+@pytest.mark.parametrize(
+    ("spoilt", "column"),
+    [
+        ({"text": "cut \ud83d", "label": 2}, "'text'"),
+        ({"text": "b", "label": "\udc00"}, "'label'"),
+        ({"text": "b", "extra": {"deep": ["\ud83d"]}}, "'extra'"),
+        ({"text": "b", "\ud83d": 1}, "'\\ud83d'"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_half_a_character_spoils_its_row_alone(csv: Callable[..., str], spoilt: dict[str, Any], column: str, kind: str) -> None:
+    items = [{"text": "a \U0001f600", "label": 1}, spoilt, {"text": "c", "label": 3}]
+    text = json.dumps(items) if kind == "json" else "\n".join(map(json.dumps, items))
+    rows, numbers, bad = rows_of(read_json(csv(text, f"a.{kind}")))
+    assert rows == [items[0], items[2]]
+    assert numbers == [1, 3]
+    assert bad == [BadRow(2, f"column {column} holds half a character, a lone surrogate", json.dumps(spoilt))]
+
+
+def test_a_row_with_a_cell_too_many_can_be_written_down_though_it_is_not_utf8(csv: Callable[..., str]) -> None:
+    _, _, bad = rows_of(read_csv(csv(b"text,label\nok,1\ncaf\xe9,2,3\n")))
+    assert bad == [BadRow(3, "3 cells, but the header has 2 columns", "café,2,3")]
+
+
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_json_array_is_read_item_by_item(
     csv: Callable[..., str], indent: int | None, monkeypatch: pytest.MonkeyPatch
@@ -160,6 +184,29 @@ def test_binary_formats_give_the_same_rows(tmp_path: Path) -> None:
     assert rows_of(read_parquet(str(tmp_path / "a.parquet"))) == expected
     assert rows_of(read_arrow(str(tmp_path / "a.feather"))) == expected
     assert rows_of(read_arrow(str(tmp_path / "a.arrow"))) == expected
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.large_string(), pa.binary_view(), pa.large_binary()], ids=str)
+def test_dictionaries_of_every_kind_of_text_are_read(tmp_path: Path, kind: pa.DataType) -> None:
+    values = pa.array(["x", "y"]).cast(kind)
+    codes = pa.DictionaryArray.from_arrays(pa.array([1, None, 0], pa.int8()), values)
+    lists = pa.ListArray.from_arrays(pa.array([0, 2, 2, 3], pa.int32()), codes)
+    table = pa.table({"label": codes, "tags": lists})
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as stream:
+        stream.write_table(table)
+    x, y = values.to_pylist()
+    rows, _, _ = rows_of(read_arrow(str(tmp_path / "a.arrow")))
+    assert rows == [{"label": y, "tags": [y, None]}, {"label": None, "tags": []}, {"label": x, "tags": [x]}]
+
+
+def test_two_columns_of_one_name_are_refused_in_every_format(tmp_path: Path) -> None:
+    table = pa.table([["a"], [1], ["b"]], names=["text", "label", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as stream:
+        stream.write_table(table)
+    for read, name in ((read_parquet, "a.parquet"), (read_arrow, "a.arrow")):
+        with pytest.raises(DataError, match=f"{name}: two columns are called 'text'\n    → Give each column its own name"):
+            list(read(str(tmp_path / name)))
 
 
 def test_class_indices_of_datasets_become_names(tmp_path: Path) -> None:
