@@ -13,7 +13,6 @@ from tunesmith.storage.files import (
     delete,
     download,
     exists,
-    expand,
     file_hash,
     is_dir,
     json_line,
@@ -24,12 +23,14 @@ from tunesmith.storage.files import (
     read_json,
     read_text,
     size,
+    stamps,
     upload,
     write_bytes,
     write_json,
     write_text,
     writing,
 )
+from tunesmith.storage.globs import expand
 from tunesmith.storage.places import absolute, filesystem, is_local, join, local_path, name, parent, relative, scheme
 from tunesmith.storage.problems import explain, explaining
 
@@ -61,6 +62,7 @@ __all__ = [
     "relative",
     "scheme",
     "size",
+    "stamps",
     "upload",
     "write_bytes",
     "write_json",

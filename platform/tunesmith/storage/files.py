@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import secrets
 import shutil
 import tempfile
@@ -18,10 +17,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from tunesmith.errors import UserError
-from tunesmith.storage.places import filesystem, is_local, join, local_path, name, scheme, split_query
+from tunesmith.storage.places import filesystem, is_local, join, local_path, name, scheme
 from tunesmith.storage.problems import explaining
 
-_GLOB = re.compile(r"[*?\[]")
 _WHOLE_OBJECTS = frozenset(
     {"s3", "gs", "gcs", "abfs", "abfss", "az", "hf", "memory"}
 )  # an object appears only when it is whole
@@ -84,31 +82,19 @@ def list_files(uri: str | os.PathLike[str], recursive: bool = False) -> list[str
     return [place for place, is_file in _list(uri, recursive) if is_file]
 
 
+def stamps(uri: str | os.PathLike[str]) -> list[tuple[str, int, int]]:
+    """Of each file below a folder its path, bytes and time of change (ns; -1 where the store tells none), sorted."""
+    from pyarrow.fs import FileSelector, FileType
+
+    found, path = filesystem(uri)
+    infos = found.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
+    files = [one for one in infos if one.type == FileType.File]
+    return sorted((one.path, int(one.size or 0), -1 if one.mtime_ns is None else int(one.mtime_ns)) for one in files)
+
+
 def list_dirs(uri: str | os.PathLike[str]) -> list[str]:
     """The folders directly in a folder as places, sorted; none where there is no such folder."""
     return [place for place, is_file in _list(uri, recursive=False) if not is_file]
-
-
-def expand(pattern: str | os.PathLike[str]) -> list[str]:
-    """The files that a glob names, sorted: ``*`` and ``?`` within a name, ``**`` across folders, ``[0-9]``.
-
-    A place without wildcards, or a file whose name has one literally, is itself; what is not there gives an empty list.
-    """
-    text = os.fspath(pattern)
-    base, query = split_query(text)
-    if not _GLOB.search(base):
-        return [text] if exists(text) else []
-    if _literally_there(text):
-        return [text]
-    parts = base.split("/")
-    first = next(i for i, part in enumerate(parts) if _GLOB.search(part))
-    folder = "/".join(parts[:first]) or ("/" if base.startswith("/") else ".")
-    below = re.compile(_glob_regex("/".join(parts[first:])))
-    recursive = len(parts) - first > 1 or "**" in parts[first]
-    prefix = "" if folder == "." and not base.startswith("./") else f"{folder.rstrip('/')}/"
-    start = len(join(folder, "x")) - 1  # the length of the listed places' common head
-    names = [split_query(place)[0][start:] for place in list_files(folder + query, recursive)]
-    return [f"{prefix}{name}{query}" for name in names if below.fullmatch(name)]
 
 
 @contextlib.contextmanager
@@ -267,42 +253,6 @@ def _list(uri: str | os.PathLike[str], recursive: bool) -> list[tuple[str, bool]
     entries = ((i.path, i.type == FileType.File) for i in infos if i.path.rstrip("/") != path.rstrip("/"))
     quote = urllib.parse.quote if scheme(uri) == "file" else str  # only there is a place percent-encoded
     return sorted((join(uri, quote(p.removeprefix(head))), is_file) for p, is_file in entries)
-
-
-def _literally_there(text: str) -> bool:
-    """Whether a file is really called what looks like a pattern (``data[1].csv``)."""
-    try:
-        return exists(text)
-    except (OSError, ValueError):  # some stores refuse a wildcard in a name
-        return False
-
-
-def _glob_regex(pattern: str) -> str:
-    """A regular expression for a glob below a folder; names that start with a dot are only matched by a dot."""
-    out, i, start = [], 0, True
-    while i < len(pattern):
-        if pattern.startswith("**/", i) and start:
-            out.append(r"(?:[^./][^/]*/)*")
-            i += 3
-            continue
-        char = pattern[i]
-        hidden = r"(?!\.)" if start else ""
-        if pattern.startswith("**", i):
-            out.append(hidden + r".*")
-            i += 1
-        elif char == "*":
-            out.append(hidden + r"[^/]*")
-        elif char == "?":
-            out.append(hidden + r"[^/]")
-        elif char == "[" and (end := pattern.find("]", i + 2)) > 0:
-            inside = pattern[i + 1 : end].replace("\\", r"\\")
-            out.append(f"[^{inside[1:]}]" if inside[0] in "!^" else f"[{inside}]")
-            i = end
-        else:
-            out.append(re.escape(char))
-        start = char == "/"
-        i += 1
-    return "".join(out)
 
 
 @contextlib.contextmanager

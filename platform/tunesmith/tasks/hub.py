@@ -5,6 +5,8 @@ Safetensors only, never remote code. ``from_pretrained`` gets what the recipe sa
 
 from __future__ import annotations
 
+import functools
+import getpass
 import hashlib
 import logging
 import tempfile
@@ -42,13 +44,18 @@ def place_of(name: str, base_dir: str) -> str:
     return str(local) if local.is_dir() else name
 
 
+@functools.cache
 def fetched(uri: str) -> Path:
-    """A remote model folder, copied once into this machine's temporary folder."""
-    key = hashlib.blake2b(uri.encode(), digest_size=8).hexdigest()
-    target = Path(tempfile.gettempdir(), "tunesmith-models", key)
+    """A remote model folder, copied into this user's temporary folder: anew where its files have changed since.
+
+    A process goes on with what it found first. Raises :class:`ModelError` where there is none.
+    """
+    files = storage.stamps(uri)
+    if not files:
+        raise ModelError(f"there is no model folder at {uri!r}. Check model.model_name_or_path")
+    key = hashlib.blake2b(repr((uri, files)).encode(), digest_size=8).hexdigest()
+    target = Path(tempfile.gettempdir(), f"tunesmith-{getpass.getuser()}", "models", key)
     if not target.is_dir():
-        if not storage.is_dir(uri):
-            raise ModelError(f"there is no model folder at {uri!r}. Check model.model_name_or_path")
         storage.download(uri, target)
     return target
 

@@ -191,6 +191,12 @@ def test_a_model_at_a_uri_is_fetched_once(base: Path, tmp_path: Path, monkeypatc
     assert hub.own_labels(hub.load_config(recipe("memory://models/base"))) == ["neg", "pos"]
     memory.rm("memory://models", recursive=True)
     assert hub.own_labels(hub.load_config(recipe("memory://models/base"))) == ["neg", "pos"]
+    config = json.loads((base / "config.json").read_text())
+    config["id2label"] = {"0": "bad", "1": "good"}
+    (base / "config.json").write_text(json.dumps(config))
+    memory.put(str(base), "memory://models/base", recursive=True)
+    hub.fetched.cache_clear()  # as another process
+    assert hub.own_labels(hub.load_config(recipe("memory://models/base"))) == ["bad", "good"], "another model lies there now"
     with pytest.raises(ModelError, match="there is no model folder at 'memory://models/other'"):
         hub.load_config(recipe("memory://models/other"))
 
