@@ -54,7 +54,7 @@ def _places(sources: Sequence[Source], task: Task, said: Mapping[str, str]) -> I
 def _named(source: Source, task: Task, said: Mapping[str, str]) -> Iterator[str]:
     """Those of one table; its first rows tell whether it holds its media itself."""
     for chunk in source.chunks():
-        there, folder = chunk.table.column_names, chunk.file.rpartition("/")[0]
+        there, folder = chunk.table.column_names, storage.parent(chunk.file)
         mapping = columns.match(there, task, {role: n for role, n in said.items() if n in there}, chunk.file, need_target=False)
         media = [chunk.table[name] for role, name in mapping.items() if task.columns[role].kind in rows.MEDIA]
         if len(chunk.table) and all(map(_holds, media)):
