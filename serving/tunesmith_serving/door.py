@@ -49,9 +49,9 @@ async def _told(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": words[status]}, status, getattr(error, "headers", None))
 
 
-async def _refused(request: Request, error: Exception) -> JSONResponse:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    return JSONResponse({"error": error.message}, error.status, error.headers)
+    return Response(error.body, error.status, error.headers, "application/json")
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,6 +25,9 @@ from tunesmith_serving.reply import Answered
 PACKED_TOKENS = 512
 """Tokens of a pass without padding, on a CPU. More are hardly cheaper (``docs/benchmarks.md``), and while these are computed
 the answers of the pass before are on their way."""
+
+MOST_PIXELS = 2_000_000_000
+"""Of all images of a request together, width × height: they are decoded a few at a time, so that this bounds the time alone."""
 
 PROGRAMS = ("EPS",)
 """Formats that Pillow hands to another program (Ghostscript), which is not for what strangers send."""
@@ -85,7 +89,8 @@ class Engine:
         loop = asyncio.get_running_loop()
         timeout = self.settings.timeout_s if timeout is None else timeout
         start = loop.time()
-        encoded = await asyncio.wait_for(loop.run_in_executor(self._encoders, self._encode, examples), timeout)
+        until = time.monotonic() + timeout
+        encoded = await asyncio.wait_for(loop.run_in_executor(self._encoders, self._encode, examples, until), timeout)
         if isinstance(encoded, Answered):
             return encoded
         answers, passes = await self.batcher.answer(encoded, timeout - (loop.time() - start))
@@ -121,13 +126,38 @@ class Engine:
             packed=packed,
         )
 
-    def _encode(self, examples: Sequence[Example]) -> list[Features] | Answered:
-        """The examples as tensors' makings, or the first one's problem."""
-        task = self.predictor.task
-        usable = []
+    def _encode(self, examples: Sequence[Example], until: float) -> list[Features] | Answered:
+        """The examples as tensors' makings, or a problem. All images' headers are read before one of them is decoded.
+
+        Raises :class:`TimeoutError` where nobody waits any more: after ``until``, on ``time.monotonic()``.
+        """
+        most = self.settings.max_image_pixels
+        sizes, total, together = [0] * len(examples), 0, max(MOST_PIXELS, most)
         for index, example in enumerate(examples):
             try:
-                opened = opened_images(example, task.columns, self.settings.max_image_pixels)
+                sizes[index] = pixels(example, self.predictor.task.columns, most)
+            except DataError as error:
+                return Answered(problem=(index, str(error)))
+            total += sizes[index]
+            if total > together:
+                return Answered(problem=(None, f"have images of more than {together:,} pixels together: send several requests"))
+        found: list[Features] = []
+        for piece in pieces(sizes, most):
+            if time.monotonic() > until:
+                raise TimeoutError("nobody waits for the rest")
+            encoded = self._encode_piece(examples, sizes, piece)
+            if isinstance(encoded, Answered):
+                return encoded
+            found += encoded
+        return found
+
+    def _encode_piece(self, examples: Sequence[Example], sizes: Sequence[int], piece: range) -> list[Features] | Answered:
+        """As many of the examples as are decoded at a time, or the problem of one."""
+        task, preprocessing = self.predictor.task, self.predictor.preprocessing
+        usable = []
+        for index in piece:
+            try:
+                opened = opened_images(examples[index], task.columns, sizes[index])
                 why = task.check(opened)
             except DataError as error:
                 why = str(error)
@@ -135,31 +165,69 @@ class Engine:
                 return Answered(problem=(index, why))
             usable.append(opened)
         try:
-            return task.encode(usable, self.predictor.preprocessing)
-        except DataError as error:
-            return Answered(problem=(0, str(error)))
+            return task.encode(usable, preprocessing)
+        except DataError:  # it does not say of which one
+            found: list[Features] = []
+        for index, one in zip(piece, usable, strict=True):
+            try:
+                found += task.encode([one], preprocessing)
+            except DataError as error:
+                return Answered(problem=(index, str(error)))
+        return found
 
 
-def opened_images(example: Example, columns: Mapping[str, Any], most_pixels: int) -> dict[str, Any]:
-    """The example with its images decoded, once; their size is looked at before that. Raises :class:`DataError`."""
-    from PIL import Image, UnidentifiedImageError
+def pieces(sizes: Sequence[int], most: int) -> Iterator[range]:
+    """Neighbours that have at most so many pixels together, or are alone.
 
-    from tunesmith.tasks.images import open_image
+    >>> list(pieces([3, 4, 9, 0, 1], most=8))
+    [range(0, 2), range(2, 3), range(3, 5)]
+    """
+    start = held = 0
+    for index, size in enumerate(sizes):
+        if index > start and held + size > most:
+            yield range(start, index)
+            start, held = index, 0
+        held += size
+    yield range(start, len(sizes))
 
-    opened = dict(example)
-    for role, value in example.items():
-        if role not in columns or columns[role].kind != "image" or not isinstance(value, bytes):
-            continue
+
+def pixels(example: Example, columns: Mapping[str, Any], most: int) -> int:
+    """Width × height of the example's images, as their headers say. Raises :class:`DataError` where that is not taken."""
+    from PIL import Image
+
+    total = 0
+    for value in _images(example, columns).values():
         try:
             with Image.open(io.BytesIO(value)) as header:
-                width, height = header.size
-                if header.format in PROGRAMS:
-                    raise DataError(f"image is {header.format}, a program that is run to draw it: send PNG or JPEG")
+                (width, height), kind = header.size, header.format
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise DataError(f"image has more pixels than the {most_pixels:,} taken here") from error
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-            width = height = 0  # open_image says what is wrong
-        if width * height > most_pixels:
-            raise DataError(f"image has {width}×{height} pixels, more than the {most_pixels:,} taken here")
-        opened[role] = open_image(value)
-    return opened
+            raise DataError(f"image has more pixels than the {most:,} taken here") from error
+        except MemoryError:
+            raise
+        except Exception:  # Pillow raises many kinds for damaged files, and open_image says what is wrong
+            width, height, kind = 0, 0, None
+        if kind in PROGRAMS:
+            raise DataError(f"image is {kind}, a program that is run to draw it: send PNG or JPEG")
+        if width * height > most:
+            raise DataError(f"image has {width}×{height} pixels, more than the {most:,} taken here")
+        total += width * height
+    return total
+
+
+def opened_images(example: Example, columns: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """The example with its images decoded, once; ``size`` are the pixels of their headers. Raises :class:`DataError`."""
+    from tunesmith.tasks.images import open_image
+
+    opened = {role: open_image(value) for role, value in _images(example, columns).items()}
+    if sum(one.width * one.height for one in opened.values()) > size:
+        raise DataError("image is unreadable: it has more pixels than its header says")
+    return {**example, **opened}
+
+
+def _images(example: Example, columns: Mapping[str, Any]) -> dict[str, bytes]:
+    """The example's images that are not decoded."""
+    return {
+        role: value
+        for role, value in example.items()
+        if role in columns and columns[role].kind == "image" and isinstance(value, bytes)
+    }

@@ -158,7 +158,7 @@ class Guard:
 
 
 async def _refuse(refused: Refused, send: Send) -> None:
-    body = json.dumps({"error": refused.message}, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    body = refused.body
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **refused.headers}
     pairs = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": refused.status, "headers": pairs})

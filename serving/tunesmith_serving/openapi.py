@@ -20,7 +20,7 @@ _WORDS = {
     403: "The key may not ask this model",
     404: "No such model or version",
     408: "The body did not come in time",
-    413: "The body is too large",
+    413: "The body is too large, or what its images unpack to",
     422: "The request cannot be used; the message names the field",
     429: "Too many requests wait; Retry-After says when to come again",
     503: "Not ready",

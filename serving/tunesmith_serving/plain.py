@@ -37,8 +37,8 @@ def read(body: bytes, content_type: str, description: Description) -> tuple[list
     inputs = given.get("inputs")
     if not isinstance(inputs, list):
         raise invalid("inputs", "is missing" if inputs is None else f"is {kind_of(inputs)}, not a list")
-    examples = checked([example(one, f"inputs[{index}]", description) for index, one in enumerate(inputs)])
-    return examples, identity(given)
+    check_count(len(inputs))
+    return [example(one, f"inputs[{index}]", description) for index, one in enumerate(inputs)], identity(given)
 
 
 def identity(given: Mapping[str, Any]) -> str | None:
@@ -160,8 +160,10 @@ def parts(body: bytes, boundary: bytes) -> list[tuple[str, bytes]]:
     >>> parts(b'--x\\r\\nContent-Disposition: form-data; name="inputs"\\r\\n\\r\\nhello\\r\\n--x--\\r\\n', b"x")
     [('inputs', b'hello')]
     """
-    delimiter = b"--" + boundary
-    pieces = (b"\r\n" + body).split(b"\r\n" + delimiter)
+    whole, delimiter = b"\r\n" + body, b"\r\n--" + boundary
+    if (many := whole.count(delimiter) - 1) > MOST_INPUTS:
+        check_count(many)
+    pieces = whole.split(delimiter)
     if len(pieces) < 2 or not pieces[-1].startswith(b"--"):
         raise invalid("body", "is no complete multipart/form-data")
     found = []

@@ -5,7 +5,7 @@
 403  the key may not ask this model
 404  no such model, version or page
 408  the body did not come in time
-413  the body is too large
+413  the body is too large, or what its images unpack to
 422  the request cannot be used; the message names the field
 429  too many requests wait already; ``Retry-After`` says when to come again
 503  the model is not ready
@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 
@@ -25,10 +26,20 @@ class Refused(Exception):
         super().__init__(message)
         self.status, self.message, self.headers = status, message, dict(headers or {})
 
+    @property
+    def body(self) -> bytes:
+        """The answer's JSON. What JSON can hold and UTF-8 cannot, half a surrogate pair, is written as its escape."""
+        return json.dumps({"error": self.message}, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
 
 def invalid(where: str, what: str) -> Refused:
     """422: the field, and what is wrong with it."""
     return Refused(422, f"{where}: {what}" if where else what)
+
+
+def unwieldy(where: str, what: str) -> Refused:
+    """413: each example can be used, and all of them are too much for one request; clients send it in halves."""
+    return Refused(413, f"{where}: {what}")
 
 
 def missing(what: str) -> Refused:

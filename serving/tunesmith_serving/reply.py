@@ -15,8 +15,8 @@ class Answered:
     """What comes back of a request's examples."""
 
     answers: list[Answer] = field(default_factory=list)
-    problem: tuple[int, str] | None = None
-    """The first example that cannot be used, from 0, and why; then there are no answers."""
+    problem: tuple[int | None, str] | None = None
+    """An example that cannot be used, from 0, or None for all of them together, and why; then there are no answers."""
     passes: list[tuple[int, float]] = field(default_factory=list)
     """Examples and seconds of each pass of the model that answered it."""
     late: bool = False

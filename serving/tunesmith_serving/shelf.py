@@ -17,7 +17,7 @@ from tunesmith.tasks.base import Answer, Example
 from tunesmith_serving.describe import Description
 from tunesmith_serving.metrics import Metrics
 from tunesmith_serving.mirror import Answered, Mirror
-from tunesmith_serving.problems import busy, invalid, late, missing
+from tunesmith_serving.problems import busy, invalid, late, missing, unwieldy
 from tunesmith_serving.reply import Backend
 from tunesmith_serving.rollout import Rollout, Tally
 
@@ -119,7 +119,7 @@ class Shelf:
         return all(await asyncio.gather(*(one.backend.ready() for one in asked)))
 
     async def answer(self, served: Served, examples: Sequence[Example], deadline: float | None, field: str) -> list[Answer]:
-        """The answers of a model that is held, in order. Raises :class:`Refused` with 422, 429, 503 or 504.
+        """The answers of a model that is held, in order. Raises :class:`Refused` with 413, 422, 429, 503 or 504.
 
         ``deadline`` are the seconds that the caller will wait; ``field`` is what an example is called in a message.
         """
@@ -134,7 +134,7 @@ class Shelf:
         served.pace += 0.1 * ((asyncio.get_running_loop().time() - start) / max(1, served.open) - served.pace)
         if told.problem is not None:
             index, why = told.problem
-            raise invalid(f"{field}[{index}]", why)
+            raise invalid(f"{field}[{index}]", why) if index is not None else unwieldy(field, why)
         self.metrics.answered(about.name, about.version, len(examples), told)
         return told.answers
 

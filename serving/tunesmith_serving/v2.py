@@ -128,7 +128,7 @@ def _tensors(given: Any, binary: bytes, description: Description) -> dict[str, T
     for index, one in enumerate(given):
         where = f"inputs[{index}]"
         name = one.get("name") if isinstance(one, dict) else None
-        if name not in specs:
+        if not isinstance(name, str) or name not in specs:
             raise invalid(
                 f"{where}.name", f"is {name!r}; {description.name} takes {', '.join(spec.name for spec in description.inputs)}"
             )

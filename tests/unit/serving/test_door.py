@@ -127,6 +127,8 @@ def test_what_is_not_there_is_said(service: Service, path: str, status: int, say
         (b'{"inputs": ["a"], "input": 1}', "input: there is no such field"),
         (b'{"inputs": ["a"], "id": 7}', "id: is no text"),
         (json.dumps({"inputs": ["a"] * 1025}).encode(), "inputs: has 1,025 examples"),
+        (json.dumps({"inputs": [3] * 1025}).encode(), "inputs: has 1,025 examples"),
+        (b'{"\\ud800": 1}', "\ud800: there is no such field"),
     ],
 )
 def test_a_request_that_cannot_be_used_names_the_field(service: Service, body: bytes, says: str) -> None:
@@ -146,6 +148,7 @@ def v2(**changes: Any) -> dict[str, Any]:
         ({"inputs": 3}, "inputs: is a number"),
         ({"inputs": [3]}, "inputs[0].name"),
         (v2(name="txt"), "inputs[0].name: is 'txt'; text takes text"),
+        (v2(name=[]), "inputs[0].name: is []; text takes text"),
         (v2(datatype="FP32"), "inputs[0].datatype: is 'FP32'"),
         (v2(shape=[1, 2]), "inputs[0].shape: is [1, 2]"),
         (v2(shape=[-1]), "inputs[0].shape"),
@@ -281,6 +284,12 @@ def test_images_come_as_files_and_data_urls_too(image: Loaded, tmp_path: Path) -
 def test_a_broken_form_is_refused(service: Service, kind: str, body: bytes) -> None:
     answer = service.ask("POST", "/predict/text", content=body, headers={"Content-Type": kind})
     assert answer.status_code == 422, answer.text
+
+
+def test_the_parts_of_a_form_are_counted_before_they_are_cut(service: Service) -> None:
+    body = b"--b\r\n" * 100_000 + b"--b--"
+    answer = service.ask("POST", "/predict/text", content=body, headers={"Content-Type": "multipart/form-data; boundary=b"})
+    assert (answer.status_code, answer.json()["error"][:28]) == (422, "inputs: has 100,000 examples")
 
 
 def test_a_defect_is_told_without_its_traceback_and_logged_with_it(text: Loaded, tmp_path: Path) -> None:
