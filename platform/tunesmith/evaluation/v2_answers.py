@@ -73,7 +73,7 @@ class Reading:
         if spec.datatype == "BYTES":
             if not ragged:
                 return self._name(value)
-            row = list(value)
+            row = [value] if isinstance(value, str) else list(value)  # rows of one text each come as the texts
             while length is None and row and row[-1] == "":
                 row.pop()
             return [self._name(one) for one in (row if length is None else row[:length])]
