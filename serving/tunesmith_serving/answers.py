@@ -231,13 +231,14 @@ def _write(
     """Rows and answers as one file, which is there whole or not at all."""
     answers = _answer_types(journal, labels)
     own = {*OWN, PROBLEM, *answers}
-    given = _given_types(reader, own)
+    given = _given_types(reader)
+    names = _given_names(given, own)
     schema = pa.schema(
         [
             ("id", pa.string()),
             ("file", pa.string()),
             ("row", pa.int64()),
-            *given.items(),
+            *((names[name], kind) for name, kind in given.items()),
             *answers.items(),
             (PROBLEM, pa.string()),
         ]
@@ -263,13 +264,15 @@ def _write(
                     problems.append(f"{part.file}, row {number}: {line[PROBLEM]}") if len(problems) < 10 else None
                 lines.append(line)
             total += len(lines)
-            writer.write_table(_table(lines, part.table, schema, own))
+            writer.write_table(_table(lines, part.table, schema, own, names))
     return Outcome(out, total, total - bad, resumed, bad, tuple(problems))
 
 
-def _table(lines: Sequence[Mapping[str, Any]], given: pa.Table, schema: pa.Schema, own: Collection[str]) -> pa.Table:
+def _table(
+    lines: Sequence[Mapping[str, Any]], given: pa.Table, schema: pa.Schema, own: Collection[str], names: Mapping[str, str]
+) -> pa.Table:
     """The rows with the columns of the schema: ours from the lines, the user's from their table."""
-    renamed = {_given_name(name, own): given[name] for name in given.column_names}
+    renamed = {names[name]: given[name] for name in given.column_names}
     found: list[Any] = []
     for one in schema:
         if one.name in own:
@@ -282,12 +285,12 @@ def _table(lines: Sequence[Mapping[str, Any]], given: pa.Table, schema: pa.Schem
     return pa.table(found, schema=schema)
 
 
-def _given_types(reader: Iterable[_Rows], own: Collection[str]) -> dict[str, pa.DataType]:
+def _given_types(reader: Iterable[_Rows]) -> dict[str, pa.DataType]:
     """The user's columns, each with the type that holds its values in every file."""
     kinds: dict[str, list[pa.DataType]] = {}
     for part in reader:
         for one in part.table.schema:
-            kinds.setdefault(_given_name(one.name, own), []).append(one.type)
+            kinds.setdefault(one.name, []).append(one.type)
     common = {name: tables.common_type(found) for name, found in kinds.items()}
     return {name: pa.string() if pa.types.is_null(kind) else kind for name, kind in common.items()}
 
@@ -316,9 +319,19 @@ def _answer_name(name: str) -> str:
     return f"answer.{name}" if name in (*OWN, PROBLEM) else name
 
 
-def _given_name(name: str, own: Collection[str]) -> str:
-    """What a column of the data is called: as it is, with ``data.`` before it where we have a column of that name."""
-    return f"data.{name}" if name in own else name
+def _given_names(there: Collection[str], own: Collection[str]) -> dict[str, str]:
+    """What each column of the data is called: as it is, with ``data.`` before it where we have a column of that name.
+
+    >>> _given_names(["label", "data.label", "text"], own=["label"])
+    {'label': 'data.data.label', 'data.label': 'data.label', 'text': 'text'}
+    """
+    taken, found = {*own, *there}, {}
+    for name in there:
+        found[name] = name
+        while name in own and found[name] in taken:
+            found[name] = f"data.{found[name]}"
+        taken.add(found[name])
+    return found
 
 
 def _job_of(out: Path) -> Any:

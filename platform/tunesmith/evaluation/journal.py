@@ -108,12 +108,18 @@ class Journal:
 
     def _read(self, stream: IO[bytes]) -> None:
         stream.seek(0)
-        first = _line(stream.readline())
-        if first is None:
+        head, line = json.dumps(self._job).encode() + b"\n", stream.readline()
+        if not line.endswith(b"\n") and head.startswith(line):  # it is new, or was cut off in its first line
             stream.truncate(0)
-            stream.write(json.dumps(self._job).encode() + b"\n")
+            stream.write(head)
             stream.flush()
             return
+        first = _line(line)
+        if first is None:
+            raise UserError(
+                f"{self.path} is there already, and holds no answers of ours"
+                f"\n    → Move it away, or name another {self._option}."
+            )
         if first != self._job:
             what = next((name for name in self._job if first.get(name) != self._job[name]), "format")
             raise UserError(

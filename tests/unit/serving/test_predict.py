@@ -167,6 +167,15 @@ def test_the_file_may_be_of_any_kind(tmp_path: Path, kind: str) -> None:
     assert table.schema.field("scores").type == pa.struct([("a", pa.float64()), ("b", pa.float64())])
 
 
+def test_each_column_of_the_data_keeps_a_name_of_its_own(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": ["x"], "label": ["theirs"], "data.label": ["older"], "id": [7]})
+    frame.to_csv(tmp_path / "one.csv", index=False)
+    answer(Echo(), str(tmp_path / "one.csv"), tmp_path / "out.parquet", {}, silent)
+    (row,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    told = {"label": "x", "data.label": "older", "data.data.label": "theirs", "data.id": 7}
+    assert {name: row[name] for name in told} == told
+
+
 def test_rows_that_cannot_be_read_or_answered_stand_in_the_file_with_their_reason(tmp_path: Path) -> None:
     place = tmp_path / "data.jsonl"
     place.write_text('{"text": "x"}\nno json\n{"text": null}\n{"text": "bad"}\n{"text": "y"}\n')
@@ -236,6 +245,26 @@ def test_answers_of_a_version_that_comes_in_meanwhile_are_not_mixed_in(tmp_path:
     named = Echo()
     assert answer(named, data, tmp_path / "out.parquet", {}, silent).resumed == 2
     assert named.asked == ["z"]
+
+
+@pytest.mark.parametrize("foreign", [b"by hand, 1\nby hand, 2\n", b"by hand", b'["a"]\n'])
+def test_a_file_of_somebody_else_is_not_overwritten(tmp_path: Path, foreign: bytes) -> None:
+    data = write(tmp_path, ["x"])
+    journal = tmp_path / "out.parquet.part.jsonl"
+    journal.write_bytes(foreign)
+    with pytest.raises(UserError, match="holds no answers of ours"):
+        answer(Echo(), data, tmp_path / "out.parquet", {}, silent)
+    assert journal.read_bytes() == foreign
+
+
+@pytest.mark.parametrize("share", [0, 1, 12])
+def test_a_journal_that_was_cut_off_in_its_first_line_is_begun_anew(tmp_path: Path, share: int) -> None:
+    data = write(tmp_path, ["x", "y"])
+    with pytest.raises(ServiceError):
+        answer(Echo(fails_after=1), data, tmp_path / "out.parquet", {}, silent)
+    journal = tmp_path / "out.parquet.part.jsonl"
+    journal.write_bytes(journal.read_bytes()[:share])
+    assert answer(Echo(), data, tmp_path / "out.parquet", {}, silent).answered == 2
 
 
 def test_two_do_not_write_one_file(tmp_path: Path) -> None:
