@@ -154,7 +154,11 @@ class Service:
         """
         self._key = key = key_of(key)
         self.url, self.concurrency, self.timeout, self.deadline = url, max(1, concurrency), timeout, deadline
-        self.stopped = threading.Event()
+        self._closed = threading.Event()
+        self._calls: set[threading.Event] = set()
+        """Of each :meth:`together` under way, whether it has given up."""
+        self._of_thread = threading.local()
+        """``call``: the one of them that a thread works for."""
         self._http = httpx.Client(
             base_url=url,
             headers={**(headers or {}), **({"Authorization": f"Bearer {key}"} if key else {})},
@@ -172,7 +176,9 @@ class Service:
 
     def close(self) -> None:
         """End what is under way, and let go of the connections."""
-        self.stopped.set()
+        self._closed.set()
+        for call in list(self._calls):
+            call.set()
         self._http.close()
 
     def send(
@@ -210,12 +216,16 @@ class Service:
             attempt += 1
             if time.monotonic() + pause > end:
                 raise ServiceError(f"given up after {attempt} attempts in {deadline:g} s: {last}", last.status)
-            if self.stopped.wait(pause):
+            if self._pause(pause):
                 raise ServiceError("stopped while waiting for another attempt", last.status)
 
     def together(self, ask: Callable[[Asked], list[Reply]], batches: Iterable[Asked]) -> Iterator[Reply]:
         """The replies of ``ask`` to each batch, as they come in; at most ``concurrency`` are under way, and no more is read."""
-        with ThreadPoolExecutor(self.concurrency, "tunesmith-client") as pool:
+        call = threading.Event()
+        self._calls.add(call)
+        if self._closed.is_set():
+            call.set()
+        with ThreadPoolExecutor(self.concurrency, "tunesmith-client", self._work_for, (call,)) as pool:
             pending: set[Future[list[Reply]]] = set()
             try:
                 for batch in batches:
@@ -227,12 +237,23 @@ class Service:
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
                     yield from _good_first(done)
             except ServiceError:
-                self._give_up(pool)
+                _give_up(call, pool)
                 yield from (reply for one in pending if not one.cancelled() and not one.exception() for reply in one.result())
                 raise
             except BaseException:
-                self._give_up(pool)
+                _give_up(call, pool)
                 raise
+            finally:
+                self._calls.discard(call)
+
+    def _work_for(self, call: threading.Event) -> None:
+        """This thread's requests are of that call of :meth:`together`."""
+        self._of_thread.call = call
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait before another attempt, and give whether there shall be none."""
+        call: threading.Event = getattr(self._of_thread, "call", self._closed)
+        return call.wait(seconds)
 
     def json(self, answer: httpx.Response) -> dict[str, Any]:
         """The object of an answer. Raises :class:`ServiceError` where it is no JSON."""
@@ -277,12 +298,6 @@ class Service:
             "\n    → Is the service running (`tunesmith serve status`), and is this its address?"
         )
 
-    def _give_up(self, pool: ThreadPoolExecutor) -> None:
-        """End what waits for another attempt, and wait for what is under way."""
-        self.stopped.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-        self.stopped.clear()
-
 
 def message(answer: httpx.Response) -> str:
     """The message of an error, as the service words it."""
@@ -291,6 +306,12 @@ def message(answer: httpx.Response) -> str:
     except (ValueError, KeyError, TypeError):
         return answer.text[:200].strip() or answer.reason_phrase
     return str(said.get("message", said) if isinstance(said, dict) else said)
+
+
+def _give_up(call: threading.Event, pool: ThreadPoolExecutor) -> None:
+    """End what waits for another attempt, and wait for what is under way."""
+    call.set()
+    pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _good_first(done: Iterable[Future[list[Reply]]]) -> Iterator[Reply]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import httpx
 import pytest
 
 from tunesmith.errors import ServiceError, UserError
+from tunesmith.evaluation import service as service_module
 from tunesmith.evaluation.service import KEY_VARIABLE, Service, key_of
+from tunesmith.evaluation.targets import Reply
 
 pytestmark = pytest.mark.unit
 
@@ -66,6 +70,53 @@ def test_a_body_that_is_whole_in_time_is_read() -> None:
         service = Service(url)
         assert service.send("GET", "/").text == "{ }"
         service.close()
+
+
+def test_threads_share_a_service_and_fail_each_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One's failure ends neither what another asks again, nor is the end of the service undone by it."""
+    monkeypatch.setattr(service_module, "FIRST_PAUSE", 0.01)
+    refused, again = threading.Event(), threading.Event()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/bad":
+            assert again.wait(10)
+            refused.set()
+            return httpx.Response(401)
+        again.set()
+        return httpx.Response(200 if refused.is_set() else 503)
+
+    service = Service("http://here", transport=httpx.MockTransport(answer))
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(lambda path=path: list(service.together(ask(service), [path]))) for path in ("/good", "/bad")]
+    assert [reply.answer for reply in asked[0].result()] == [{"status": 200}]
+    with pytest.raises(ServiceError, match="401"):
+        asked[1].result()
+
+
+def test_a_closed_service_asks_nothing_again_though_a_thread_has_given_up() -> None:
+    answers = {"/bad": httpx.Response(401), "/good": httpx.Response(503, headers={"Retry-After": "60"})}
+    waits = threading.Event()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/good":
+            waits.set()
+        return answers[request.url.path]
+
+    service = Service("http://here", deadline=300.0, transport=httpx.MockTransport(answer))
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(lambda: list(service.together(ask(service), ["/good"])))
+        assert waits.wait(10)
+        with pytest.raises(ServiceError, match="401"):
+            list(service.together(ask(service), ["/bad"]))
+        assert not asked.done()
+        service.close()
+        with pytest.raises(ServiceError, match="stopped while waiting"):
+            asked.result(10)
+
+
+def ask(service: Service) -> Callable[[str], list[Reply]]:
+    """Asks for a path, and replies with the status."""
+    return lambda path: [Reply(0, {"status": service.send("GET", path).status_code})]
 
 
 def test_a_key_is_the_one_given_or_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,7 @@ def test_the_pauses_grow_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.2)
     pauses: list[float] = []
     client, _ = connect(lambda inputs, number: told(inputs) if number >= 8 else httpx.Response(503))
-    monkeypatch.setattr(client._service.stopped, "wait", pauses.append)
+    monkeypatch.setattr(client._service, "_pause", pauses.append)
     client.predict(["a"])
     for attempt, pause in enumerate(pauses):
         whole = min(20.0, 0.2 * 2**attempt)
