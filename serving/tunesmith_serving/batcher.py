@@ -15,6 +15,9 @@ from tunesmith.evaluation.predictor import batches_by_length
 from tunesmith.tasks.base import Answer, Features
 from tunesmith_serving.lanes import Lane, with_threads
 
+PLANNED = 8
+"""A pass is chosen from the examples of so many, the oldest that wait: enough for similar lengths, and quickly planned."""
+
 Forward = Callable[[Sequence[Features]], list[Answer]]
 """One pass of the model over a batch, an answer for each; runs in a lane's thread, and in several at a time."""
 
@@ -176,18 +179,19 @@ class Batcher:
                 one.answer.set_result(answer)
 
     def _next(self) -> list[Waiting]:
-        """The batch that the oldest request is in, of all that wait: sorted by length, and nobody waits for ever."""
+        """The batch that the oldest request is in, of those longest waiting: sorted by length, and nobody waits for ever."""
         if self._limits.packed:
             first = self._waiting[: self._fitting()]
             return sorted(first, key=lambda one: one.features.length, reverse=True)
-        lengths = np.asarray([one.features.length for one in self._waiting], dtype=np.int32)
-        oldest = int(np.argmin([one.since for one in self._waiting]))
+        waiting = self._waiting[: PLANNED * self._limits.most]
+        lengths = np.asarray([one.features.length for one in waiting], dtype=np.int32)
+        oldest = int(np.argmin([one.since for one in waiting]))
         if self._limits.equal_lengths:
             same = np.flatnonzero(lengths == lengths[oldest])[: self._size_of(int(lengths[oldest]))]
-            return [self._waiting[i] for i in same]
+            return [waiting[i] for i in same]
         for indices in batches_by_length(lengths, self._limits.budget, self._limits.most, self._limits.beside):
             if oldest in indices:
-                return [self._waiting[i] for i in indices]
+                return [waiting[i] for i in indices]
         raise AssertionError("every example is in a batch")
 
     def _fitting(self) -> int:
@@ -208,9 +212,10 @@ class Batcher:
 
     def _full(self) -> bool:
         """Whether a pass over those that wait would leave some of them, or could take no more."""
+        if len(self._waiting) >= self._limits.most:
+            return True
         if self._limits.packed:
-            tokens = sum(one.features.length for one in self._waiting)
-            return tokens >= self._limits.budget or len(self._waiting) >= self._limits.most
+            return sum(one.features.length for one in self._waiting) >= self._limits.budget
         return len(self._waiting) >= self._size_of(max(one.features.length for one in self._waiting))
 
     def _drop_the_given_up(self) -> None:

@@ -85,6 +85,14 @@ def test_the_oldest_is_never_passed_over(thread: ThreadPoolExecutor) -> None:
     assert model.seen[1] == [90]
 
 
+def test_a_pass_is_planned_over_the_oldest_alone(thread: ThreadPoolExecutor) -> None:
+    """However many wait: planning all of them anew before each pass would take longer the more there are."""
+    model, oldest = Model(), 8 * 4
+    batcher = Batcher(model, Limits(budget=1000, most=4), [Lane(thread)])
+    asyncio.run(crowd(batcher, model, [10, *[50] * (oldest - 1), *[10] * 40]))
+    assert model.seen[1] == [10], "the others of that length are not among the oldest"
+
+
 def test_one_request_of_many_examples_is_answered_in_order(thread: ThreadPoolExecutor) -> None:
     async def ask() -> tuple[list[Answer], list[Any]]:
         batcher = Batcher(Model(), Limits(budget=30, most=4), [Lane(thread)])
