@@ -53,6 +53,8 @@ class KeyFile:
         self._keys: list[Key] = []
         self._stamp: tuple[int, int, int] | None = None
         self._checked = -float("inf")
+        self._wrong: str | None = None
+        """Why the file could not be read when it was last looked at."""
 
     def add(self, name: str, models: Sequence[str] | None = None) -> str:
         """Make a key and give it: the only time that it can be seen. Raises :class:`UserError` where the name is taken."""
@@ -84,9 +86,14 @@ class KeyFile:
         return list(self._keys)
 
     def find(self, secret: str) -> Key | None:
-        """The key that this is, or None. Every entry is compared, each in constant time."""
+        """The key that this is, or None. Every entry is compared, each in constant time.
+
+        Raises :class:`UserError` for as long as the file is damaged or open to others: a good key is not a wrong one then.
+        """
         if time.monotonic() - self._checked > RECHECK:
             self._load()
+        if self._wrong is not None:
+            raise UserError(self._wrong)
         given, found = _hash(secret), None
         for key in self._keys:
             if hmac.compare_digest(given, key.hash):
@@ -95,6 +102,14 @@ class KeyFile:
 
     def _load(self) -> None:
         self._checked = time.monotonic()
+        try:
+            self._read()
+        except UserError as error:
+            self._wrong = str(error)
+            raise
+        self._wrong = None
+
+    def _read(self) -> None:
         try:
             with self.path.open("rb") as file:
                 about = os.fstat(file.fileno())

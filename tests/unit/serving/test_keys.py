@@ -76,6 +76,22 @@ def test_a_damaged_file_is_told_and_opens_nothing(file: KeyFile, text: bytes) ->
     assert file._keys == []
 
 
+def test_a_file_that_cannot_be_read_is_told_until_it_can(file: KeyFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two looks at it as well: a good key is not a wrong one meanwhile."""
+    secret = file.add("shop")
+    whole = file.path.read_bytes()
+    assert file.find(secret) is not None
+    file.path.write_bytes(b"{")
+    with pytest.raises(UserError, match="damaged"):
+        file.find(secret)
+    monkeypatch.setattr(keys, "RECHECK", 60.0)
+    with pytest.raises(UserError, match="damaged"):
+        file.find(secret)
+    monkeypatch.setattr(keys, "RECHECK", 0.0)
+    file.path.write_bytes(whole)
+    assert file.find(secret) is not None
+
+
 def test_a_file_that_is_gone_opens_nothing(file: KeyFile) -> None:
     secret = file.add("shop")
     file.path.unlink()
