@@ -53,7 +53,7 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, check_p
     tree = yaml_tree.parse(_read(file))
     if not tree.values and tree.flaws:
         raise RecipeError([_flaw(flaw, file) for flaw in tree.flaws])
-    base_dir = file.rpartition("/")[0] if is_uri(file) else os.path.dirname(os.path.abspath(os.path.expanduser(file)))
+    base_dir = _folder_of(file)
     name, why = _default_name(file, base_dir)
     apply(tree, overrides, COMMAND_LINE)
     recipe = build(tree, file=file, base_dir=base_dir, check_paths=check_paths, name=(name, why))
@@ -254,10 +254,20 @@ def _read(file: str) -> str:
         raise UserError(f"the recipe {file} cannot be read: {error.strerror}") from None
 
 
+def _folder_of(file: str) -> str:
+    """Where relative paths of a recipe's file start; at a URI with its query."""
+    if is_uri(file):
+        from tunesmith import storage  # pyarrow, which only a URI needs
+
+        return storage.parent(file)
+    return os.path.dirname(os.path.abspath(os.path.expanduser(file)))
+
+
 def _default_name(file: str, base_dir: str) -> tuple[str, str]:
+    file, folder = ((one.partition("?")[0] if is_uri(one) else one) for one in (file, base_dir))
     stem = Path(file).stem
     if stem.lower() in ("recipe", "tunesmith", "config"):
-        return safe_name(Path(base_dir).name), "the recipe's folder"
+        return safe_name(Path(folder).name), "the recipe's folder"
     return safe_name(stem), "the recipe's file name"
 
 

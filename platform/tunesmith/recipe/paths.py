@@ -104,8 +104,8 @@ def clearly_local(name: str) -> bool:
 def absolute(name: str, base: str) -> str:
     """A path or glob made absolute from ``base``, which is a local folder or a URI. URIs stay.
 
-    >>> absolute("../a/*.csv", "/home/me/project"), absolute("s3://b/c.csv", "/home"), absolute("x.csv", "s3://b/d")
-    ('/home/me/a/*.csv', 's3://b/c.csv', 's3://b/d/x.csv')
+    >>> absolute("../a/*.csv", "/home/me/project"), absolute("s3://b/c.csv", "/home"), absolute("x.csv", "s3://b/d?region=eu")
+    ('/home/me/a/*.csv', 's3://b/c.csv', 's3://b/d/x.csv?region=eu')
     """
     if is_uri(name):
         return name
@@ -114,7 +114,8 @@ def absolute(name: str, base: str) -> str:
         return os.path.normpath(path)
     if is_uri(base):
         scheme, _, rest = base.partition("://")
-        return f"{scheme}://{os.path.normpath(os.path.join(rest, path))}"
+        folder, mark, query = rest.partition("?")
+        return f"{scheme}://{os.path.normpath(os.path.join(folder, path))}{mark}{query}"
     return os.path.normpath(os.path.join(base, path))
 
 

@@ -265,3 +265,16 @@ def test_a_recipe_is_frozen_and_travels(write: Write) -> None:
     assert travelled == recipe
     assert travelled.provenance == recipe.provenance
     assert travelled.base_dir == recipe.base_dir
+
+
+def test_a_recipe_at_a_uri_keeps_the_query_in_its_relative_paths() -> None:
+    """The query says how the store is reached (its endpoint, its region)."""
+    import fsspec
+
+    file = "memory://team/digits/recipe.yaml"
+    fsspec.filesystem("memory").pipe(
+        file, b"task: image-classification\nmodel: {model_name_or_path: a/b}\ndata: {train: rows}\n"
+    )
+    recipe = Recipe.load(f"{file}?region=eu", check_paths=False)
+    assert recipe.base_dir == "memory://team/digits?region=eu"
+    assert (recipe.name, recipe.resolved().data.train) == ("digits", "memory://team/digits/rows?region=eu")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tunesmith import storage
 from tunesmith.data import columns, rows
 from tunesmith.data.sources import resolve
 from tunesmith.errors import DataError, UserError
@@ -124,7 +125,7 @@ def _examples(name: str, source: Source, task: Task, own: Mapping[str, str]) -> 
             there = chunk.table.column_names
             said = {role: column for role, column in own.items() if role != task.target and column in there}
             mapping = columns.match(there, task, said, f"{KEY}.{name}", need_target=False)
-            table = rows.by_role(chunk.table, mapping, task.columns, chunk.file.rpartition("/")[0])
+            table = rows.by_role(chunk.table, mapping, task.columns, storage.parent(chunk.file))
             for example in rows.examples(table, task.columns):
                 inputs = {role: value for role, value in example.items() if role != task.target}
                 if task.check(inputs) is None:
