@@ -7,14 +7,14 @@ send what they like in its name. No check here looks at rows or labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tunesmith_federated.bundle import Bundle
 from tunesmith_federated.protocol import PROTOCOL, Ask, Reply
-from tunesmith_federated.sums_checks import check_sums
+from tunesmith_federated.sums_checks import MOST_TOTAL, check_sums
 
 if TYPE_CHECKING:
     from tunesmith.tasks.base import Task
@@ -25,6 +25,8 @@ LEAST_SITES = 3
 """Updates from which on a median says which of them is the odd one out."""
 _NAMED = 3
 """Tensors that a reason names."""
+_MOST = 2**53
+"""Counts from which on floats no longer hold every whole number."""
 _TRAVELS = (torch.float32, torch.bfloat16, torch.float16)
 """Dtypes of an update's real numbers."""
 
@@ -36,6 +38,7 @@ def check_reply(
     expected: Mapping[str, torch.Tensor],
     asked: Ask,
     expected_extras: Mapping[str, torch.Tensor] | None = None,
+    kinds: Collection[str] | None = None,
 ) -> str | None:
     """Why a reply that did not refuse cannot count, or None.
 
@@ -46,13 +49,14 @@ def check_reply(
         expected: the parameters that travel; an update has the same names and shapes, in float32 or 16 bits.
         asked: the question that it answers.
         expected_extras: what must come beside; None allows anything that has the name and shape of a parameter, or nothing.
+        kinds: those that sums of this task can have; None allows each.
     """
     return (
         _words(reply, asked)
         or (_work(reply) if asked.kind == "train" else None)
         or _tensors("update", update, expected if asked.kind == "train" else {})
         or _extras(extras, expected if asked.kind == "train" else {}, expected_extras if asked.kind == "train" else None)
-        or (check_sums(reply.sums, len(asked.labels) if asked.labels else None) if reply.sums else None)
+        or (check_sums(reply.sums, len(asked.labels) if asked.labels else None, kinds) if reply.sums else None)
     )
 
 
@@ -61,10 +65,15 @@ def check_described(reply: Reply, task: Task) -> str | None:
     told = reply.statistics
     for part in ("train", "holdout"):
         count = told.get(part, 0)
-        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count < 2**53:
+        if not _counts(count):
             return f"it says that it has {count!r} rows ({part})"
     try:
-        task.merge([told["stats"], told["stats"]])
+        stats = told["stats"]
+        task.merge([stats, stats])
+        if isinstance(task.collect([]).get("labels"), Mapping):
+            for name, count in stats["labels"].items():
+                if not _counts(count):
+                    return f"it says that it has {count!r} of {name!r}"
     except Exception as error:  # whatever a task makes of statistics that are none
         return f"its statistics cannot be read: {type(error).__name__}: {error}"
     return None
@@ -99,6 +108,11 @@ def too_long(norms: Mapping[str, float], ratio: float | None) -> dict[str, str]:
     }
 
 
+def _counts(value: Any) -> bool:
+    """Whether it is a whole number that counts something."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST
+
+
 def _words(reply: Reply, asked: Ask) -> str | None:
     """Whether it is the answer to what was asked."""
     if reply.protocol != PROTOCOL:
@@ -109,7 +123,7 @@ def _words(reply: Reply, asked: Ask) -> str | None:
         said, wanted = getattr(reply, word), getattr(asked, word)
         if said != wanted or type(said) is not type(wanted):
             return f"it answers {word} {said!r}, and {wanted!r} was asked"
-    if not (math.isfinite(reply.seconds) and reply.seconds >= 0 and reply.sent_bytes >= 0):
+    if not (0 <= reply.seconds < _MOST and 0 <= reply.sent_bytes < _MOST):
         return f"it took {reply.seconds} s and sent {reply.sent_bytes} bytes"
     return None
 
@@ -120,10 +134,10 @@ def _work(reply: Reply) -> str | None:
         count = getattr(reply, word)
         if not isinstance(count, int) or isinstance(count, bool):
             return f"its {word} are {count!r}, not a whole number"
-        if not 1 <= count < 2**53:
+        if not 1 <= count < _MOST:
             return f"its {word} are {count}"
     loss: Any = reply.loss  # what came as JSON may be anything
-    if loss is not None and not (isinstance(loss, int | float) and math.isfinite(loss)):
+    if loss is not None and not (isinstance(loss, int | float) and abs(loss) <= MOST_TOTAL):
         return f"its training loss is {loss}"
     return None
 

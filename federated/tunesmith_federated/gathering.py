@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tunesmith_federated import checks, sums
+from tunesmith_federated import checks, sums, sums_kinds
 from tunesmith_federated.codec import unopened
 from tunesmith_federated.exchange import exchange
-from tunesmith_federated.messages import opened
+from tunesmith_federated.messages import Parcel, opened
 from tunesmith_federated.models import size
 from tunesmith_federated.protocol import Ask, Reply, Tensors
 from tunesmith_federated.roster import failure
 
 if TYPE_CHECKING:
     from tunesmith.tasks.base import State, Task
+    from tunesmith_federated.bundle import Bundle
     from tunesmith_federated.flower import Grid, Message
     from tunesmith_federated.inbox import Inbox
     from tunesmith_federated.server_state import Row
@@ -69,18 +70,21 @@ class Gatherer:
     """Lines of replies that were rejected as they came, by site: the same question would get the same answer."""
     again: float | None = None
     """Seconds after which a site that is online and says nothing is asked once more; None never."""
+    counted: Mapping[str, int] | None = None
+    """Each site's last round whose update counted; None where sites keep nothing between rounds."""
 
     def gather(self, ask: Ask, asked: Mapping[str, int], sent: Tensors, extras: Tensors) -> Gathered:
         """Ask these sites (name → node).
 
-        Replies that a killed server had got already count, and are not asked for again; those that were rejected neither.
+        Replies that a killed server had got already count, and are not asked for again; those that were rejected neither. They
+        count whether or not their sites are among those that are asked: who has answered need not be there any more.
         """
         found, going = self._had(ask, asked, size(sent) + size(extras)), size(sent) + size(extras)
         missing = {name: node for name, node in asked.items() if name not in found.rows}
-        self._progress(ask, found, asked)
-        for name, message in exchange(self.grid, ask, missing, sent, extras, self.timeout, self.again):
+        self._progress(ask, found, missing)
+        for name, message in exchange(self.grid, ask, missing, sent, extras, self.timeout, self.again, self.counted):
             found.rows[name] = {**self._admitted(name, message, ask, sent, extras, found.norms), "bytes_sent": going}
-            self._progress(ask, found, asked)
+            self._progress(ask, found, missing)
         for name in missing:
             late = {"round": ask.round, "site": name, "status": "late", "reason": f"no word in {self.timeout:g} s"}
             found.rows.setdefault(name, {**late, "bytes_sent": going})
@@ -109,12 +113,21 @@ class Gatherer:
         lines = {name: row for name, row in self.rejected.items() if name in asked and row["round"] == ask.round}
         found = Gathered({name: {**row, "bytes_sent": going} for name, row in lines.items()})
         for name in self.inbox.sites():
-            reply = self.inbox.reply(name)
-            if name in asked and (reply.job, reply.round, reply.kind) == (ask.job, ask.round, ask.kind):
-                found.rows[name] = {**self._row(reply), "bytes_sent": going}
-            else:
+            row = self._stored(self.inbox.reply(name), ask)
+            if row is None:
                 self.inbox.reject(name)
+            else:
+                found.rows[name] = {**row, "bytes_sent": going}
         return found
+
+    def _stored(self, reply: Reply, ask: Ask) -> Row | None:
+        """The line of a reply that an earlier server kept; None where it answers something else, or cannot be judged."""
+        if (reply.job, reply.round, reply.kind) != (ask.job, ask.round, ask.kind):
+            return None
+        try:
+            return self._row(reply)
+        except Exception:  # an earlier version may have kept what this one would not
+            return None
 
     def _admitted(self, name: str, message: Message, ask: Ask, sent: Tensors, extras: Tensors, norms: dict[str, float]) -> Row:
         """The line of one reply, which is kept where it is sound, and its length measured."""
@@ -123,20 +136,29 @@ class Gatherer:
             return {**row, "status": "lost", "reason": failure(message)}
         try:
             parcel = opened(message, unopened)
+            row["bytes_received"] = parcel.model.layout.length + parcel.extras.layout.length
             reply = Reply.from_json(parcel.words)
         except ValueError as error:
-            return self._rejected({**row, "status": "rejected", "reason": str(error)})
+            return self._rejected(row, str(error))
         if reply.site != name:
-            return self._rejected({**row, "status": "rejected", "reason": f"it calls itself {reply.site!r}"})
+            return self._rejected(row, f"it calls itself {reply.site!r}")
         if reply.refused:
             return self._say_refused({**row, "status": "refused", "reason": reply.refused})
-        expected = sent if ask.kind == "train" else {}
-        problem = checks.check_reply(reply, parcel.model, parcel.extras, expected, ask, extras)
-        if problem is not None:
-            return self._rejected({**self._row(reply), "status": "rejected", "reason": problem})
+        try:
+            problem = self._problem(reply, parcel, ask, sent, extras)
+            if problem is not None:
+                return self._rejected(row, problem)
+            row, norm = self._row(reply), parcel.model.norm
+        except Exception as error:  # what a site has made up must not end the server
+            return self._rejected(row, f"it cannot be judged ({type(error).__name__}: {error})")
         self.inbox.put(reply, parcel.model, parcel.extras)
-        norms[name] = parcel.model.norm
-        return self._row(reply)
+        norms[name] = norm
+        return row
+
+    def _problem(self, reply: Reply, parcel: Parcel[Bundle], ask: Ask, sent: Tensors, extras: Tensors) -> str | None:
+        """Why a reply that did not refuse cannot count, or None."""
+        expected, kinds = sent if ask.kind == "train" else {}, sums_kinds.kinds_of(self.task, self.state)
+        return checks.check_reply(reply, parcel.model, parcel.extras, expected, ask, extras, kinds)
 
     def _row(self, reply: Reply) -> Row:
         return {
@@ -153,7 +175,9 @@ class Gatherer:
             "metrics": sums.judgement(reply.sums, self.task, self.state).metrics,
         }
 
-    def _rejected(self, row: Row) -> Row:
+    def _rejected(self, row: Row, reason: str) -> Row:
+        """The line says nothing that the reply said: nobody has found it to be sound."""
+        row = {**row, "status": "rejected", "reason": reason}
         self.rejected[row["site"]] = row
         self._say_rejected(row)
         return row
@@ -173,6 +197,8 @@ class Gatherer:
             self.tell({"kind": "note", "message": message})
             self.said.add(about)
 
-    def _progress(self, ask: Ask, found: Gathered, asked: Mapping[str, int]) -> None:
+    def _progress(self, ask: Ask, found: Gathered, missing: Mapping[str, int]) -> None:
         what = f"Round {ask.round} of {ask.rounds}" if ask.kind == "train" else "Judging the last model"
-        self.tell({"kind": "prepare", "message": f"{what}: sites", "done": len(found.rows), "total": len(asked)})
+        self.tell(
+            {"kind": "prepare", "message": f"{what}: sites", "done": len(found.rows), "total": len({*found.rows, *missing})}
+        )

@@ -40,7 +40,11 @@ class _Words:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Raises :class:`ValueError` where a field is missing, unknown, or of another type than it should be."""
-        values, known = json.loads(text), {one.name for one in fields(cls)}  # type: ignore[arg-type]
+        try:
+            values = json.loads(text)
+        except RecursionError:
+            raise ValueError(f"not a {cls.__name__}: it is too deep") from None
+        known = {one.name for one in fields(cls)}  # type: ignore[arg-type]
         if not isinstance(values, dict) or set(values) - known:
             raise ValueError(f"not a {cls.__name__}: {sorted(set(values) - known) if isinstance(values, dict) else values!r}")
         try:
@@ -79,12 +83,16 @@ class Ask(_Words):
     protocol: int = PROTOCOL
     signatures: list[str] = field(default_factory=list)
     """Of the recipe (:mod:`tunesmith_federated.deployment.signatures`): the other thing that a site's owner allows by."""
+    counted: int | None = None
+    """The last round in which this site's update counted, 0 for none; None where it is the round before this one."""
 
     def to_json(self) -> str:
-        """As it travels; a site that knows nothing of signatures understands it where there are none."""
+        """As it travels; a site that knows nothing of signatures, or of rounds that did not count, understands it without."""
         values = asdict(self)
         if not self.signatures:
             del values["signatures"]
+        if self.counted in (None, self.round - 1):
+            del values["counted"]
         return json.dumps(values)
 
 

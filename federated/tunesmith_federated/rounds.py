@@ -88,6 +88,10 @@ class Federation:
         """Rejected replies of the attempt under way, by site."""
         self._waiting: float | None = None
         """When the round under way must have its quorum, once it was found without."""
+        self._counted: dict[str, int] = {
+            row["site"]: row["round"] for row in self.book.rows() if row["status"] == "replied" and row.get("steps")
+        }
+        """The last round in which each site's update counted."""
 
     def run(self) -> Book:
         """All rounds, and the last judgement; returns what is on disk of them.
@@ -158,6 +162,7 @@ class Federation:
         self._remember(number - 1, judged, model)
         model, state = self._method.step(model, self._combined(gathered, model, state), state)
         self.book.turn(number, model, state, [row for _, row in sorted(gathered.rows.items())])
+        self._counted.update(dict.fromkeys(gathered.accepted, number))
         self._inbox.clear()
         self._tell({"kind": "round", **_told(number, self.plan.rounds, gathered, judged.metrics, time.perf_counter() - begun)})
         return model, state
@@ -168,22 +173,27 @@ class Federation:
         updates = [self._inbox.update(name) for name in gathered.accepted]
         beside = gathered.accepted if self._method.broadcast(state) else []
         extras = aggregate.mean_of_extras([self._inbox.extras(name) for name in beside])
-        return Combined(combine(updates, model), extras, len(updates) / max(1, len(self._roster.nodes)))
+        return Combined(combine(updates, model), extras, len(updates) / max(1, self._known(gathered)))
 
     def _drawn(self, number: int) -> dict[str, int]:
         """The sites that a round asks: drawn by the seed, the round and its attempt alone.
 
-        One whose reply is there takes part whether or not it is drawn again, and though it may have left.
+        One whose reply is there takes part whether or not it is drawn again, and though it may have left, or never have come
+        back to a server that was started again: it is not asked, so that nobody need know where.
         """
+        online = self._roster.online()
         came = {name for name in self._inbox.sites() if self._inbox.reply(name).round == number}
-        had = {name: node for name, node in self._roster.nodes.items() if name in came}
-        there = self._roster.online() | had
+        there = sorted({*online, *came})
         wanted = max(self._section.min_sites, math.ceil(self._section.fraction_train * len(there)))
         if wanted >= len(there):
-            return there
+            return online
         rng = np.random.default_rng([self.plan.recipe.training.seed, number, self.book.standing.failed])
-        drawn = {str(one) for one in rng.choice(sorted(there), wanted, replace=False)}
-        return {name: there[name] for name in sorted(drawn | set(had))}
+        drawn = {str(one) for one in rng.choice(there, wanted, replace=False)}
+        return {name: node for name, node in online.items() if name in drawn | came}
+
+    def _known(self, gathered: Gathered) -> int:
+        """Sites that are there, were there, or have sent what counts."""
+        return len({*self._roster.nodes, *gathered.accepted})
 
     def _too_few(self, number: int, gathered: Gathered) -> None:
         """A round without its quorum is made again: soon, while its time lasts, and then some times anew.
@@ -194,9 +204,9 @@ class Federation:
         """
         standing, least, came = self.book.standing, self._section.min_sites, len(gathered.accepted)
         said = "".join(f"\n  {row['site']}: {row['status']}, {row['reason']}" for row in gathered.others)
-        if len(self._roster.nodes) - len(gathered.refused) < least:
+        if self._known(gathered) - len(gathered.refused) < least:
             raise TrainingFailed(
-                f"round {number}: {len(gathered.refused)} of {len(self._roster.nodes)} sites refuse, and at least {least} must "
+                f"round {number}: {len(gathered.refused)} of {self._known(gathered)} sites refuse, and at least {least} must "
                 f"send an update{said}\n    → The same command goes on from this round, once they are let do it"
             )
         first = self._waiting is None
@@ -282,7 +292,16 @@ class Federation:
     def _gatherer(self) -> Gatherer:
         timeout, again = self._section.round_timeout_s, self.plan.again_s
         return Gatherer(
-            self._grid, self._inbox, self.plan.task, self.state, timeout, self._tell, self._said, self._rejected, again
+            self._grid,
+            self._inbox,
+            self.plan.task,
+            self.state,
+            timeout,
+            self._tell,
+            self._said,
+            self._rejected,
+            again,
+            self._counted if self._method.keeps else None,
         )
 
     def _sent(self, tensors: Tensors) -> Tensors:

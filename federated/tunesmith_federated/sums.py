@@ -206,7 +206,7 @@ def estimates(found: Mapping[str, float], n: int, confidence: float = 0.95) -> d
             trials[name] = found[f"{of}/{label}"]
     known = {name: Estimate(value, math.nan, math.nan, n, "none") for name, value in found.items()}
     return known | {
-        name: Estimate(found[name], *wilson(found[name], count, confidence), round(count), "wilson")
+        name: Estimate(found[name], *wilson(min(max(found[name], 0.0), 1.0), count, confidence), round(count), "wilson")
         for name, count in trials.items()
         if count and math.isfinite(found.get(name, math.nan))
     }

@@ -7,38 +7,54 @@ cannot be seen from its counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from tunesmith.tasks.metrics import ECE_BINS
+from tunesmith.tasks.metrics import ECE_BINS, limits
 from tunesmith_federated.sums_kinds import BINS, KINDS
 
 _MOST = 2**53
 """Counts from which on floats no longer hold every whole number."""
+MOST_TOTAL = 1e100
+"""Of a sum that has no limit of its own (a loss): far above what is, and so far below the largest float that the sums of any
+number of sites can be added up."""
+_ROUNDING = 1e-6
+"""By how much of its weight a mean may lie beyond its limits."""
+_MOST_NAME, _MOST_REASON = 200, 500
+"""Letters of a metric's name, and of a reason."""
 
 
 class _Wrong(ValueError):
     """What is wrong, in words."""
 
 
-def check_sums(sums: Mapping[str, Any], classes: int | None = None) -> str | None:
-    """Why these sums cannot be, or None; ``classes`` is how many there are, where that is settled.
+def check_sums(sums: Mapping[str, Any], classes: int | None = None, kinds: Collection[str] | None = None) -> str | None:
+    """Why these sums cannot be, or None.
+
+    Args:
+        sums: what a site has sent.
+        classes: how many there are, where that is settled.
+        kinds: those that the task's judgements can have (:func:`tunesmith_federated.sums_kinds.kinds_of`); None allows each.
 
     >>> check_sums({"kind": "averaged", "n": 3, "metrics": {"wer": [0.3, 3]}})
     >>> check_sums({"kind": "averaged", "n": 3, "metrics": {"wer": [0.3, 4]}})
     'its sums cannot be: metrics: wer has weight 4, and n is 3'
+    >>> check_sums({"kind": "averaged", "n": 3, "metrics": {"accuracy": [15.0, 3]}})
+    'its sums cannot be: metrics: accuracy is 5, and lies between 0 and 1'
     """
     try:
-        _check(sums, classes)
+        _check(sums, classes, kinds)
     except _Wrong as wrong:
-        return f"its sums cannot be: {wrong}"
+        return f"its sums cannot be: {wrong}"[:_MOST_REASON]
     return None
 
 
-def _check(sums: Mapping[str, Any], classes: int | None) -> None:
+def _check(sums: Mapping[str, Any], classes: int | None, kinds: Collection[str] | None) -> None:
     kind, n = sums.get("kind"), sums.get("n")
     if not isinstance(kind, str) or kind not in KINDS:
         raise _Wrong(f"there is no kind {kind!r}")
+    if kinds is not None and kind not in kinds:
+        raise _Wrong(f"they are of kind {kind}, and those of this task are {' or '.join(sorted(kinds))}")
     if not _count(n) or not n:
         raise _Wrong(f"they are of {n!r} rows")
     wanted = {"kind", "n", "metrics", *KINDS[kind]}
@@ -61,12 +77,18 @@ def _metrics(found: Any, n: int) -> None:
     if not isinstance(found, Mapping):
         raise _Wrong("metrics is no mapping")
     for name, pair in found.items():
+        if len(name) > _MOST_NAME:
+            raise _Wrong(f"a metric's name has {len(name)} letters")
         value, weight = _row("metrics", pair, 2)
-        if not _number(value):
+        if not _number(value) or abs(value) > MOST_TOTAL:
             raise _Wrong(f"metrics: {name} is {value!r}")
         most = n if name not in ("loss", "token_accuracy") else _MOST  # these two are means over words, where there are words
         if not _count(weight) or not 0 < weight <= most:
             raise _Wrong(f"metrics: {name} has weight {weight!r}, and n is {n}")
+        low, high = limits(name)
+        bounded = math.isfinite(low) and math.isfinite(high)
+        if bounded and not low - _ROUNDING <= value / weight <= high + _ROUNDING:
+            raise _Wrong(f"metrics: {name} is {value / weight:g}, and lies between {low:g} and {high:g}")
 
 
 def _confusion(found: Any, n: int, classes: int | None) -> None:
@@ -151,4 +173,6 @@ def _count(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < _MOST
+    return isinstance(value, float) and math.isfinite(value)

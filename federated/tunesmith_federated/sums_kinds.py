@@ -19,7 +19,7 @@ from tunesmith.tasks.metrics import ECE_BINS
 from tunesmith.tasks.tagging import tag_types, tagging_counts
 
 if TYPE_CHECKING:
-    from tunesmith.tasks.base import State
+    from tunesmith.tasks.base import State, Task
 
 Sums = Mapping[str, Any]
 Floats = npt.NDArray[np.float64]
@@ -41,6 +41,20 @@ def is_tagging(records: pa.Table, state: State) -> bool:
         and "probabilities" not in records.column_names
         and all(name in records.column_names and _is_list(records[name].type) for name in ("reference", "prediction"))
     )
+
+
+def kinds_of(task: Task, state: State) -> frozenset[str]:
+    """The kinds that sums of this task's records can have: means alone, or also what its target and its state allow."""
+    if "labels" not in state:
+        return frozenset({"averaged"})
+    target = task.columns[task.target].kind
+    if state.get("multi_label"):
+        return frozenset({"labels", "averaged"})
+    if target == "tags":
+        return frozenset({"tags", "averaged"})
+    if target in ("label", "labels"):
+        return frozenset({"classes", "averaged"})
+    return frozenset({"classes", "tags", "averaged"})  # a task of one's own may have either
 
 
 def words(records: pa.Table) -> int:

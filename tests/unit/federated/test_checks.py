@@ -54,6 +54,8 @@ def test_a_sound_reply_counts_in_each_dtype_that_travels() -> None:
         ({"loss": NAN}, "its training loss is nan"),
         ({"seconds": NAN}, "it took nan s"),
         ({"sent_bytes": -1}, "sent -1 bytes"),
+        ({"sent_bytes": 2**53}, "sent 9007199254740992 bytes"),
+        ({"loss": -1e200}, "its training loss is -1e+200"),
         ({"loss": "low"}, "its training loss is low"),
         ({"sums": {"n": 0}}, "its sums cannot be: there is no kind None"),
     ],
@@ -128,6 +130,10 @@ def test_words_of_another_type_are_not_read(change: dict[str, Any], said: str) -
         ({"train": 5}, "its statistics cannot be read: KeyError: 'stats'"),
         ({"train": 5, "stats": [1]}, "its statistics cannot be read"),
         ({"train": 5, "stats": {"labels": 7}}, "its statistics cannot be read"),
+        ({"train": 5, "stats": {"labels": "flu"}}, "its statistics cannot be read"),
+        ({"train": 5, "stats": {"labels": {"flu": "40"}}}, "it says that it has '40' of 'flu'"),
+        ({"train": 5, "stats": {"labels": {"flu": -1}}}, "it says that it has -1 of 'flu'"),
+        ({"train": 5, "stats": {"labels": {"flu": True}}}, "it says that it has True of 'flu'"),
     ],
 )
 def test_what_a_site_says_that_it_holds_can_be_merged(statistics: dict[str, Any], said: str | None) -> None:
