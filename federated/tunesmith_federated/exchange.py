@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tunesmith_federated.codec import encode
@@ -27,20 +28,25 @@ def exchange(
     extras: Tensors,
     timeout: float,
     again: float | None = None,
+    counted: Mapping[str, int] | None = None,
 ) -> Iterator[tuple[str, Message]]:
     """Ask these sites (name → node) and yield each reply as it comes; sites that say nothing in ``timeout`` seconds are left.
 
     Every site gets the same records, so that an engine may send them once. A site that is online and has said nothing for
     ``again`` seconds is asked once more, then after twice as long, and so on: where it was killed as it took the question,
     nobody else would notice. A site that was only slow answers the second from what it has
-    (:mod:`tunesmith_federated.deployment.here`).
+    (:mod:`tunesmith_federated.deployment.here`). ``counted`` is each site's last round whose update counted, where it keeps
+    something between rounds.
     """
     deadline = time.monotonic() + timeout
     sent, beside = encode(model), encode(extras)
     waiting: dict[str, str] = {}
 
     def push(names: list[str]) -> None:
-        ids = grid.push_messages([asking(ask, nodes[name], sent, beside, timeout) for name in names])
+        asks = [ask if counted is None else replace(ask, counted=counted.get(name, 0)) for name in names]
+        ids = grid.push_messages(
+            [asking(own, nodes[name], sent, beside, timeout) for own, name in zip(asks, names, strict=True)]
+        )
         waiting.update({message_id: name for message_id, name in zip(ids, names, strict=True) if message_id})
 
     push(list(nodes))

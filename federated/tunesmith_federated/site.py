@@ -98,16 +98,16 @@ class Site:
 
     def _evaluate(self, job: Job, ask: Ask, model: Tensors, sent: Tensors) -> Answer:
         """What the model makes of the rows held back, as sums."""
-        own = self._state(ask).before(ask.round)
+        own = self._state(ask).before(ask.round, ask.counted)
         done = self._worker.perform(job, self._open(job), Order(ask, model, sent, own))
         return Answer(replace(self._reply(ask), sums=done.sums))
 
     def _train(self, job: Job, ask: Ask, model: Tensors, sent: Tensors) -> Answer:
         """Judge the incoming model, then train it; the update is what training has added."""
         held, state = self._open(job), self._state(ask)
-        done = self._worker.perform(job, held, Order(ask, model, sent, state.before(ask.round)))
+        done = self._worker.perform(job, held, Order(ask, model, sent, state.before(ask.round, ask.counted)))
         if make_method(job.recipe.federation).keeps:
-            state.keep(ask.round, done.own)
+            state.keep(ask.round, done.own, ask.counted)
         reply = replace(self._reply(ask), examples=len(held.train), steps=done.steps, loss=done.loss, sums=done.sums)
         return Answer(reply, done.update, done.extras)
 
