@@ -172,7 +172,7 @@ def test_each_column_of_the_data_keeps_a_name_of_its_own(tmp_path: Path) -> None
     frame.to_csv(tmp_path / "one.csv", index=False)
     answer(Echo(), str(tmp_path / "one.csv"), tmp_path / "out.parquet", {}, silent)
     (row,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
-    told = {"label": "x", "data.label": "older", "data.data.label": "theirs", "data.id": 7}
+    told = {"label": "x", "data.label": "older", "data.data.label": "theirs", "data.id": "7"}
     assert {name: row[name] for name in told} == told
 
 
