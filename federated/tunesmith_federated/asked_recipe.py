@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.errors import UserError
 from tunesmith.recipe import keys
-from tunesmith.recipe.paths import AT_SITES
+from tunesmith.recipe.paths import AT_SITES, INPUTS
 
 if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
@@ -29,9 +29,22 @@ WHERE_KEPT = ("data.cache_dir", "training.output_dir", "training.report_to")
 SECTIONS = ("task", "model", "data", "training", "federation")
 """What a site acts on."""
 
+SAID_AT_SITES = ("data.train", "model.model_name_or_path", "model.processor_name_or_path")
+"""Inputs that a recipe may name: the site puts its own in place of the rows, and its owner allows the models."""
+
+WHERE_READ = tuple(key for key in INPUTS if key.partition(".")[0] in SECTIONS and key not in SAID_AT_SITES)
+"""Keys that say where something is read: never a server's to say either, be it a file of the site's or an address."""
+
 FINGERPRINT_BYTES = 20
 """As long as git's: a server must not be able to make two recipes of one fingerprint and have the harmless one allowed. That
 takes 2^80 tries; with the 8 bytes by which runs are told apart it would take 2^32."""
+
+LONGEST = 2**20
+"""Letters of a recipe that travels. One with 25,000 classes has half as many."""
+MOST_PARTS = 50_000
+"""Words, lists and mappings in it: read, each takes about a kilobyte of memory."""
+DEEPEST = 50
+"""Lists and mappings in one another."""
 
 
 def for_sites(recipe: Recipe, labels: list[str] | None = None) -> str:
@@ -56,11 +69,23 @@ def for_sites(recipe: Recipe, labels: list[str] | None = None) -> str:
 
 
 def read(text: str) -> Recipe:
-    """A recipe that travelled. Raises :class:`RecipeError`: a version that knows other keys wrote it."""
+    """A recipe that travelled. It is looked at before it is read: whoever can ask a site can send it any text.
+
+    Raises :class:`UserError` for one that is too large, or has anchors, keys that stand twice or tags, none of which
+    :func:`for_sites` writes; :class:`RecipeError` where a version that knows other keys wrote it.
+    """
     from tunesmith.recipe import Recipe
     from tunesmith.recipe.yaml_tree import parse
 
-    return Recipe.from_dict(parse(text).values, check_paths=False)
+    _check_plain(text)
+    tree = parse(text)
+    if tree.flaws:
+        first = tree.flaws[0]
+        raise UserError(f"line {first.line}: {first.what}\n    → {first.fix}")
+    try:
+        return Recipe.from_dict(tree.values, check_paths=False)
+    except (ValueError, ArithmeticError, RecursionError) as error:  # a whole number of many thousand digits
+        raise UserError(f"a value cannot be read ({type(error).__name__})\n    → Write one that a recipe takes.") from error
 
 
 @functools.lru_cache(maxsize=8)
@@ -84,15 +109,38 @@ def covered(text: str) -> bytes:
 
 
 def beyond(recipe: Recipe) -> list[str]:
-    """Dotted keys that are set and have nothing to say to a site: no recipe of :func:`for_sites` has any."""
+    """Dotted keys that are set and have nothing to say to a site: no recipe that is federated has any of them as it travels."""
     values = recipe.model_dump(exclude_defaults=True)
     sections = [name for name in type(recipe).model_fields if name not in (*SECTIONS, "name")]
-    return [key for key in (*sections, *WHERE_KEPT) if keys.has(values, key)]
+    return [key for key in (*sections, *WHERE_KEPT, *WHERE_READ) if keys.has(values, key)]
 
 
 def fingerprint(text: str) -> str:
     """40 hexadecimal digits by which a site's owner allows a recipe: of :func:`covered`."""
     return hashlib.blake2b(covered(text), digest_size=FINGERPRINT_BYTES).hexdigest()
+
+
+@functools.lru_cache(maxsize=8)
+def _check_plain(text: str) -> None:
+    """Of the YAML's events, before anything is made of them: 400 letters with aliases can name more than a memory holds."""
+    import yaml
+
+    fix = "A recipe as it travels is shorter and plainer: see what `tunesmith federation sign --show` prints."
+    if len(text) > LONGEST:
+        raise UserError(f"it has {len(text):,} letters, and a site reads {LONGEST:,} at most\n    → {fix}")
+    depth = parts = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+                line = event.start_mark.line + 1
+                raise UserError(f"line {line}: anchors and aliases are not read at a site\n    → Write the value out.")
+            parts += isinstance(event, yaml.NodeEvent)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if parts > MOST_PARTS or depth > DEEPEST:
+                what = f"more than {MOST_PARTS:,} values" if parts > MOST_PARTS else f"more than {DEEPEST} levels"
+                raise UserError(f"it has {what}, which a site does not read\n    → {fix}")
+    except yaml.YAMLError:
+        return  # which reading it explains better
 
 
 def _check_finite(recipe: Recipe) -> None:

@@ -20,17 +20,21 @@ class Ledger:
     def used(self, job: str) -> Used:
         """What the job has had so far."""
         values = self._read().get(job, {})
-        return Used(frozenset(values.get("rounds", ())), float(values.get("seconds", 0.0)))
+        rounds = frozenset(values.get("rounds", ()))
+        return Used(rounds, float(values.get("seconds", 0.0)), int(values.get("trainings", len(rounds))))
 
     def left(self, job: str, limit: float) -> float:
         """Seconds that the job may still take."""
         return max(0.0, limit - self.used(job).seconds)
 
-    def charge(self, job: str, seconds: float, trained: int | None = None) -> None:
-        """Add seconds, and the round that was trained in them. Raises :class:`OSError` where it cannot be written."""
+    def charge(self, job: str, seconds: float, trained: int | None = None, left: bool = False) -> None:
+        """Add seconds, the round that was trained in them, and whether an update of it leaves.
+
+        Raises :class:`OSError` where it cannot be written.
+        """
         known, used = self._read(), self.used(job)
         rounds = used.rounds | (frozenset() if trained is None else {trained})
-        known[job] = {"rounds": sorted(rounds), "seconds": used.seconds + seconds}
+        known[job] = {"rounds": sorted(rounds), "seconds": used.seconds + seconds, "trainings": used.trainings + left}
         write_secret(self._path, json.dumps(known).encode())
 
     def _read(self) -> dict[str, dict[str, Any]]:

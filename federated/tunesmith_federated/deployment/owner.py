@@ -32,6 +32,10 @@ log = logging.getLogger("tunesmith.site")
 NOTHING_WITHOUT = "the site cannot write its audit log, and does nothing without it"
 UNREADABLE = "unreadable"
 """Stands for the fingerprint of a recipe that is none."""
+LONGEST_NAME = 100
+"""Letters of a job's name in the log: no more than one that is none can have."""
+MOST_ASKED = 200
+"""Recipes that lie there to be read, those that were asked last."""
 
 
 class Owner:
@@ -57,14 +61,17 @@ class Owner:
         """Rows that anything reported must rest on; the recipe's own number counts where it is larger."""
         return self.config.limits.min_examples
 
-    def refusal(self, ask: Ask, received_bytes: int) -> str:
-        """Why it is not done, or empty. Written down either way. Raises :class:`DiskTrouble` where that cannot be."""
+    def refusal(self, ask: Ask, received_bytes: int, remembered: bool = False) -> str:
+        """Why it is not done, or empty. Written down either way. Raises :class:`DiskTrouble` where that cannot be.
+
+        ``remembered``: the answer is there already.
+        """
         known = _known(ask)
-        facts = {"job": ask.job, "kind": ask.kind, "round": ask.round, "rounds": ask.rounds, "recipe": known}
+        facts = {"job": ask.job[:LONGEST_NAME], "kind": ask.kind, "round": ask.round, "rounds": ask.rounds, "recipe": known}
         signer = policy.signer(ask, self.config) if known != UNREADABLE else None
         signed = {} if signer is None else {"signer": signer}
         with self._written_down():
-            reason = policy.check(ask, self.config, self._ledger.used(ask.job))
+            reason = policy.check(ask, self.config, self._ledger.used(ask.job), remembered)
             self._keep_recipe(known, ask.recipe)
             self.audit.append("asked", **facts, **signed, sites=ask.sites, received_bytes=received_bytes)
             if reason:
@@ -80,11 +87,12 @@ class Owner:
 
     def _done(self, ask: Ask, reply: Reply) -> str:
         known = _known(ask)
-        facts = {"job": ask.job, "kind": ask.kind, "round": ask.round, "recipe": known}
+        facts = {"job": ask.job[:LONGEST_NAME], "kind": ask.kind, "round": ask.round, "recipe": known}
         reason = reply.refused
         if not reason and ask.kind in ("describe", "train") and reply.examples < self.min_examples:
             reason = f"the site has {reply.examples} rows to train on, and reports nothing below {self.min_examples}"
-        self._ledger.charge(ask.job, reply.seconds, ask.round if ask.kind == "train" else None)
+        trained = ask.round if ask.kind == "train" else None
+        self._ledger.charge(ask.job, reply.seconds, trained, left=trained is not None and not reason)
         if reason:
             self.audit.append("refused", **facts, reason=reason)
             _say_refused(ask, reason)
@@ -102,7 +110,7 @@ class Owner:
     def failed(self, ask: Ask, error: BaseException, seconds: float) -> None:
         """Writes down that so many seconds came to no answer. Raises :class:`DiskTrouble` where that cannot be."""
         with self._written_down():
-            self.audit.append("failed", job=ask.job, kind=ask.kind, round=ask.round, error=type(error).__name__)
+            self.audit.append("failed", job=ask.job[:LONGEST_NAME], kind=ask.kind, round=ask.round, error=type(error).__name__)
             self._ledger.charge(ask.job, seconds)
 
     def in_the_way(self, ask: Ask, seconds: float) -> None:
@@ -119,10 +127,17 @@ class Owner:
             raise DiskTrouble(NOTHING_WITHOUT) from error
 
     def _keep_recipe(self, known: str, recipe: str) -> None:
-        """What is asked lies there to be read before it is allowed."""
+        """What is asked lies there to be read before it is allowed; where there are too many, the oldest go."""
         place = self.config.state_dir / "asked" / f"{known}.yaml"
-        if known != UNREADABLE and not place.exists():
-            write_secret(place, recipe.encode())
+        if known == UNREADABLE:
+            return
+        if place.exists():
+            place.touch()
+            return
+        write_secret(place, recipe.encode())
+        kept = sorted(place.parent.glob("*.yaml"), key=lambda file: file.stat().st_mtime_ns)
+        for old in kept[:-MOST_ASKED]:
+            old.unlink(missing_ok=True)
 
 
 def _known(ask: Ask) -> str:
@@ -133,7 +148,7 @@ def _known(ask: Ask) -> str:
 
 
 def _say_refused(ask: Ask, reason: str) -> None:
-    log.warning("refused %s, round %d of job %s: %s", shown(ask.kind), ask.round, shown(ask.job), shown(reason))
+    log.warning("refused %s, round %d of job %s: %s", shown(ask.kind), ask.round, shown(ask.job[:LONGEST_NAME]), shown(reason))
 
 
 def shown(text: str) -> str:

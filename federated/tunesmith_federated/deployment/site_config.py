@@ -57,7 +57,8 @@ class Allow(Section):
     The names are for this file and the audit log."""
 
     base_models: list[str] = Field(default_factory=list)
-    """Names of base models, ``*`` standing for anything, or ``any`` alone."""
+    """Names of base models, ``*`` standing for anything, or ``any`` alone. ``name@revision`` allows a name at that revision;
+    else it is ``main``, or the commit that an allowed fingerprint or a signer stands for."""
 
     @property
     def any_recipe(self) -> bool:
@@ -74,7 +75,7 @@ class Limits(Section):
     """The most that a job gets, and the least that it must be."""
 
     rounds: int = Field(default=100, ge=1)
-    """Rounds of a job."""
+    """Rounds of a job. Those that are made again, since a server or a site was started anew, are as many more at most."""
 
     epochs: float = Field(default=100.0, gt=0)
     """Passes over the data in all rounds of a job together."""
@@ -148,7 +149,7 @@ class SiteConfig(Section):
 
     def data_section(self, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The recipe's ``data:`` (``asked``) at this site: places, format and columns are the site's, paths absolute."""
-        kept = {key: value for key, value in (asked or {}).items() if key not in (*OWN, "validation")}
+        kept = {key: value for key, value in (asked or {}).items() if key not in (*OWN, "validation", "known_faults")}
         values = self.data.model_dump(exclude_none=True, include=set(OWN))
         for key in PLACES:
             if key in values:

@@ -11,6 +11,7 @@ import pytest
 from support.sites import RECIPE
 from tunesmith.errors import UserError
 from tunesmith_federated import asked_recipe
+from tunesmith_federated.deployment import owner as owning
 from tunesmith_federated.deployment import signatures
 from tunesmith_federated.deployment.audit import DiskTrouble
 from tunesmith_federated.deployment.owner import Owner
@@ -97,6 +98,31 @@ def test_seconds_that_came_to_nothing_count_too(site_config: Make) -> None:
     owner.config.state_dir.rename(owner.config.state_dir.with_name("away"))
     owner.config.state_dir.write_text("a file where the folder should be", encoding="utf-8")
     owner.in_the_way(ASK, 1.0)  # the disk is in the way of this as well
+
+
+def test_what_is_asked_fills_no_disk(site_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owning, "MOST_ASKED", 3)
+    owner, asked = Owner(site_config()), [RECIPE.replace("1.0", f"0.{number}") for number in range(1, 6)]
+    for recipe in [*asked[:3], asked[0], *asked[3:]]:
+        owner.refusal(replace(ASK, recipe=recipe), 0)
+    kept = {file.read_text(encoding="utf-8") for file in (owner.config.state_dir / "asked").iterdir()}
+    assert kept == {asked[0], asked[3], asked[4]}, "those that were asked last"
+    owner.refusal(replace(ASK, job="j" * 10**6), 0)
+    owner.refusal(replace(ASK, recipe=RECIPE + f"{'k' * 10**5}: 1\n"), 0)
+    assert max(len(line) for line in owner.audit.path.read_bytes().splitlines()) < 5000
+    assert owner.audit.verify().broken is None
+
+
+def test_a_training_that_left_counts_as_often_as_it_was_made(site_config: Make) -> None:
+    owner = Owner(site_config(allow=ALLOW, limits="{rounds: 1}"))
+    ask = replace(ASK, rounds=1)
+    for _ in range(3):
+        owner.done(ask, reply(refused="there are no rows"))  # nothing has left
+    for _ in range(2):
+        assert Owner(owner.config).refusal(ask, 0) == ""
+        assert owner.done(ask, reply()) == ""
+    assert "has trained 2 times, repeats counted" in owner.refusal(ask, 0)
+    assert owner.refusal(ask, 0, remembered=True) == ""
 
 
 def test_without_a_log_nothing_is_done(site_config: Make) -> None:

@@ -11,7 +11,7 @@ import pytest
 from support.sites import RECIPE
 from tunesmith.recipe import yaml_tree
 from tunesmith_federated import asked_recipe
-from tunesmith_federated.deployment import signatures
+from tunesmith_federated.deployment import policy, signatures
 from tunesmith_federated.deployment.policy import Used, check
 from tunesmith_federated.deployment.site_config import SiteConfig
 from tunesmith_federated.protocol import PROTOCOL, Ask
@@ -118,6 +118,11 @@ def test_a_recipe_that_loads_code_by_name_needs_its_signer(signed: Callable[...,
     "key",
     [
         "data.cache_dir=s3://elsewhere/rows",
+        "data.known_faults=http://elsewhere/faults.csv",
+        "data.validation=/home/me/rows.csv",
+        "data.test=/home/me/rows.csv",
+        "data.unlabelled.data=s3://elsewhere/rows",
+        "training.replay.data=[/home/me/rows.csv]",
         "training.output_dir=/elsewhere",
         "training.report_to=[mlflow]",
         "evaluation.confidence=0.9",
@@ -132,9 +137,111 @@ def test_what_no_fingerprint_covers_is_not_asked_beside_an_allowed_recipe(site_c
 
 def test_what_a_job_has_had_counts(site_config: Make) -> None:
     config = site_config(allow=ALLOW, limits="{rounds: 10, seconds: 60, epochs: 10}")
-    done = Used(frozenset(range(2, 11)), 59.0)
+    done = Used(frozenset(range(2, 11)), 59.0, 9)
     assert check(ASK, config, done) == ""
     assert "limits.seconds" in check(ASK, config, replace(done, seconds=60.0))
     assert "limits.rounds" in check(replace(ASK, round=11), config, replace(done, rounds=frozenset(range(1, 11))))
     assert check(replace(ASK, round=10), config, replace(done, rounds=frozenset(range(1, 11)))) == ""  # made again, no more
     assert "limits.epochs" in check(ASK, site_config(allow=ALLOW, limits="{epochs: 9.5}"), Used())
+
+
+def test_the_round_that_is_asked_for_counts_among_the_passes(site_config: Make) -> None:
+    config, done = site_config(allow=ALLOW, limits="{epochs: 3}"), Used(frozenset({1, 2, 3}), 1.0, 3)
+    assert check(replace(ASK, round=3, rounds=1), config, done) == ""
+    assert "makes 4 passes" in check(replace(ASK, round=4, rounds=1), config, done)
+
+
+def test_a_round_is_made_again_as_often_as_there_are_rounds_and_then_no_more(site_config: Make) -> None:
+    again, rounds = replace(ASK, round=2, rounds=3), frozenset({1, 2, 3})
+    for limits, told in (("{rounds: 3}", "limits.rounds"), ("{epochs: 3}", "limits.epochs")):
+        config = site_config(allow=ALLOW, limits=limits)
+        assert check(again, config, Used(rounds, 1.0, 5)) == ""
+        assert "repeats counted" in check(again, config, Used(rounds, 1.0, 6))
+        assert told in check(again, config, Used(rounds, 1.0, 6))
+        assert check(again, config, Used(rounds, 1.0, 6), remembered=True) == ""
+        assert check(replace(again, kind="evaluate", round=4), config, Used(rounds, 1.0, 6)) == ""
+
+
+BOMB = "a: &a [x]\n" + "".join(
+    f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefghij", "bcdefghijk", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        (RECIPE + BOMB, "anchors and aliases are not read at a site"),
+        (RECIPE + "name: &n x\n", "anchors and aliases are not read at a site"),
+        (RECIPE + "#" * 2**20, "a site reads 1,048,576 at most"),
+        (RECIPE + f"x: {'[' * 60}{']' * 60}\n", "more than 50 levels"),
+        (RECIPE + "name: a\nname: b\n", "the key stands twice"),
+        (RECIPE.replace("1.0", f"1.0, rounds: 0x{'f' * 9000}"), "a value cannot be read"),
+    ],
+    ids=["bomb", "anchor", "long", "deep", "twice", "number"],
+)
+def test_a_recipe_is_looked_at_before_it_is_read(site_config: Make, recipe: str, told: str) -> None:
+    said = check(replace(ASK, recipe=recipe), site_config(allow="{recipes: any, base_models: any}"), Used())
+    assert told in said
+
+
+def test_a_list_of_classes_ends_somewhere(site_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "MOST_CLASSES", 3)
+    config = site_config(allow=ALLOW)
+    for count, told in ((3, ""), (4, "the recipe names 4 classes, and a site takes 3 at most")):
+        travels = asked_recipe.for_sites(asked_recipe.read(RECIPE), [f"class {i}" for i in range(count)])
+        config = site_config(allow=f"{{recipes: [{asked_recipe.fingerprint(travels)}], base_models: [lab/*]}}")
+        assert check(replace(ASK, recipe=travels), config, Used()) == told
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("/models/a", True),
+        ("/models/./a//b", True),
+        ("/models/../home/me/private", False),
+        ("file:///models/%2e%2e/home", False),
+        ("s3://lab/base", True),
+        ("s3://lab/../private", False),
+        ("s3://lab/base?endpoint_override=elsewhere", False),
+        ("hf://lab/base@refs/pr/7", False),
+        ("hf://lab/base", True),
+        ("s3://lab/own?region=eu", True),
+    ],
+)
+def test_a_pattern_lets_in_no_other_place(site_config: Make, name: str, allowed: bool) -> None:
+    config = site_config(allow="{recipes: any, base_models: [/models/*, 's3://lab/*', 'hf://lab/*', 's3://lab/own?region=eu']}")
+    said = check(replace(ASK, recipe=RECIPE.replace("lab/base", f"'{name}'")), config, Used())
+    assert ("allow.base_models" not in said) is allowed
+
+
+@pytest.mark.parametrize(
+    ("revision", "models", "any_recipe", "by_fingerprint"),
+    [
+        ("main", "[lab/*]", True, True),
+        (COMMIT, "[lab/*]", False, True),
+        ("refs/pr/7", "[lab/*]", False, False),
+        ("v2", "[lab/*]", False, False),
+        ("v2", "[lab/*, lab/base@v2]", True, True),
+        ("v2", "[lab/base@v2]", True, True),
+        ("main", "[lab/base@v2]", False, False),
+        ("refs/pr/7", "any", True, True),
+    ],
+)
+def test_a_name_is_allowed_at_the_revision_that_nobody_else_writes(
+    site_config: Make, revision: str, models: str, any_recipe: bool, by_fingerprint: bool
+) -> None:
+    asked = RECIPE.replace("lab/base", f"lab/base, revision: '{revision}'")
+    for recipes, done in (("any", any_recipe), (f"[{asked_recipe.fingerprint(asked)}]", by_fingerprint)):
+        said = check(replace(ASK, recipe=asked), site_config(allow=f"{{recipes: {recipes}, base_models: {models}}}"), Used())
+        assert (said == "") is done, said
+        assert done or "allow.base_models" in said
+
+
+def test_the_revision_of_an_augmenting_model_is_looked_at_too(site_config: Make) -> None:
+    augment = "augment: [{name: mlm, model_name_or_path: lab/fills, revision: refs/pr/7}]"
+    recipe = RECIPE.replace('train: "sites://"', f'train: "sites://", {augment}')
+    said = check(replace(ASK, recipe=recipe), site_config(allow="{recipes: any, base_models: [lab/*]}"), Used())
+    assert "'lab/fills' (data.augment.0.model_name_or_path) is asked for at the revision 'refs/pr/7'" in said
