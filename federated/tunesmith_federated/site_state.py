@@ -1,7 +1,7 @@
 """What a site keeps between rounds, on its own disk: a restart of the site, or of the server, finds it again.
 
-Kept by round, so that a round that is made once more (the server died before it counted) starts from the same, and that one after
-a round that did not count starts from the last that did: what the server has of a site, and what the site has, belong together.
+Kept by round, so that a round that is made once more (the server died before it counted) starts from the same. After a round
+that did not count, the next starts from the last that did: what the server has of a site and what the site has belong together.
 """
 
 from __future__ import annotations

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith import __version__
 from tunesmith.errors import DataError, UserError
 from tunesmith_federated import asked_recipe
 from tunesmith_federated.deployment.audit import DiskTrouble
+from tunesmith_federated.deployment.copies import keep_last
 from tunesmith_federated.deployment.group import alone
 from tunesmith_federated.deployment.owner import Owner
 from tunesmith_federated.holdings import Counted, Held
@@ -72,7 +74,9 @@ class OwnData:
         from tunesmith.data.prepare import prepare
 
         with _untold(lambda: self._other_classes(recipe, task)):
-            return Held.of(prepare(self._own(recipe), task, output_dir=self._place, engine="local"))
+            prepared = prepare(self._own(recipe), task, output_dir=self._place, engine="local")
+        keep_last(Path(self._place), recipe, Path(prepared.path))
+        return Held.of(prepared)
 
     def _other_classes(self, recipe: Recipe, task: Task) -> bool:
         """Whether there are rows of classes that ``data.labels`` lacks."""
@@ -109,19 +113,20 @@ class OwnedSite:
 
     def __init__(self, owner: Owner, inner: Site) -> None:
         self.owner, self._inner = owner, inner
-        self._last: tuple[tuple[str, str, int, str], Answer] | None = None
+        self._last: tuple[tuple[str, str, int, str, int | None], Answer] | None = None
 
     def answer(self, ask: Ask, model: Tensors, sent: Tensors) -> Answer:
         """Do what is asked, or say why not. Nothing leaves that is not in the audit log.
 
         Raises :class:`DiskTrouble` where the site's disk is full: the same question may be answered later.
         """
-        refused = self.owner.refusal(ask, size(model) + size(sent))
+        key = (ask.job, ask.kind, ask.round, ask.recipe, ask.counted)  # the recipe differs once its classes are settled
+        last = self._last[1] if self._last is not None and self._last[0] == key else None
+        refused = self.owner.refusal(ask, size(model) + size(sent), remembered=last is not None)
         if refused:
             return _refusing(self.owner, ask, refused)
-        key = (ask.job, ask.kind, ask.round, ask.recipe)  # which differs in its classes, once they are settled
-        if self._last is not None and self._last[0] == key:  # asked once more, since the answer took its time
-            return self._last[1]
+        if last is not None:  # asked once more, since the answer took its time
+            return last
         begun = time.monotonic()
         try:
             made = self._inner.answer(replace(ask, recipe=self._careful(ask.recipe)), model, sent)

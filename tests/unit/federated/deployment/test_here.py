@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from support.data import texts
+from support.sites import RECIPE
 from tunesmith.errors import DataError
 from tunesmith.recipe.paths import AT_SITES
 from tunesmith.tasks import load_task
 from tunesmith_federated import asked_recipe
 from tunesmith_federated.deployment.audit import DiskTrouble
+from tunesmith_federated.deployment.copies import keep_last
 from tunesmith_federated.deployment.group import alone
 from tunesmith_federated.deployment.here import OwnData, OwnedSite
 from tunesmith_federated.deployment.ledger import Ledger
@@ -123,6 +125,49 @@ def test_a_class_that_the_sites_do_not_share_is_why_and_is_not_named(
     refused = site.answer(replace(ask, recipe=settled), {}, {}).reply.refused
     assert refused == "it has rows of a class that the sites do not share (data.labels); the site's log says which"
     assert "'secret'" in caplog.text
+
+
+def test_of_a_recipes_lists_of_classes_the_last_two_have_rows(site: OwnedSite, text: str, tmp_path: Path) -> None:
+    written(tmp_path, cold=30, flu=30)
+    place = tmp_path / "state" / "prepared" / ".cache"
+    recipe, copies = asked_recipe.read(text), list[set[str]]()
+    for labels in (["cold", "flu"], ["cold", "flu", "x"], ["cold", "flu"], ["cold", "flu", "x", "y"]):
+        travels = asked_recipe.for_sites(recipe, labels)
+        answer = site.answer(Ask("describe", "job", 0, 1, travels, "", sites=2), {}, {})
+        assert answer.reply.refused == ""
+        copies.append({folder.name for folder in place.iterdir() if (folder / "manifest.json").exists()})
+    assert [len(one) for one in copies] == [1, 2, 2, 2]
+    assert copies[0] < copies[3], "what was used last stays"
+
+
+def test_a_copy_that_another_recipe_uses_stays(tmp_path: Path) -> None:
+    one = asked_recipe.read(RECIPE)
+    other = asked_recipe.read(RECIPE.replace("1.0", "2.0"))
+    folders = [tmp_path / str(number) for number in range(4)]
+    for folder in folders:
+        folder.mkdir()
+    keep_last(tmp_path, other, folders[0])
+    for folder in folders:
+        keep_last(tmp_path, one, folder)
+    assert [folder.exists() for folder in folders] == [True, False, True, True]
+    (tmp_path / "copies.json").write_text("half a", encoding="utf-8")
+    keep_last(tmp_path, one, folders[2])
+
+
+def test_a_remembered_answer_is_given_again_though_the_job_has_had_its_trainings(
+    site: OwnedSite, text: str, tmp_path: Path
+) -> None:
+    written(tmp_path, cold=30, flu=30)
+    settled = asked_recipe.for_sites(asked_recipe.read(text), ["cold", "flu"])
+    ask = Ask("train", "job", 1, 1, settled, "", sites=2)
+    model, _ = Job(settled).base({"labels": ["cold", "flu"], "multi_label": False}).adapted()
+    sent = tensors_of(model, travelling(model, make_method(asked_recipe.read(settled).federation)))
+    first = site.answer(ask, sent, {})
+    assert first.reply.steps > 0
+    for _ in range(200):
+        Ledger(site.owner.config.state_dir).charge("job", 0.0, 1, left=True)
+    assert site.answer(ask, sent, {}) is first
+    assert "repeats counted" in site.answer(replace(ask, counted=-1), sent, {}).reply.refused
 
 
 def test_a_site_with_too_few_rows_says_so_before_round_1(site: OwnedSite, text: str, tmp_path: Path) -> None:
