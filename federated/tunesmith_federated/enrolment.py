@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, TunesmithError
 from tunesmith_federated import asked_recipe
 from tunesmith_federated.roster import Roster, gather, merged
 
@@ -30,6 +30,8 @@ class Enrolment:
     tell: Callable[[Mapping[str, Any]], None]
     wait_s: float
     """How long sites may take to join."""
+    grace_s: float | None = None
+    """How long those at least are waited for that have yet to say what they hold, once enough have; None: until they do."""
     _said: set[tuple[str, str]] = field(default_factory=set)
 
     def settle(self, known: State | None, labels: list[str] | None) -> State:
@@ -62,7 +64,7 @@ class Enrolment:
             self._say_refused()
             self.tell({"kind": "phase", "message": f"Waiting for sites: {there} of at least {least} are there"})
 
-        gather(self.grid, self.roster, self.ask(text), least, self.wait_s, waiting)
+        gather(self.grid, self.roster, self.ask(text), least, self.wait_s, waiting, self.grace_s)
         self._say_refused()
 
     def _say_refused(self) -> None:
@@ -72,12 +74,17 @@ class Enrolment:
         self._said.update(self.roster.refused.items())
 
     def _frozen(self, text: str) -> State:
+        stats = merged(self.task, self.roster.said)
         try:
-            return self.task.freeze(merged(self.task, self.roster.said), asked_recipe.read(text))
+            return self.task.freeze(stats, asked_recipe.read(text))
         except DataError as error:
             if self.recipe.data.labels is not None:
                 raise
             raise DataError(f"what the sites tell makes no model: {str(error).splitlines()[0]}\n    → {self._rule}") from error
+        except TunesmithError:
+            raise
+        except Exception as error:  # whatever a task makes of what sites have made up
+            raise DataError(f"what the sites tell makes no model: {type(error).__name__}: {error}") from error
 
     @property
     def _rule(self) -> str:

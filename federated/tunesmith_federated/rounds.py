@@ -60,6 +60,8 @@ class Plan:
     """How long sites may take to join."""
     again_s: float | None = None
     """After how long a silent site is asked once more; None never."""
+    grace_s: float | None = None
+    """How long a site is waited for that has yet to say what it holds, once enough have; None: as long as a round takes."""
     signatures: tuple[str, ...] = ()
     """Of the recipe, for sites that allow by signer."""
 
@@ -119,7 +121,7 @@ class Federation:
             self._yaml = text
             return self._ask("describe", 0)
 
-        made = Enrolment(plan.recipe, plan.task, self._grid, self._roster, ask, self._tell, plan.wait_s)
+        made = Enrolment(plan.recipe, plan.task, self._grid, self._roster, ask, self._tell, plan.wait_s, plan.grace_s)
         self.state = made.settle(plan.state, list(declared) if declared else standing.labels)
         standing.labels = list(self.state.get("labels") or ()) or None
         standing.sites = {
@@ -147,7 +149,7 @@ class Federation:
     def _round(self, number: int, model: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
         """One exchange: sites judge the model and train it; returns the next one. The same again where too few replied."""
         begun, gatherer = time.perf_counter(), self._gatherer()
-        self._roster.refresh(self._grid, self._ask("describe", 0), self._section.round_timeout_s)
+        self._refresh()
         asked = self._drawn(number)
         gathered = gatherer.gather(
             self._ask("train", number), asked, self._sent(model), self._sent(self._method.broadcast(state))
@@ -276,7 +278,7 @@ class Federation:
         ask, sent, least = self._ask("evaluate", self.plan.rounds + 1), self._sent(model), self._section.min_examples
         deadline = time.monotonic() + self._section.round_timeout_s
         while True:
-            self._roster.refresh(self._grid, self._ask("describe", 0), self._section.round_timeout_s)
+            self._refresh()
             said = self._roster.said
             able = {name for name, reply in said.items() if int(reply.statistics.get("holdout", 0)) >= least}
             there = {*self._roster.online(), *self._inbox.sites()} & able
@@ -288,6 +290,10 @@ class Federation:
                 gathered.rows.update({name: {**gone, "site": name} for name in able - there})
                 return gathered
             time.sleep(min(PAUSE, max(0.0, deadline - time.monotonic())))
+
+    def _refresh(self) -> None:
+        """See who is there, and ask those who are new."""
+        self._roster.refresh(self._grid, self._ask("describe", 0), self._section.round_timeout_s, self.plan.grace_s)
 
     def _gatherer(self) -> Gatherer:
         timeout, again = self._section.round_timeout_s, self.plan.again_s

@@ -4,7 +4,7 @@
 
     job.json        what is to be done
     events.jsonl    what was told on the way; `tunesmith federate` reads it
-    outcome.json    the frozen state that all sites share, or why it ended
+    outcome.json    the job, with the frozen state that all sites share; or why it ended
     (and the book)  :mod:`tunesmith_federated.server_state`
 """
 
@@ -27,6 +27,9 @@ ORPHAN_LOOK_SECONDS = 1.0
 
 AGAIN_SECONDS = 30.0
 """After which a site that is online and silent is asked once more; doubled each time."""
+GRACE_SECONDS = 5.0
+"""For which a site that is online and has yet to say what it holds is waited for, once enough have; what it says later counts
+from the next round on."""
 
 JOB, EVENTS, OUTCOME, LOCK = "job.json", "events.jsonl", "outcome.json", "server.lock"
 
@@ -88,11 +91,11 @@ def serve(folder: Path, grid: Grid) -> None:
 
         try:
             recipe = Recipe.load(job.recipe, check_paths=False).resolved()
-            line = job.most_bytes, job.wait_s, AGAIN_SECONDS
+            line = job.most_bytes, job.wait_s, AGAIN_SECONDS, GRACE_SECONDS
             plan = Plan(job.id, recipe, load_task(recipe.task), folder, None, *line, tuple(job.signatures))
             federation = Federation(plan, grid, tell)
             federation.run()
-            outcome: dict[str, Any] = {"state": dict(federation.state)}
+            outcome: dict[str, Any] = {"job": job.id, "state": dict(federation.state)}
         except TunesmithError as error:
             outcome = {"error": type(error).__name__, "message": str(error)}
         storage.write_json(str(folder / OUTCOME), outcome)

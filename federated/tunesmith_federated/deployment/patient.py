@@ -33,6 +33,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 
 if TYPE_CHECKING:
     from flwr.proto.message_pb2 import ObjectTree
+    from flwr.proto.node_pb2 import NodeInfo
 
 NOT_WHOLE = "its reply was announced and did not arrive whole"
 
@@ -76,6 +77,10 @@ class PatientGrid(Grid):
     def get_node_ids(self) -> Iterable[int]:
         """As Flower's."""
         return self._line.get_node_ids()
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """As Flower's: of each its id, and the name that its key is registered under."""
+        return self._line.get_nodes()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """As Flower's."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flwr.common.serde import message_to_proto
 from flwr.proto.message_pb2 import PullObjectResponse
-from flwr.proto.node_pb2 import Node
+from flwr.proto.node_pb2 import Node, NodeInfo
 from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
@@ -156,3 +156,8 @@ def test_a_reply_that_cannot_be_read_does_not_end_the_server(link: SuperLink, gr
     link.pieces[pieces[-1]] = b"CustomDataClass  0\0"
     (found,) = grid.pull_messages(["question-2"])
     assert (asked_of([found]), "cannot be read" in found.error.reason) == ([("question-2", False)], True)
+
+
+def test_nodes_have_the_names_that_their_keys_are_registered_under() -> None:
+    line: Any = SimpleNamespace(get_nodes=lambda: [NodeInfo(node_id=7, name="lyon")])
+    assert [(one.node_id, one.name) for one in PatientGrid(line).get_nodes()] == [(7, "lyon")]
