@@ -26,13 +26,18 @@ UNREACHABLE_SECONDS = 180.0
 
 
 def follow(folder: Path, federation: str, job: Job, tell: Callable[[Mapping[str, Any]], None]) -> State:
-    """Run the job until it has an outcome; returns the frozen state that the sites share.
+    """Run the job until it has an outcome; returns the frozen state that the sites share. Of a job that has run to its end,
+    what it ended with is told again: nothing is asked of its sites once more.
 
     Raises the error that ended it, or :class:`ServiceError` where the federation is not up or its server dies again and again.
     """
     from tunesmith_federated.deployment import jobs
 
     job.write(folder)
+    known = _outcome(folder)
+    if "state" in known and known.get("job") == job.id:
+        _hear(folder, int(_submitted(folder).get("heard", 0)), tell)
+        return _ended(known)
     (folder / OUTCOME).unlink(missing_ok=True)
     run_id, heard = _attached(folder, federation)
     deaths, unreachable = 0, time.monotonic()
@@ -43,7 +48,7 @@ def follow(folder: Path, federation: str, job: Job, tell: Callable[[Mapping[str,
             deaths = 0 if turned else deaths
             if (folder / OUTCOME).exists():
                 heard, _ = _hear(folder, heard, tell)
-                return _ended(storage.read_json(str(folder / OUTCOME)))
+                return _ended(_outcome(folder))
             try:
                 state, unreachable = jobs.state(run_id, federation), time.monotonic()
             except ServiceError:
@@ -68,8 +73,7 @@ def _attached(folder: Path, federation: str) -> tuple[int, int]:
     """The Flower run that is under way for this job, or a new one; and how much of its events was heard."""
     from tunesmith_federated.deployment import jobs
 
-    place = folder / SUBMITTED
-    known = storage.read_json(str(place)) if place.exists() else {}
+    known = _submitted(folder)
     heard = int(known.get("heard", 0))
     if known.get("federation") == federation:
         try:
@@ -106,9 +110,19 @@ def _hear(folder: Path, heard: int, tell: Callable[[Mapping[str, Any]], None]) -
         turned = turned or event["kind"] == "round"
         tell(event)
     if lines:
-        known = storage.read_json(str(folder / SUBMITTED))
-        storage.write_json(str(folder / SUBMITTED), {**known, "heard": heard})
+        storage.write_json(str(folder / SUBMITTED), {**_submitted(folder), "heard": heard})
     return heard, turned
+
+
+def _submitted(folder: Path) -> dict[str, Any]:
+    """Which Flower run was asked for last, and how much of its events was heard."""
+    place = folder / SUBMITTED
+    return dict(storage.read_json(str(place))) if place.exists() else {}
+
+
+def _outcome(folder: Path) -> dict[str, Any]:
+    place = folder / OUTCOME
+    return dict(storage.read_json(str(place))) if place.exists() else {}
 
 
 def _ended(outcome: Mapping[str, Any]) -> State:
