@@ -289,7 +289,10 @@ class _Making:
 
 @contextmanager
 def local_folder(run: Run) -> Iterator[Path]:
-    """The folder of the rounds' state, on this machine: a run at a URI has it in the user's cache."""
+    """The folder of the rounds' state, on this machine: a run at a URI has it in the user's cache, by its job's id.
+
+    Another run at a place of the same name (a bucket of another's, a run that was started over) must not go on from it.
+    """
     import os
 
     from tunesmith import storage
@@ -297,4 +300,5 @@ def local_folder(run: Run) -> Iterator[Path]:
     if storage.is_local(run.path):
         yield storage.local_path(run.file(FOLDER))
         return
-    yield Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tunesmith" / FOLDER / run.name
+    job = run.manifest["federation"]["job"]
+    yield Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tunesmith" / FOLDER / f"{run.name}-{job}"
