@@ -19,7 +19,7 @@ NOT_A_SITE = "this certificate is not, or no longer, among the federation's site
 """What a site hears that is not on the list; :mod:`tunesmith_federated.deployment.trouble` knows it by these words."""
 NOT_ITS_KEY = "this node key is not the one that belongs to the certificate"
 LONGEST_BODY = 64 * 2**20
-"""Bytes of a request. Flower cuts tensors into pieces of 5 MB."""
+"""Bytes of a request, which must say how many it has (Flower's client does). Flower cuts tensors into pieces of 5 MB."""
 
 CONFIG = """\
 global
@@ -49,6 +49,9 @@ frontend fleet
     acl its_key var(txn.owner),strcmp(txn.site) eq 0
     http-request return status 403 content-type text/plain string "{not_its_key}" unless its_key
     http-request return status 405 content-type text/plain string "POST only" unless {{ method POST }}
+    acl measured req.hdr(content-length) -m found
+    acl in_chunks req.hdr(transfer-encoding) -m found
+    http-request return status 411 content-type text/plain string "say how long it is" if in_chunks or !measured
     acl too_large req.hdr_val(content-length) gt {longest}
     http-request return status 413 content-type text/plain string "too large" if too_large
     http-request set-header X-Tunesmith-Site %[var(txn.site)]

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
 
+import httpx
 import pytest
 
+from tunesmith.cluster.ports import free_port
 from tunesmith.errors import UserError
 from tunesmith_federated.deployment import proxy
 from tunesmith_federated.deployment.folder import Federation
@@ -18,6 +25,44 @@ def test_haproxy_takes_it(federation: Federation) -> None:
     text = proxy.write_config(federation, "127.0.0.1:8443", 1234).read_text(encoding="utf-8")
     assert "verify required" in text
     assert "127.0.0.1:1234 ssl verify required" in text
+
+
+@pytest.fixture
+def door(federation: Federation) -> Iterator[httpx.Client]:
+    """A site's line to a door that runs, and has nothing behind it."""
+    federation.state.mkdir()
+    port, nobody = free_port(), free_port()
+    config = proxy.write_config(federation, f"127.0.0.1:{port}", nobody)
+    own = federation.folder / "sites" / "a"
+    context = ssl.create_default_context(cafile=str(own / "ca.crt"))
+    context.check_hostname = False
+    context.load_cert_chain(own / "site.crt", own / "site.key")
+    headers = {"flwr-public-key": federation.site("a").header}
+    running = subprocess.Popen(
+        [proxy.program(), "-db", "-f", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=context, headers=headers, timeout=30) as client:
+            for _ in range(300):
+                with contextlib.suppress(httpx.ConnectError):
+                    client.get("/")
+                    break
+                time.sleep(0.1)
+            yield client
+    finally:
+        running.terminate()
+        running.wait(timeout=30)
+
+
+def test_a_request_says_how_long_it_is(door: httpx.Client) -> None:
+    place = "/v1/fleet/pull-messages"
+    assert door.post(place, content=iter([b"in ", b"chunks"])).status_code == httpx.codes.LENGTH_REQUIRED
+    for measured in (b"", b"in one piece"):
+        assert door.post(place, content=measured).status_code == httpx.codes.SERVICE_UNAVAILABLE, "it was let through"
+    too_large = {"content-length": str(proxy.LONGEST_BODY + 1)}
+    with contextlib.suppress(httpx.HTTPError):  # the door may close before all is sent
+        answer = door.post(place, content=bytes(proxy.LONGEST_BODY + 1), headers=too_large)
+        assert answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
 
 
 def test_a_path_that_haproxy_would_read_as_something_else_is_refused(federation: Federation) -> None:
