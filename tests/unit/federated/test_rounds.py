@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -369,6 +369,27 @@ def test_what_a_site_has_sent_counts_in_a_repeated_round_though_it_is_gone(
     book = run(recipe, grid, tmp_path / "server", ROWS)
     assert {row["site"]: row["status"] for row in book.rows()} == dict.fromkeys(["site-0", "site-1", "site-2"], "replied")
     assert grid.asked.count(("site-0", "train")) == 1
+
+
+class Killed(LocalGrid):
+    """Its server is killed once it has taken the first reply of a round."""
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        for count, message in enumerate(super().pull_messages(message_ids)):
+            if count and message.metadata.message_type == "train":
+                raise KeyboardInterrupt
+            yield message
+
+
+def test_what_a_site_has_sent_counts_after_a_restart_though_it_does_not_come_back(recipe: Recipe, tmp_path: Path) -> None:
+    recipe, sites = recipe.override("training.num_train_epochs=1"), sites_of(recipe, ROWS, 3, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, Killed(sites), tmp_path / "server", ROWS)
+    grid = LocalGrid(sites)
+    grid.online = {2, 3}
+    book = run(recipe, grid, tmp_path / "server", ROWS)
+    assert {row["site"]: row["status"] for row in book.rows()} == dict.fromkeys(["site-0", "site-1", "site-2"], "replied")
+    assert "site-0" not in {name for name, _ in grid.asked}
 
 
 def test_a_run_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
