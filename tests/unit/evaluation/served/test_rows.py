@@ -28,10 +28,12 @@ def read_back(task_name: str, state: State, answers: list[dict[str, Any]], witho
 
 
 @pytest.mark.parametrize("without", [set(), {"num_labels"}])
-@pytest.mark.parametrize("said", [[["a"], ["b"]], [["a"], []], [[], []], [["a", "b"], ["b"]]])
+@pytest.mark.parametrize("said", [[["long"], ["low"]], [["long"], []], [[], []], [["long", "low"], ["low"]]])
 def test_texts_of_one_label_at_most_are_lists_of_labels(said: list[list[str]], without: set[str]) -> None:
-    state = {"labels": ["a", "b"], "multi_label": True, "pairs": False}
-    answers = [{"labels": names, "probabilities": [0.75 if label in names else 0.25 for label in ("a", "b")]} for names in said]
+    state = {"labels": ["long", "low"], "multi_label": True, "pairs": False}
+    answers = [
+        {"labels": names, "probabilities": [0.75 if label in names else 0.25 for label in state["labels"]]} for names in said
+    ]
     assert read_back("text-classification", state, answers, without) == answers
 
 
