@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.errors import DataError, TunesmithError
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
     from tunesmith.tasks.base import State, Task
     from tunesmith_federated.flower import Grid
-    from tunesmith_federated.protocol import Ask
+    from tunesmith_federated.protocol import Ask, Reply
+
+KINDS = {"multi_label": "lists of labels", "pairs": "pairs of texts"}
+"""What statistics say of all of a site's rows: each site trains by what it finds in its own, so all must find the same."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class Enrolment:
 
     def _frozen(self, text: str) -> State:
         stats = merged(self.task, self.roster.said)
+        _check_alike(self.roster.said)
+        self.roster.check = partial(_as_the_others, first=next(iter(self.roster.said.values())), check=self.roster.check)
         try:
             return self.task.freeze(stats, asked_recipe.read(text))
         except DataError as error:
@@ -90,3 +96,26 @@ class Enrolment:
     def _rule(self) -> str:
         least = self.recipe.federation.min_examples
         return f"A class of which a site has fewer than {least} rows is not told by it: name all classes in data.labels."
+
+
+def _has(reply: Reply, kind: str) -> bool:
+    return bool(reply.statistics["stats"].get(kind))
+
+
+def _check_alike(said: Mapping[str, Reply]) -> None:
+    """Raises :class:`DataError` where some sites have rows of one kind and some of another."""
+    for kind, what in KINDS.items():
+        having = sorted(name for name, reply in said.items() if _has(reply, kind))
+        others = sorted(said.keys() - having)
+        if having and others:
+            raise DataError(
+                f"{', '.join(having)}: there are {what}; {', '.join(others)}: there are none. They would train models of two "
+                "kinds\n    → Let all sites write their rows in the same way, one label as a list of one too"
+            )
+
+
+def _as_the_others(reply: Reply, first: Reply, check: Callable[[Reply], str | None]) -> str | None:
+    """Why a site that comes later cannot take part, or None."""
+    wrong = check(reply)
+    unlike = [what for kind, what in KINDS.items() if wrong is None and _has(reply, kind) != _has(first, kind)]
+    return f"its rows are of another kind than the other sites' ({', '.join(unlike)})" if unlike else wrong

@@ -92,6 +92,39 @@ def test_a_site_with_one_class_takes_part_where_the_others_have_more(recipe: Rec
     assert made.state["label_counts"] == [len(HIGH), len(LOW)]
 
 
+LISTS = [{**row, "label": [row["label"]]} for row in ROWS]
+PAIRS = [{**row, "text_pair": "and more"} for row in ROWS]
+
+
+@pytest.mark.parametrize(("other", "what"), [(LISTS, "lists of labels"), (PAIRS, "pairs of texts")])
+@pytest.mark.parametrize("declared", ["data.labels=[high, low]", "data.labels=null"])
+def test_sites_whose_rows_are_of_two_kinds_are_named_before_round_1(
+    recipe: Recipe, tmp_path: Path, other: list[dict[str, Any]], what: str, declared: str
+) -> None:
+    grid = LocalGrid(sites(tmp_path, a=ROWS[:24], b=other[24:48], c=ROWS[48:]))
+    with pytest.raises(DataError, match=f"b: there are {what}; a, c: there are none"):
+        federation(recipe.override(declared), grid, tmp_path / "server", []).run()
+    assert {kind for _, kind in grid.asked} == {"query.describe"}
+    federation(recipe, LocalGrid(sites(tmp_path, a=other[:24], b=other[24:48])), tmp_path / "alike", []).run()
+
+
+def test_a_site_that_comes_later_with_rows_of_another_kind_does_not_take_part(recipe: Recipe, tmp_path: Path) -> None:
+    three = sites(tmp_path, a=ROWS[:24], b=ROWS[24:48], c=LISTS[48:])
+    grid = LocalGrid(three)
+    made = federation(recipe, grid, tmp_path / "server", [])
+    grid.online = {1, 2}
+
+    def joins(message: Message, answer: Callable[[Message], Message]) -> Message:
+        if message.metadata.message_type == "query.describe" and len(grid.asked) > 3:
+            grid.online = {1, 2, 3}
+        return answer(message)
+
+    grid.faults["a"] = grid.faults["b"] = joins
+    book = made.run()
+    assert {row["site"] for row in book.rows()} == {"a", "b"}
+    assert list(made._roster.refused.values()) == ["its rows are of another kind than the other sites' (lists of labels)"]
+
+
 def test_declared_classes_are_asked_of_once(recipe: Recipe, tmp_path: Path) -> None:
     grid = LocalGrid(sites(tmp_path, a=LOW[:12], b=ROWS))
     federation(recipe.override("data.labels=[low, high]"), grid, tmp_path / "server", []).run()
