@@ -171,7 +171,7 @@ def undisturbed(house: House) -> Path:
 
 def test_a_recipe_that_the_owners_forbid_is_refused_by_name(house: House) -> None:
     (house.folder / "other.yaml").write_bytes((house.folder / "recipe.yaml").read_bytes())  # without the signature beside it
-    code, said = house.run("federate", "other.yaml", "--superlink", "fed", "--wait", "3", "training.learning_rate=0.1")
+    code, said = house.run("federate", "other.yaml", "--superlink", "fed", "--wait", "12", "training.learning_rate=0.1")
     assert code == 2, said
     said = " ".join(said.split())
     assert "0 of at least 3 sites take part" in said
