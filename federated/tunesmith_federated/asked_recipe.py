@@ -132,8 +132,8 @@ def _check_plain(text: str) -> None:
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-                line = event.start_mark.line + 1
-                raise UserError(f"line {line}: anchors and aliases are not read at a site\n    → Write the value out.")
+                where = f"line {event.start_mark.line + 1}: " if event.start_mark else ""
+                raise UserError(f"{where}anchors and aliases are not read at a site\n    → Write the value out.")
             parts += isinstance(event, yaml.NodeEvent)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if parts > MOST_PARTS or depth > DEEPEST:
