@@ -198,7 +198,7 @@ class _Reader:
         if len(table):
             if chunk.file not in self._mappings:
                 self._mappings[chunk.file] = self._match(table.column_names, chunk.file)
-            mapped = rows.by_role(table, self._mappings[chunk.file], task.columns, chunk.file.rpartition("/")[0])
+            mapped = rows.by_role(table, self._mappings[chunk.file], task.columns, storage.parent(chunk.file))
             found = list(rows.examples(mapped, task.columns))
             kept = table.select([name for name in table.column_names if tables.is_scalar(table[name].type)])
         numbers = [int(one) for one in chunk.rows]
