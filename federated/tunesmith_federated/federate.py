@@ -191,15 +191,13 @@ class _Making:
 
     def judge(self) -> None:
         """By the server's own test rows where it has some, else by what the sites held back."""
-        from tunesmith.data import PreparedData
         from tunesmith.verbs.evaluate import evaluate
         from tunesmith_federated.verdict import judge_by_sites
 
-        place = self.run.manifest.get("prepared")
-        if place is None:
+        if self.run.manifest.get("prepared") is None:
             judge_by_sites(self.run, self.task)
         else:
-            evaluate(self.run, prepared=PreparedData.open(place), progress=self.progress)
+            evaluate(self.run, progress=self.progress)
 
     def compare(self, on: str | None) -> None:
         """Say how the federation does beside what was trained without one; train what an earlier call was not asked to."""
