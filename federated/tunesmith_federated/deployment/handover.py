@@ -27,7 +27,7 @@ allow:
   # Or all recipes that somebody has signed whom you trust: what `tunesmith federation signer` printed, under a name of yours.
   # signers: {{ethics-board: "ed25519:…"}}
   # Base models by name or pattern. They must lie on this machine, or be downloadable.
-  base_models: []                # such as [google-bert/*, prajjwal1/bert-tiny]
+  base_models: []                # such as [google-bert/*, prajjwal1/bert-tiny]; NAME@REVISION for another one than main
 
 limits:
   rounds: 100                    # the most rounds of a job
