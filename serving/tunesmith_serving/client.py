@@ -193,6 +193,19 @@ class Client:
         if batch:
             yield batch
 
+    def _check_classes(self, said: Sequence[Any]) -> None:
+        """The service describes a model's first version alone; one that was let in with other classes is not read by these.
+
+        Raises :class:`ServiceError`.
+        """
+        scores = (one.get("scores") for one in said if isinstance(one, Mapping))
+        other = next((one for one in scores if isinstance(one, Mapping) and set(one) != set(self.about.labels)), None)
+        if other is not None and self._address.version is not None:
+            theirs, first = ", ".join(other), ", ".join(self.about.labels)
+            raise ServiceError(
+                f"version {self.version} of {self.name} tells the classes {theirs}, and the model's first version {first}\n    → Promote it first, or ask its run: `tunesmith predict RUN`."
+            )
+
     def _ask(self, batch: list[tuple[int, Any]]) -> list[Reply]:
         """The replies of one request; one that is refused for an example is repeated without it, one too large in halves."""
         replies: list[Reply] = []
@@ -205,6 +218,7 @@ class Client:
                 said, version = whole.get("predictions"), whole.get("version")
                 if not isinstance(said, list) or len(said) != len(batch):
                     raise ServiceError(f"{self.url} did not answer every input of a request")
+                self._check_classes(said)
                 took = time.perf_counter() - start
                 heard = (plain.heard(one, self.about.labels) for one in said)
                 both = zip(batch, heard, strict=True)

@@ -118,8 +118,8 @@ def due_of_run(gating: Gating | None, record: Record | None, model: str, *, ever
     if file is None and not (gating and gating.despite):
         raise UserError(
             f"{model} has come through {remembered[-1]}, which asks for pairs of a rollout: a run that comes in has none.\n"
-            f"    → `tunesmith serve update {model}=RUN --canary 10`, then `tunesmith serve promote {model}` judges by "
-            "them; or name a --gate FILE without pairs."
+            f"    → Name a --gate FILE without pairs; or, where the service writes pairs (not on a cluster), `tunesmith serve "
+            f"update {model}=RUN --canary 10`, then `tunesmith serve promote {model}` judges by them."
         )
     return _again(gating, model, file or remembered[-1])
 
@@ -155,6 +155,8 @@ def let_in(gating: Gating, models: Mapping[str, str], output_dir: str = "runs") 
     """
     from tunesmith.verbs.gate import gate
 
+    if gating.despite and _wants_pairs(gating.file):
+        return _unjudged(gating, models)
     judge = functools.partial(gate, gate=gating.file, baseline=gating.baseline, output_dir=output_dir)
     found = {run: judge(run) for run in dict.fromkeys(models.values())}
     return settled(gating, {name: (run, found[run]) for name, run in models.items()})
@@ -169,14 +171,20 @@ def let_version_in(gating: Gating, record: Record, model: str, run: str, output_
 
     rules = load_gate(gating.file)
     if gating.despite and _asks_for_pairs(rules):
-        date = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        unjudged = [Passage(model, run, gating.file, False, "not judged: its rules on pairs need a rollout", date)]
-        _warn(unjudged)
-        return unjudged
+        return _unjudged(gating, {model: run})
     side = open_evaluation(run, output_dir)
     answering = functools.partial(change.answering, record, model.partition("@")[0])
     found = judge_side(side, rules, _against(side, rules, gating, answering, output_dir))
     return settled(gating, {model: (run, found)}, record)
+
+
+def _unjudged(gating: Gating, models: Mapping[str, str]) -> list[Passage]:
+    """Let in despite a gate that cannot judge what comes in."""
+    date = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    said = "not judged: its rules on pairs need a rollout"
+    passages = [Passage(model, run, gating.file, False, said, date) for model, run in models.items()]
+    _warn(passages)
+    return passages
 
 
 def let_candidate_in(gating: Gating, record: Record, name: str, standing: Standing, labels: str | None) -> list[Passage]:

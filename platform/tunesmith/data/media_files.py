@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pyarrow.types as types
 
 from tunesmith import storage
@@ -27,7 +28,7 @@ def stamps(sources: Mapping[str, Sequence[Source]], task: Task, said: Mapping[st
     """BLAKE2b-128 over sizes and times of the local files that each split's tables name; nothing of a split that names none.
 
     ``said`` is ``data.columns``. No file is opened but the tables, which are read in constant memory. The files of a folder of
-    images are its source's own, and not looked at here; those at URIs are taken not to change.
+    images are its source's own, and not looked at here; those of tables at URIs are taken not to change.
     """
     media = any(column.kind in rows.MEDIA for column in task.columns.values())
     found = {}
@@ -47,15 +48,45 @@ def _places(sources: Sequence[Source], task: Task, said: Mapping[str, str]) -> I
         if source.format == "imagefolder":
             continue
         for file in source.files:
+            local = storage.is_local(file.uri)  # what a table at a URI names lies beside it, and is taken not to change
             with contextlib.suppress(DataError):
-                yield from _named(replace(source, files=(file,)), task, said)
+                if local and not (source.format == "parquet" and _all_inside(file.uri, task, said)):
+                    yield from _named(replace(source, files=(file,)), task, said)
+
+
+def _all_inside(place: str, task: Task, said: Mapping[str, str]) -> bool:
+    """Whether a Parquet file says that all of its media are bytes; of its rows nothing is read, which may be gigabytes."""
+    try:
+        file = pq.ParquetFile(storage.local_path(place))
+    except (OSError, pa.ArrowException):
+        return False
+    with file:
+        schema, meta = file.schema_arrow, file.metadata
+        numbers = (
+            {meta.row_group(0).column(n).path_in_schema: n for n in range(meta.num_columns)} if meta.num_row_groups else {}
+        )
+        mapping = _mapping(schema.names, task, said, place)
+        for name in (name for role, name in mapping.items() if task.columns[role].kind in rows.MEDIA):
+            kind, number = schema.field(name).type, numbers.get(f"{name}.bytes")
+            if types.is_binary(kind):
+                continue
+            if not types.is_struct(kind) or number is None:
+                return False
+            told = [meta.row_group(group).column(number).statistics for group in range(meta.num_row_groups)]
+            if not all(one is not None and one.has_null_count and one.null_count == 0 for one in told):
+                return False
+    return True
+
+
+def _mapping(there: Sequence[str], task: Task, said: Mapping[str, str], place: str) -> Mapping[str, str]:
+    """Role → column. Raises :class:`DataError`."""
+    return columns.match(there, task, {role: name for role, name in said.items() if name in there}, place, need_target=False)
 
 
 def _named(source: Source, task: Task, said: Mapping[str, str]) -> Iterator[str]:
     """Those of one table; its first rows tell whether it holds its media itself."""
     for chunk in source.chunks():
-        there, folder = chunk.table.column_names, storage.parent(chunk.file)
-        mapping = columns.match(there, task, {role: n for role, n in said.items() if n in there}, chunk.file, need_target=False)
+        folder, mapping = storage.parent(chunk.file), _mapping(chunk.table.column_names, task, said, chunk.file)
         media = [chunk.table[name] for role, name in mapping.items() if task.columns[role].kind in rows.MEDIA]
         if len(chunk.table) and all(map(_holds, media)):
             return

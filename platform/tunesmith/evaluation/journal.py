@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
-from tunesmith.errors import UserError
+from tunesmith.errors import ServiceError, UserError
 from tunesmith.evaluation.targets import Reply
 
 SYNCED = 256
@@ -69,7 +69,7 @@ class Journal:
     def add(self, index: int, content: str, reply: Reply) -> None:
         """Keep a reply; it is with the operating system when this returns.
 
-        Raises :class:`UserError` where another version of the model has answered than before.
+        Raises :class:`ServiceError` where another version of the model has answered than before.
         """
         assert self._stream is not None
         self._check(reply)
@@ -100,7 +100,7 @@ class Journal:
             return
         self.version = self.version or reply.version
         if reply.version != self.version:
-            raise UserError(
+            raise ServiceError(
                 f"version {reply.version} of the model answers, and {self.path} is of the answers of version {self.version}\n"
                 "    → Name the version in the URL (…/v2/models/NAME/versions/VERSION), or begin anew in another "
                 f"{self._option}."

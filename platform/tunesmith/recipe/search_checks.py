@@ -150,7 +150,6 @@ def _idle(section: SearchSection) -> Iterator[Finding]:
         "grace_period": (section.scheduler == "asha", scheduler, "search.scheduler: asha"),
         "reduction_factor": (section.scheduler == "asha", scheduler, "search.scheduler: asha"),
         "generations": (section.scheduler == "pbt", scheduler, "search.scheduler: pbt"),
-        "num_samples": (section.algorithm != "grid", algorithm, "search.algorithm: random"),
         "start_with_recipe": (section.algorithm != "grid", algorithm, "search.algorithm: random"),
         "tolerance": (len(section.objectives) > 1, "there is one objective", "search.objectives: [accuracy, latency_ms]"),
     }

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
 
 
+OF_THE_RUN = ("model", "data", "checkpoints", "evaluations", "gate", "comparisons", "teacher", "federation")
+"""Folders that a run makes itself: a package of such a name is not kept."""
+
+
 def collect(recipe: Recipe) -> dict[str, bytes]:
     """Path within the recipe's folder → content, of each module there that the recipe names: a file, or a package's Python.
 
@@ -48,5 +52,5 @@ def _modules(recipe: Recipe) -> Iterator[str]:
     paths += [name for name in (*suite_names.asked(evaluation), *evaluation.robustness.kinds) if suite_names.is_own(name)]
     for path in paths:
         top = path.partition(":")[0].partition(".")[0]
-        if top.isidentifier():
+        if top.isidentifier() and top not in OF_THE_RUN:
             yield top

@@ -66,7 +66,8 @@ class Run:
         try:
             _write_start(path, resolved, command, own_code.collect(resolved))
         except BaseException:  # also Ctrl-C: the same command must find the folder free
-            storage.delete(storage.join(path, RECIPE))
+            for name in (RECIPE, *own_code.tops(resolved)):
+                storage.delete(storage.join(path, name))
             lock.release()
             raise
         run = cls(path)
@@ -203,6 +204,7 @@ class Run:
         """Take over another recipe: the one that won a search, which this run is from now on a run of."""
         resolved = recipe.resolved()
         storage.write_text(self.file(RECIPE), resolved.to_yaml())
+        own_code.keep(own_code.collect(resolved), self.path)
         seeds = {"training": resolved.training.seed}
         self.update(recipe_fingerprint=resolved.fingerprint(), seeds=seeds, workers=resolved.training.num_workers)
         self.__dict__.pop("recipe", None)

@@ -63,10 +63,16 @@ def _open(value: Any) -> Image:
     raise DataError(f"image is {type(value).__name__}, not a path, bytes or an image")
 
 
+OVERSHOT = 2.0
+"""Up to which a greyscale in floating point is one from 0 to 1: one of other numbers would be all but black."""
+
+
 def _eight_bits(image: Image) -> Image:
     """A greyscale of 16 or 32 bits, or of floating point, brought to 8 bits; Pillow makes it white above 255, black below 1.
 
-    How deep it is, its brightest pixel tells: many cameras and scanners keep 8 or 12 bits in 16.
+    How deep it is, the bits of its brightest pixel tell: many cameras and scanners keep 8, 12 or 14 bits in 16. Two images that
+    are nearly alike thus differ by a factor of two at most. Floating point up to 1 is a share of white; interpolation may
+    overshoot that.
     """
     from PIL import Image as images
 
@@ -75,9 +81,10 @@ def _eight_bits(image: Image) -> Image:
     values = np.asarray(image)
     if image.mode == "F":
         values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-        values = np.rint(values * 255 if values.max(initial=0) <= 1 else values).clip(0, 1 << 31).astype(np.int64)
-    brightest = int(values.max(initial=0))
-    shift = 0 if brightest <= 255 else 4 if brightest < 1 << 12 else 8
+        values = values.clip(0, 1) * 255 if values.max(initial=0) <= OVERSHOT else values
+        values = values.clip(0, 1 << 31)
+    shift = max(0, int(values.max(initial=0)).bit_length() - 8)
+    values = values if values.dtype.kind in "iu" else values.round().astype(np.int64)
     return images.fromarray((values >> shift).clip(0, 255).astype(np.uint8))
 
 

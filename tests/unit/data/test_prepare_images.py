@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tunesmith.data import media_files
 from tunesmith.data.media_files import stamps
 from tunesmith.data.prepare import prepare
 from tunesmith.data.prepared import PreparedData
@@ -149,6 +150,18 @@ def test_only_files_that_tables_name_are_looked_at(pictures: Path, tmp_path: Pat
     for place in ("pictures", "inside.parquet", "broken.csv"):
         assert found(place) == {}
     assert found("list.csv", "text-classification") == {}
+
+
+def test_of_tables_that_hold_their_images_nothing_is_read(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = (pictures / "cat" / "00.png").read_bytes()
+    pq.write_table(pa.table({"image": [raw], "label": ["cat"]}), tmp_path / "bare.parquet")
+    pq.write_table(pa.table({"image": [{"bytes": raw, "path": "x.png"}], "label": ["cat"]}), tmp_path / "both.parquet")
+    monkeypatch.setattr(media_files, "_named", lambda *_: pytest.fail("the table is read"))
+    for place in ("bare.parquet", "both.parquet"):
+        source = resolve(str(tmp_path / place), "auto", "", "test")
+        assert stamps(source, load_task("image-classification"), {}) == {}
 
 
 def test_images_that_no_metadata_names_are_mentioned(run: Any, pictures: Path, caplog: Any) -> None:

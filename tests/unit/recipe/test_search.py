@@ -72,7 +72,6 @@ def made(space: Any, **section: Any) -> Recipe:
         (RATE, {"scheduler": "none", "grace_period": 2}, "search.grace_period", "it has no effect while scheduler is none"),
         (RATE, {"scheduler": "pbt", "reduction_factor": 2}, "search.reduction_factor", "set search.scheduler: asha"),
         (RATE, {"generations": 9}, "search.generations", "remove it, or set search.scheduler: pbt"),
-        (SEEDS, {"algorithm": "grid", "num_samples": 2}, "search.num_samples", "while algorithm is grid"),
         (RATE, {"tolerance": 0.1}, "search.tolerance", "it has no effect while there is one objective"),
         (SEEDS, {"algorithm": "grid", "start_with_recipe": False}, "search.start_with_recipe", "while algorithm is grid"),
         ({}, {"num_samples": 3}, "search.space", "nothing to search"),

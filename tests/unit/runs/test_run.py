@@ -47,10 +47,15 @@ def test_a_run_goes_where_it_is_told_unless_something_is_there(recipe: Recipe, o
         Run.create(recipe, COMMAND, place)
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "losses_of_mine.loss"])
 def test_a_start_that_was_interrupted_leaves_its_folder_free(
-    recipe: Recipe, output_dir: str, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, output_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str
 ) -> None:
     place = storage.join(output_dir, "mine")
+    (tmp_path / "losses_of_mine.py").write_text("def loss(logits, targets): ...\n")
+    values = recipe.model_dump(mode="json", exclude_unset=True)
+    values["training"]["loss"] = loss
+    recipe = Recipe.from_dict(values, base_dir=str(tmp_path), check_paths=False)
 
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
@@ -77,6 +82,9 @@ def test_code_of_ones_own_beside_the_recipe_is_kept_with_the_run(recipe: Recipe,
     run = Run.create(own, COMMAND)
     assert storage.read_text(run.file("losses_of_mine.py")).startswith("def loss")
     assert storage.read_text(run.file("mine/suite.py")).startswith("def judge")
+    storage.delete(run.file("losses_of_mine.py"))
+    run.adopt(own)
+    assert storage.exists(run.file("losses_of_mine.py")), "of a recipe that won a search, too"
     again = Run.open(run.path)
     again.lock().acquire(force=True)
     again.start_over(Recipe.load(run.file("recipe.yaml"), check_paths=False), COMMAND)

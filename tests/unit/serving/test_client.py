@@ -215,6 +215,18 @@ def test_the_version_of_the_url_is_asked_and_the_one_that_answers_is_told() -> N
         assert (versions.pop(), client.version, reply.version) == (version, version or "1", version or "1")
 
 
+def test_a_version_with_other_classes_than_the_first_is_not_read_by_its_labels() -> None:
+    def service(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/models":
+            return httpx.Response(200, json={"models": [{**MODELS["models"][0], "versions": ["1", "2"]}]})
+        said = {"label": "x", "score": 0.9, "scores": {"x": 0.9, "y": 0.1}}
+        return httpx.Response(200, json={"version": "2", "predictions": [said]})
+
+    client = Client("http://here/v2/models/m/versions/2", KEY, transport=httpx.MockTransport(service))
+    with pytest.raises(ServiceError, match="version 2 of m tells the classes x, y"):
+        client.predict([{"text": "a"}])
+
+
 def test_the_only_model_needs_no_name() -> None:
     client = Client("http://here", KEY, transport=httpx.MockTransport(Script(lambda inputs, number: told(inputs))))
     assert client.predict(["a"]) == [{"label": "A"}]

@@ -95,6 +95,18 @@ def test_greys_of_fewer_bits_that_are_kept_in_16_are_not_black(kind: str, bits: 
         np.testing.assert_array_equal(np.asarray(images.open_image(form))[..., 0], greys)
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+@pytest.mark.parametrize("edge", [255, 511, 4095, 16383])
+def test_greys_that_are_nearly_alike_differ_by_a_factor_of_two_at_most(edge: int, dtype: type) -> None:
+    below, above = (np.asarray(images.open_image(np.array([[0, value]], dtype=dtype))).max() for value in (edge, edge + 1))
+    assert (below, above) == (255, 128)
+
+
+def test_shares_of_white_may_overshoot_a_little() -> None:
+    found = np.asarray(images.open_image(np.array([[0.0, 0.5, 1.0, 1.02]], dtype=np.float32)))[..., 0]
+    np.testing.assert_array_equal(found, [[0, 128, 255, 255]])
+
+
 @pytest.mark.parametrize("brightest", [1.0, 255.0, 4095.0, 65535.0])
 def test_greys_in_floating_point_are_kept(brightest: float) -> None:
     greys = np.array([[0, 51, 102, 255]], dtype=np.uint8)
