@@ -203,7 +203,8 @@ class Client:
         if other is not None and self._address.version is not None:
             theirs, first = ", ".join(other), ", ".join(self.about.labels)
             raise ServiceError(
-                f"version {self.version} of {self.name} tells the classes {theirs}, and the model's first version {first}\n    → Promote it first, or ask its run: `tunesmith predict RUN`."
+                f"version {self.version} of {self.name} tells the classes {theirs}, and the model's first version {first}\n"
+                "    → Promote it first, or ask its run: `tunesmith predict RUN`."
             )
 
     def _ask(self, batch: list[tuple[int, Any]]) -> list[Reply]:

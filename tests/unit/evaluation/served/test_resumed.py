@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sklearn.metrics import accuracy_score
@@ -120,6 +121,21 @@ def test_answers_of_another_version_are_not_mixed_in(judge: Judge, words: Foreig
     assert (refused.exit_code, "version 8 of the model answers" in said, "/versions/VERSION" in said) == (2, True, True), said
     assert judge(*asked, "--out", "anew").exit_code == 0
     assert verdict("anew")["target"].endswith("version 8")
+
+
+def test_a_version_that_comes_in_while_a_suite_asks_ends_the_evaluation(judge: Judge, words: Foreign) -> None:
+    words.version = "7"
+
+    def promoted(outputs: Any, number: int) -> Any:
+        words.version = "8" if len(words.asked) >= 2 * 32 + 50 + 40 else "7"
+        return outputs
+
+    words.fault = promoted
+    refused = judge("--suite", "robustness", "--batch-size", "4", "--concurrency", "1", "evaluation.robustness.severities=[1]")
+    assert (refused.exit_code, "version 8 of the model answers" in " ".join(refused.output.split())) == (2, True), (
+        refused.output
+    )
+    assert not Path("judged/metrics.json").exists()
 
 
 def test_overwriting_is_resumed_and_leaves_nothing_of_before(judge: Judge, words: Foreign) -> None:
