@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -138,23 +137,22 @@ def gather(
     least: int,
     timeout: float,
     waiting: Callable[[int], None],
-    grace: float | None = None,
+    patience: float | None = None,
 ) -> None:
     """Wait until ``least`` sites have said what they have; ``waiting`` is told how many are there, whenever that has changed.
 
-    Others that are asked by then are waited for as long again as these took, and at least ``grace`` seconds; None waits for
-    each that is asked.
+    Others that are asked by then are waited for until ``timeout`` seconds are over: whether an honest site is slow must not say
+    whether it takes part. ``patience`` is for how many seconds those who are new are waited for before it is looked who else
+    has come; None: until they have spoken.
 
     Raises :class:`UserError` where too few have come after ``timeout`` seconds, with what each of the others said.
     """
-    begun, told, enough = time.monotonic(), -1, math.inf
-    deadline = begun + timeout
+    told, deadline = -1, time.monotonic() + timeout
     while True:
-        roster.refresh(grid, ask, max(1.0, deadline - time.monotonic()), None if grace is None else WAIT)
+        roster.refresh(grid, ask, max(1.0, deadline - time.monotonic()), patience)
         now = time.monotonic()
         if len(roster.online()) >= least:
-            enough = min(enough, now)
-            if grace is None or not roster.silent() or now >= min(deadline, enough + max(grace, enough - begun)):
+            if not roster.silent() or now >= deadline:
                 return
         elif now >= deadline:
             raise UserError(too_few(roster, least, timeout))

@@ -21,14 +21,14 @@ from tunesmith import __version__
 from tunesmith.errors import TrainingFailed, UserError
 from tunesmith_federated import aggregate, asked_recipe
 from tunesmith_federated.checks import check_described
-from tunesmith_federated.enrolment import Enrolment
+from tunesmith_federated.enrolment import Enrolment, kinds_of
 from tunesmith_federated.gathering import Gathered, Gatherer
 from tunesmith_federated.inbox import Inbox
 from tunesmith_federated.methods import make_method
 from tunesmith_federated.methods.base import Combined
 from tunesmith_federated.models import Base, size, tensors_of, travelling
 from tunesmith_federated.protocol import Ask, Kind, Tensors
-from tunesmith_federated.roster import Roster
+from tunesmith_federated.roster import WAIT, Roster
 from tunesmith_federated.server_state import INBOX, Book, Row
 from tunesmith_federated.sums import Judgement
 
@@ -61,7 +61,7 @@ class Plan:
     again_s: float | None = None
     """After how long a silent site is asked once more; None never."""
     grace_s: float | None = None
-    """How long a site is waited for that has yet to say what it holds, once enough have; None: as long as a round takes."""
+    """How long a round waits for a site that is new and has yet to say what it holds; None: as long as a round takes."""
     signatures: tuple[str, ...] = ()
     """Of the recipe, for sites that allow by signer."""
 
@@ -121,8 +121,11 @@ class Federation:
             self._yaml = text
             return self._ask("describe", 0)
 
-        made = Enrolment(plan.recipe, plan.task, self._grid, self._roster, ask, self._tell, plan.wait_s, plan.grace_s)
-        self.state = made.settle(plan.state, list(declared) if declared else standing.labels)
+        patience = None if plan.grace_s is None else WAIT
+        made = Enrolment(plan.recipe, plan.task, self._grid, self._roster, ask, self._tell, plan.wait_s, patience)
+        self.state = made.settle(plan.state, list(declared) if declared else standing.labels, standing.kinds)
+        if plan.state is None and standing.kinds is None:
+            standing.kinds = kinds_of(self._roster.said)
         standing.labels = list(self.state.get("labels") or ()) or None
         standing.sites = {
             name: {part: int(reply.statistics.get(part, 0)) for part in ("train", "holdout")}
@@ -202,11 +205,11 @@ class Federation:
 
         What has come is kept, so that only the others are asked; a site whose reply was rejected is asked anew when the
         round's time is over. Raises :class:`TrainingFailed` after the last time, and at once where so many refuse that the
-        others are too few.
+        others are too few, those among them that have yet to say what they hold.
         """
         standing, least, came = self.book.standing, self._section.min_sites, len(gathered.accepted)
         said = "".join(f"\n  {row['site']}: {row['status']}, {row['reason']}" for row in gathered.others)
-        if self._known(gathered) - len(gathered.refused) < least:
+        if self._known(gathered) + len(self._roster.silent()) - len(gathered.refused) < least:
             raise TrainingFailed(
                 f"round {number}: {len(gathered.refused)} of {self._known(gathered)} sites refuse, and at least {least} must "
                 f"send an update{said}\n    → The same command goes on from this round, once they are let do it"

@@ -27,9 +27,9 @@ ORPHAN_LOOK_SECONDS = 1.0
 
 AGAIN_SECONDS = 30.0
 """After which a site that is online and silent is asked once more; doubled each time."""
-GRACE_SECONDS = 5.0
-"""For which a site that is online and has yet to say what it holds is waited for, once enough have; what it says later counts
-from the next round on."""
+GRACE_SECONDS = 30.0
+"""For which a round waits for a site that is new and has yet to say what it holds (one that was started again reads its rows
+before it answers); what it says later counts from the next round on."""
 
 JOB, EVENTS, OUTCOME, LOCK = "job.json", "events.jsonl", "outcome.json", "server.lock"
 

@@ -41,6 +41,8 @@ class Standing:
     failed: int = 0
     """Rounds in a row that had too few sites."""
     labels: list[str] | None = None
+    kinds: dict[str, bool] | None = None
+    """Of the sites' rows (:data:`tunesmith_federated.enrolment.KINDS`); None where nobody was asked by this version."""
     sites: dict[str, dict[str, int]] = field(default_factory=dict)
     """What each site said that it has: ``train`` and ``holdout`` rows."""
     judged: dict[int, dict[str, float]] = field(default_factory=dict)

@@ -125,6 +125,43 @@ def test_a_site_that_comes_later_with_rows_of_another_kind_does_not_take_part(re
     assert list(made._roster.refused.values()) == ["its rows are of another kind than the other sites' (lists of labels)"]
 
 
+@pytest.mark.parametrize("declared", ["data.labels=[high, low]", "data.labels=null"])
+def test_a_server_that_is_started_again_goes_on_though_a_site_of_another_kind_has_joined(
+    recipe: Recipe, tmp_path: Path, declared: str
+) -> None:
+    recipe = recipe.override(declared, "training.num_train_epochs=2")
+    three = sites(tmp_path, a=ROWS[:24], b=ROWS[24:48], c=LISTS[48:])
+
+    def dies(message: Message, answer: Callable[[Message], Message]) -> Message:
+        if message.metadata.message_type == "train" and message.metadata.group_id == "2":
+            raise KeyboardInterrupt
+        return answer(message)
+
+    grid = LocalGrid(three, {"b": dies})
+    grid.online = {1, 2}
+    with pytest.raises(KeyboardInterrupt):
+        federation(recipe, grid, tmp_path / "server", []).run()
+    made = federation(recipe, LocalGrid(three), tmp_path / "server", [])
+    book = made.run()
+    assert (book.standing.round, {row["site"] for row in book.rows()}) == (2, {"a", "b"})
+    assert book.standing.kinds == {"multi_label": False, "pairs": False}
+    assert "does not take part: its rows are of another kind than the other sites' (lists of labels)" in notes(made)
+
+
+def test_what_ends_the_settling_in_a_way_that_nobody_expects_is_in_the_log(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = federation(recipe, LocalGrid(sites(tmp_path, a=ROWS[:36], b=ROWS[36:])), tmp_path / "server", [])
+
+    def fails(*_: Any) -> Any:
+        raise ZeroDivisionError("of nothing")
+
+    monkeypatch.setattr(made.plan.task, "freeze", fails, raising=False)
+    with pytest.raises(DataError, match="what the sites tell makes no model: ZeroDivisionError: of nothing"):
+        made.run()
+    assert "Traceback" in caplog.text
+
+
 def test_declared_classes_are_asked_of_once(recipe: Recipe, tmp_path: Path) -> None:
     grid = LocalGrid(sites(tmp_path, a=LOW[:12], b=ROWS))
     federation(recipe.override("data.labels=[low, high]"), grid, tmp_path / "server", []).run()

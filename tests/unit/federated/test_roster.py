@@ -106,21 +106,23 @@ def test_a_silent_site_is_asked_anew_when_its_question_is_good_no_more_or_it_was
     assert grid.pushed == [1, 2, 2, 2]
 
 
-def test_enrolment_waits_for_a_silent_site_only_while_too_few_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_enrolment_waits_for_each_site_that_is_there_until_its_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roster, "WAIT", 0.02)
     grid, found = Saying({1: "a", 2: "b", 3: "c"}), Roster()
     grid.silent = {3}
-    gather(grid, found, ASK, 2, 3600, lambda _: None, grace=0.1)
+    begun = time.monotonic()
+    gather(grid, found, ASK, 2, 0.3, lambda _: None, patience=0.02)
+    assert 0.3 <= time.monotonic() - begun < 60
     assert list(found.online()) == ["a", "b"]
     with pytest.raises(UserError, match=r"2 of at least 3 sites take part after 0\.3 s: a, b\n  node-3: it has not yet said"):
-        gather(grid, found, ASK, 3, 0.3, lambda _: None, grace=0.1)
+        gather(grid, found, ASK, 3, 0.3, lambda _: None, patience=0.02)
     waited: list[int] = []
 
     def waiting(there: int) -> None:
         waited.append(there)
         grid.speak()
 
-    gather(grid, found, ASK, 3, 3600, waiting, grace=0.1)
+    gather(grid, found, ASK, 2, 3600, waiting, patience=0.02)
     assert (waited, list(found.online())) == ([2], ["a", "b", "c"])
 
 

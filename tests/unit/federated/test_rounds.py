@@ -295,6 +295,31 @@ def test_a_round_that_too_many_refuse_ends_at_once_and_can_be_gone_on_with(recip
     assert run(recipe, grid, tmp_path / "server", ROWS).standing.round == 3
 
 
+def test_a_round_whose_quorum_may_yet_speak_is_not_ended(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "PAUSE", 0.01)
+    recipe = recipe.override("federation.min_sites=3", "training.num_train_epochs=1")
+    grid = LocalGrid(sites_of(recipe, ROWS, 4, tmp_path), {"site-1": refusing("train")})
+    held: dict[str, Message] = {}
+
+    def slow(message: Message, answer: Callable[[Message], Message]) -> Message | None:
+        if message.metadata.message_type == "train":
+            return answer(message)
+        held[message.metadata.message_id] = answer(message)
+        return None
+
+    def lets_it_speak(message: Message, answer: Callable[[Message], Message]) -> Message:
+        if message.metadata.message_type == "train":
+            grid._replies |= held
+        return answer(message)
+
+    grid.faults |= {"site-0": lets_it_speak, "site-3": slow}
+    book = run(recipe, grid, tmp_path / "server", ROWS, grace_s=0.02)
+    counted = {row["site"] for row in book.rows() if row["round"] == 1 and row["status"] == "replied"}
+    assert counted == {"site-0", "site-2", "site-3"}
+
+
 @pytest.mark.parametrize(("method", "fits"), [("fedavg", True), ("scaffold", False)])
 def test_what_a_method_sends_beside_the_model_counts_in_a_message(
     recipe: Recipe, tmp_path: Path, method: str, fits: bool
@@ -397,3 +422,4 @@ def test_a_run_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text(json.dumps(state), encoding="utf-8")
     standing = Book(tmp_path).standing
     assert (standing.round, standing.judged, standing.judged_by) == (1, {0: {"loss": 0.5}}, {})
+    assert standing.kinds is None
