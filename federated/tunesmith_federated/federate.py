@@ -107,6 +107,7 @@ def federated(recipe: Recipe, *, deployed: bool = False) -> Recipe:
         )
     data, training, retention = recipe.data, recipe.training, recipe.evaluation.retention
     several = isinstance(training.wise_ft, list) and len(training.wise_ft) > 1
+    untested = deployed and training.wise_ft is not None and not several and data.test is None
     beyond = {
         "training.replay.data": training.replay.data is not None,
         "data.unlabelled.data": data.unlabelled.data is not None,
@@ -118,13 +119,14 @@ def federated(recipe: Recipe, *, deployed: bool = False) -> Recipe:
         "evaluation.retention.max_drop": retention.max_drop is not None,
         "evaluation.retention.choose": retention.choose,
         "evaluation.calibrate": deployed and recipe.evaluation.calibrate is not None,
-        "training.wise_ft": deployed and training.wise_ft is not None and (several or data.test is None),
+        "training.wise_ft": untested or (deployed and several),
     }
     set_here = [key for key, is_set in beyond.items() if is_set]
     if set_here:
         raise UserError(
             f"{', '.join(set_here)}: not across sites, which have only their own rows and the rounds' length\n"
             f"    → Leave {'it' if len(set_here) == 1 else 'them'} out for a federation"
+            f"{', or name data.test, which one share of training.wise_ft needs' if untested else ''}"
         )
     if not recipe.name.endswith(SUFFIX):
         recipe = recipe.override(f"name={recipe.name[: 80 - len(SUFFIX)]}{SUFFIX}", check_paths=False)

@@ -50,6 +50,14 @@ def test_what_is_chosen_by_validation_rows_is_for_simulated_sites(section: str) 
         federated(recipe, deployed=True)
 
 
+def test_one_share_of_two_models_needs_test_rows_at_real_sites() -> None:
+    recipe = asked_recipe.read(f"{ALONE}training: {{wise_ft: 0.5}}\n")
+    federated(recipe)
+    with pytest.raises(UserError, match=r"training\.wise_ft: not across(.|\n)*Leave it out(.|\n)*or name data\.test"):
+        federated(recipe, deployed=True)
+    federated(recipe.override("data.test=rows.csv", check_paths=False), deployed=True)
+
+
 def test_a_run_at_a_uri_goes_on_from_its_own_rounds_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     recipe, folders = asked_recipe.read(ALONE), []
