@@ -45,6 +45,8 @@ MOST_PARTS = 50_000
 """Words, lists and mappings in it: read, each takes about a kilobyte of memory."""
 DEEPEST = 50
 """Lists and mappings in one another."""
+MOST_CLASSES = 25_000
+"""Classes of a recipe: for each list of them a site keeps a copy of its rows."""
 
 
 def for_sites(recipe: Recipe, labels: list[str] | None = None) -> str:
@@ -68,34 +70,38 @@ def for_sites(recipe: Recipe, labels: list[str] | None = None) -> str:
     return yaml_tree.dump({**kept, "data": data, "training": training})
 
 
-def read(text: str) -> Recipe:
+def read(text: str, *, bounded: bool = True) -> Recipe:
     """A recipe that travelled. It is looked at before it is read: whoever can ask a site can send it any text.
 
-    Raises :class:`UserError` for one that is too large, or has anchors, keys that stand twice or tags, none of which
+    No tag makes of a value what plain YAML would not: those that would are refused, and all others passed over. ``bounded`` is
+    False where the text is the process's own, or was looked at before it came here.
+
+    Raises :class:`UserError` for one that is too large, or has anchors or keys that stand twice, none of which
     :func:`for_sites` writes; :class:`RecipeError` where a version that knows other keys wrote it.
     """
     from tunesmith.recipe import Recipe
     from tunesmith.recipe.yaml_tree import parse
 
-    _check_plain(text)
-    tree = parse(text)
-    if tree.flaws:
-        first = tree.flaws[0]
-        raise UserError(f"line {first.line}: {first.what}\n    → {first.fix}")
     try:
+        if bounded:
+            _check_plain(text)
+        tree = parse(text)
+        if tree.flaws:
+            first = tree.flaws[0]
+            raise UserError(f"line {first.line}: {first.what}\n    → {first.fix}")
         return Recipe.from_dict(tree.values, check_paths=False)
-    except (ValueError, ArithmeticError, RecursionError) as error:  # a whole number of many thousand digits
+    except (ValueError, ArithmeticError, RecursionError) as error:  # a number of many thousand digits, a letter that is none
         raise UserError(f"a value cannot be read ({type(error).__name__})\n    → Write one that a recipe takes.") from error
 
 
 @functools.lru_cache(maxsize=8)
-def covered(text: str) -> bytes:
+def covered(text: str, *, bounded: bool = True) -> bytes:
     """What fingerprints and signatures are taken of: all that a site acts on but the classes, the defaults written out.
 
     The classes are left out because they are settled with the sites, after the recipe was allowed; the name says nothing.
     Raises :class:`UserError` for a recipe that is none, or has a number or a letter that does not travel.
     """
-    recipe = read(text)
+    recipe = read(text, bounded=bounded)
     _check_finite(recipe)
     values = recipe.model_dump(mode="json")
     chosen = {key: values[key] for key in SECTIONS}
@@ -115,9 +121,9 @@ def beyond(recipe: Recipe) -> list[str]:
     return [key for key in (*sections, *WHERE_KEPT, *WHERE_READ) if keys.has(values, key)]
 
 
-def fingerprint(text: str) -> str:
+def fingerprint(text: str, *, bounded: bool = True) -> str:
     """40 hexadecimal digits by which a site's owner allows a recipe: of :func:`covered`."""
-    return hashlib.blake2b(covered(text), digest_size=FINGERPRINT_BYTES).hexdigest()
+    return hashlib.blake2b(covered(text, bounded=bounded), digest_size=FINGERPRINT_BYTES).hexdigest()
 
 
 @functools.lru_cache(maxsize=8)

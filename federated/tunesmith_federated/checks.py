@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tunesmith_federated.asked_recipe import MOST_CLASSES
 from tunesmith_federated.bundle import Bundle
 from tunesmith_federated.protocol import PROTOCOL, Ask, Reply
-from tunesmith_federated.sums_checks import MOST_TOTAL, check_sums
+from tunesmith_federated.sums_checks import MOST_REASON, MOST_TOTAL, check_sums
 
 if TYPE_CHECKING:
     from tunesmith.tasks.base import Task
@@ -27,6 +28,8 @@ _NAMED = 3
 """Tensors that a reason names."""
 _MOST = 2**53
 """Counts from which on floats no longer hold every whole number."""
+_LONGEST_CLASS = 1000
+"""Letters of a class's name."""
 _TRAVELS = (torch.float32, torch.bfloat16, torch.float16)
 """Dtypes of an update's real numbers."""
 
@@ -39,6 +42,7 @@ def check_reply(
     asked: Ask,
     expected_extras: Mapping[str, torch.Tensor] | None = None,
     kinds: Collection[str] | None = None,
+    own_metrics: bool = False,
 ) -> str | None:
     """Why a reply that did not refuse cannot count, or None.
 
@@ -50,19 +54,28 @@ def check_reply(
         asked: the question that it answers.
         expected_extras: what must come beside; None allows anything that has the name and shape of a parameter, or nothing.
         kinds: those that sums of this task can have; None allows each.
+        own_metrics: whether the task is one of one's own, whose metrics are what it says.
     """
+    classes = len(asked.labels) if asked.labels else None
     return (
         _words(reply, asked)
         or (_work(reply) if asked.kind == "train" else None)
         or _tensors("update", update, expected if asked.kind == "train" else {})
         or _extras(extras, expected if asked.kind == "train" else {}, expected_extras if asked.kind == "train" else None)
-        or (check_sums(reply.sums, len(asked.labels) if asked.labels else None, kinds) if reply.sums else None)
+        or (check_sums(reply.sums, classes, kinds, own_metrics) if reply.sums else None)
     )
 
 
-def check_described(reply: Reply, task: Task) -> str | None:
-    """Why what a site says that it holds cannot be, or None: counts, and statistics that the task can merge."""
-    told = reply.statistics
+def check_described(reply: Reply, task: Task, most: int | None = MOST_CLASSES) -> str | None:
+    """Why what a site says that it holds cannot be, or None: counts, and statistics that the task can merge.
+
+    ``most`` classes; None for sites that are simulated, whose classes are the server's own.
+    """
+    wrong = _described(reply.statistics, task, most)
+    return wrong if wrong is None else wrong[:MOST_REASON]
+
+
+def _described(told: Mapping[str, Any], task: Task, most: int | None) -> str | None:
     for part in ("train", "holdout"):
         count = told.get(part, 0)
         if not _counts(count):
@@ -71,7 +84,11 @@ def check_described(reply: Reply, task: Task) -> str | None:
         stats = told["stats"]
         task.merge([stats, stats])
         if isinstance(task.collect([]).get("labels"), Mapping):
+            if most is not None and len(stats["labels"]) > most:
+                return f"it says that it has {len(stats['labels']):,} classes, and a site has {most:,} at most"
             for name, count in stats["labels"].items():
+                if most is not None and len(name) > _LONGEST_CLASS:
+                    return f"the name of a class has {len(name):,} letters, and may have {_LONGEST_CLASS:,} ({name[:20]!r}…)"
                 if not _counts(count):
                     return f"it says that it has {count!r} of {name!r}"
     except Exception as error:  # whatever a task makes of statistics that are none

@@ -81,10 +81,11 @@ class Gatherer:
         """
         found, going = self._had(ask, asked, size(sent) + size(extras)), size(sent) + size(extras)
         missing = {name: node for name, node in asked.items() if name not in found.rows}
-        self._progress(ask, found, missing)
+        total = len(found.rows) + len(missing)
+        self._progress(ask, found, total)
         for name, message in exchange(self.grid, ask, missing, sent, extras, self.timeout, self.again, self.counted):
             found.rows[name] = {**self._admitted(name, message, ask, sent, extras, found.norms), "bytes_sent": going}
-            self._progress(ask, found, missing)
+            self._progress(ask, found, total)
         for name in missing:
             late = {"round": ask.round, "site": name, "status": "late", "reason": f"no word in {self.timeout:g} s"}
             found.rows.setdefault(name, {**late, "bytes_sent": going})
@@ -158,7 +159,8 @@ class Gatherer:
     def _problem(self, reply: Reply, parcel: Parcel[Bundle], ask: Ask, sent: Tensors, extras: Tensors) -> str | None:
         """Why a reply that did not refuse cannot count, or None."""
         expected, kinds = sent if ask.kind == "train" else {}, sums_kinds.kinds_of(self.task, self.state)
-        return checks.check_reply(reply, parcel.model, parcel.extras, expected, ask, extras, kinds)
+        own = type(self.task).__module__.partition(".")[0] != "tunesmith"  # a `module:Class`, whose accuracy may be in percent
+        return checks.check_reply(reply, parcel.model, parcel.extras, expected, ask, extras, kinds, own)
 
     def _row(self, reply: Reply) -> Row:
         return {
@@ -197,8 +199,6 @@ class Gatherer:
             self.tell({"kind": "note", "message": message})
             self.said.add(about)
 
-    def _progress(self, ask: Ask, found: Gathered, missing: Mapping[str, int]) -> None:
+    def _progress(self, ask: Ask, found: Gathered, total: int) -> None:
         what = f"Round {ask.round} of {ask.rounds}" if ask.kind == "train" else "Judging the last model"
-        self.tell(
-            {"kind": "prepare", "message": f"{what}: sites", "done": len(found.rows), "total": len({*found.rows, *missing})}
-        )
+        self.tell({"kind": "prepare", "message": f"{what}: sites", "done": len(found.rows), "total": total})

@@ -80,7 +80,9 @@ class Federation:
         self._grid, self._tell = grid, tell
         self._section = plan.recipe.federation
         self._method = make_method(self._section)
-        self._inbox, self._roster = Inbox(plan.folder / INBOX), Roster(check=partial(check_described, task=plan.task))
+        most = asked_recipe.MOST_CLASSES if plan.state is None else None
+        described = partial(check_described, task=plan.task, most=most)
+        self._inbox, self._roster = Inbox(plan.folder / INBOX), Roster(check=described)
         self.state: State = {}
         """The frozen preprocessing state that all sites share, once they have said what they hold."""
         self._yaml = ""
@@ -193,8 +195,8 @@ class Federation:
         if wanted >= len(there):
             return online
         rng = np.random.default_rng([self.plan.recipe.training.seed, number, self.book.standing.failed])
-        drawn = {str(one) for one in rng.choice(there, wanted, replace=False)}
-        return {name: node for name, node in online.items() if name in drawn | came}
+        taking_part = came | {str(one) for one in rng.choice(there, wanted, replace=False)}
+        return {name: node for name, node in online.items() if name in taking_part}
 
     def _known(self, gathered: Gathered) -> int:
         """Sites that are there, were there, or have sent what counts."""
@@ -325,7 +327,7 @@ class Federation:
             round=number,
             rounds=self.plan.rounds,
             recipe=self._yaml,
-            fingerprint=asked_recipe.fingerprint(self._yaml),
+            fingerprint=asked_recipe.fingerprint(self._yaml, bounded=self.plan.state is None),
             labels=self.book.standing.labels,
             sites=self._section.min_sites,
             tunesmith=__version__,

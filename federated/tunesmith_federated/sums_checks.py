@@ -20,7 +20,9 @@ MOST_TOTAL = 1e100
 number of sites can be added up."""
 _ROUNDING = 1e-6
 """By how much of its weight a mean may lie beyond its limits."""
-_MOST_NAME, _MOST_REASON = 200, 500
+_MOST_METRICS = 200
+"""Metrics of a judgement: those of all classes together."""
+_MOST_NAME, MOST_REASON = 200, 500
 """Letters of a metric's name, and of a reason."""
 
 
@@ -28,13 +30,16 @@ class _Wrong(ValueError):
     """What is wrong, in words."""
 
 
-def check_sums(sums: Mapping[str, Any], classes: int | None = None, kinds: Collection[str] | None = None) -> str | None:
+def check_sums(
+    sums: Mapping[str, Any], classes: int | None = None, kinds: Collection[str] | None = None, own_metrics: bool = False
+) -> str | None:
     """Why these sums cannot be, or None.
 
     Args:
         sums: what a site has sent.
         classes: how many there are, where that is settled.
         kinds: those that the task's judgements can have (:func:`tunesmith_federated.sums_kinds.kinds_of`); None allows each.
+        own_metrics: whether the task is one of one's own: its accuracy may be in percent.
 
     >>> check_sums({"kind": "averaged", "n": 3, "metrics": {"wer": [0.3, 3]}})
     >>> check_sums({"kind": "averaged", "n": 3, "metrics": {"wer": [0.3, 4]}})
@@ -43,13 +48,13 @@ def check_sums(sums: Mapping[str, Any], classes: int | None = None, kinds: Colle
     'its sums cannot be: metrics: accuracy is 5, and lies between 0 and 1'
     """
     try:
-        _check(sums, classes, kinds)
+        _check(sums, classes, kinds, own_metrics)
     except _Wrong as wrong:
-        return f"its sums cannot be: {wrong}"[:_MOST_REASON]
+        return f"its sums cannot be: {wrong}"[:MOST_REASON]
     return None
 
 
-def _check(sums: Mapping[str, Any], classes: int | None, kinds: Collection[str] | None) -> None:
+def _check(sums: Mapping[str, Any], classes: int | None, kinds: Collection[str] | None, own_metrics: bool) -> None:
     kind, n = sums.get("kind"), sums.get("n")
     if not isinstance(kind, str) or kind not in KINDS:
         raise _Wrong(f"there is no kind {kind!r}")
@@ -61,7 +66,7 @@ def _check(sums: Mapping[str, Any], classes: int | None, kinds: Collection[str] 
     extra, missing = set(sums) - wanted - {"positives", "negatives"}, wanted - set(sums)
     if extra or missing:
         raise _Wrong(f"{kind} has no {min(extra)}" if extra else f"{kind} lacks {min(missing)}")
-    _metrics(sums["metrics"], n)
+    _metrics(sums["metrics"], n, own_metrics)
     if kind == "classes":
         _confusion(sums["confusion"], n, classes)
     if "counts" in KINDS[kind]:
@@ -73,9 +78,11 @@ def _check(sums: Mapping[str, Any], classes: int | None, kinds: Collection[str] 
         _histograms(sums.get("positives"), sums.get("negatives"), n, shown)
 
 
-def _metrics(found: Any, n: int) -> None:
+def _metrics(found: Any, n: int, own: bool) -> None:
     if not isinstance(found, Mapping):
         raise _Wrong("metrics is no mapping")
+    if len(found) > _MOST_METRICS:
+        raise _Wrong(f"there are {len(found):,} metrics, and may be {_MOST_METRICS}")
     for name, pair in found.items():
         if len(name) > _MOST_NAME:
             raise _Wrong(f"a metric's name has {len(name)} letters")
@@ -85,7 +92,7 @@ def _metrics(found: Any, n: int) -> None:
         most = n if name not in ("loss", "token_accuracy") else _MOST  # these two are means over words, where there are words
         if not _count(weight) or not 0 < weight <= most:
             raise _Wrong(f"metrics: {name} has weight {weight!r}, and n is {n}")
-        low, high = limits(name)
+        low, high = (-math.inf, math.inf) if own else limits(name)
         bounded = math.isfinite(low) and math.isfinite(high)
         if bounded and not low - _ROUNDING <= value / weight <= high + _ROUNDING:
             raise _Wrong(f"metrics: {name} is {value / weight:g}, and lies between {low:g} and {high:g}")

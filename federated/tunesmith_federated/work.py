@@ -40,8 +40,11 @@ class Job:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """With the whole of the training, all rounds together, and without what only the server does."""
-        return asked_recipe.read(self.text).override(f"training.logging_steps={ONCE}", check_paths=False)
+        """With the whole of the training, all rounds together, and without what only the server does.
+
+        A real site's owner has looked at the text before (:mod:`tunesmith_federated.deployment.policy`).
+        """
+        return asked_recipe.read(self.text, bounded=False).override(f"training.logging_steps={ONCE}", check_paths=False)
 
     @cached_property
     def task(self) -> Task:

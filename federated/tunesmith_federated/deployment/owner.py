@@ -71,9 +71,9 @@ class Owner:
         signer = policy.signer(ask, self.config) if known != UNREADABLE else None
         signed = {} if signer is None else {"signer": signer}
         with self._written_down():
-            reason = policy.check(ask, self.config, self._ledger.used(ask.job), remembered)
             self._keep_recipe(known, ask.recipe)
             self.audit.append("asked", **facts, **signed, sites=ask.sites, received_bytes=received_bytes)
+            reason = policy.check(ask, self.config, self._ledger.used(ask.job), remembered)
             if reason:
                 self.audit.append("refused", **facts, reason=reason)
         if reason:
@@ -143,7 +143,7 @@ class Owner:
 def _known(ask: Ask) -> str:
     try:
         return asked_recipe.fingerprint(ask.recipe)
-    except UserError:
+    except Exception:  # whatever a reader makes of what a server can send: that it was asked is written down all the same
         return UNREADABLE
 
 

@@ -14,6 +14,7 @@ from tunesmith.errors import UserError
 from tunesmith.recipe import keys, loss_names
 from tunesmith.recipe.paths import clearly_local, is_uri
 from tunesmith_federated import asked_recipe
+from tunesmith_federated.asked_recipe import MOST_CLASSES
 from tunesmith_federated.deployment import signatures
 from tunesmith_federated.deployment.site_config import SiteConfig
 from tunesmith_federated.protocol import PROTOCOL, Ask
@@ -30,8 +31,6 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 """A revision that stays what it is."""
 ODD = re.compile(r"[?#@%]|::")
 """In a URI: says more than a place (another store's address, a revision, letters that are written otherwise)."""
-MOST_CLASSES = 25_000
-"""Classes of a recipe: for each list of them a site keeps a copy of its rows."""
 LONGEST_REASON = 2000
 """Letters of a reason, some of which quote what was asked."""
 WRITE = "the site's owner may allow it in site.yaml"

@@ -141,6 +141,23 @@ def test_what_a_site_says_that_it_holds_can_be_merged(statistics: dict[str, Any]
     assert found is None if said is None else said in str(found)
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({f"class {k}": 3 for k in range(25_001)}, "it says that it has 25,001 classes, and a site has 25,000 at most"),
+        ({"x" * 1001: 3}, "the name of a class has 1,001 letters, and may have 1,000"),
+        ({"x": "many" * 1000}, "it says that it has 'many"),
+    ],
+)
+def test_what_a_site_says_that_it_holds_ends_somewhere_and_simulated_sites_are_not_bound(labels: Any, said: str) -> None:
+    stats = {"labels": labels, "multi_label": False, "rows": 3}
+    reply = Reply(site="lyon", kind="describe", job="j", round=0, statistics={"train": 5, "holdout": 1, "stats": stats})
+    found = str(check_described(reply, TASK))
+    assert said in found
+    assert len(found) <= 500
+    assert (check_described(reply, TASK, most=None) is None) is all(isinstance(count, int) for count in labels.values())
+
+
 def test_the_length_is_numpys() -> None:
     arrays = [np.random.default_rng(k).normal(size=(50, 7)).astype(np.float32) for k in range(3)]
     found = norm({str(k): torch.from_numpy(array) for k, array in enumerate(arrays)})

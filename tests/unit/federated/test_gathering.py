@@ -85,6 +85,7 @@ COUNTS = {"counts": [[1, 2, 3]] * 7}
         ((), {**SOUND, "metrics": {"accuracy": [150.0, 30]}}, "accuracy is 5, and lies between 0 and 1"),
         ((), {**SOUND, "metrics": {"mcc": [-60.0, 30]}}, "mcc is -2, and lies between -1 and 1"),
         ((), {**SOUND, "metrics": {"x" * 999: [1.0, 30]}}, "a metric's name has 999 letters"),
+        ((), {**SOUND, "metrics": {f"m{k}": [1.0, 30] for k in range(201)}}, "there are 201 metrics, and may be 200"),
         ((), {**CLASSES, "calibration": [*CALIBRATION[:14], [30, 10**400]]}, "calibration has"),
         ((), {**SOUND, **COUNTS, "kind": "tags"}, "they are of kind tags, and those of this task are averaged or classes"),
         ((), {**SOUND, **COUNTS, "kind": "labels", "calibration": CALIBRATION}, "they are of kind labels"),
@@ -123,6 +124,12 @@ def test_sums_of_each_task_count(gather: Any) -> None:
     tags = {**SOUND, "kind": "tags", "counts": [[4, 5, 6]]}
     assert gather(a=words("a", sums=CLASSES))["a"]["metrics"]["accuracy"] == pytest.approx(2 / 3)
     assert gather(*TAGGED, c=words("c", sums=tags))["c"]["metrics"]["precision"] == 0.8
+
+
+def test_a_metric_of_a_task_of_ones_own_may_be_in_percent(gather: Any) -> None:
+    percent = {**SOUND, "metrics": {"accuracy": [1500.0, 30]}}
+    rows = gather("support.tasks_ctc:SpeechToText", {}, a=words("a", sums=percent))
+    assert (rows["a"]["status"], rows["a"]["metrics"]) == ("replied", {"accuracy": 50.0})
 
 
 def test_what_an_earlier_server_kept_and_nobody_can_judge_is_forgotten(gather: Any, tmp_path: Path) -> None:

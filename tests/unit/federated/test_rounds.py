@@ -417,6 +417,17 @@ def test_what_a_site_has_sent_counts_after_a_restart_though_it_does_not_come_bac
     assert "site-0" not in {name for name, _ in grid.asked}
 
 
+def test_a_simulation_reads_a_recipe_of_any_size_and_real_sites_do_not(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked_recipe, "MOST_PARTS", 5)
+    recipe = recipe.override("training.num_train_epochs=1", "name=of-any-size")
+    sites = sites_of(recipe, ROWS, 2, tmp_path)
+    assert run(recipe, LocalGrid(sites), tmp_path / "server", ROWS).standing.round == 1
+    with pytest.raises(UserError, match="more than 5 values, which a site does not read"):
+        run(recipe, LocalGrid(sites), tmp_path / "real", [])
+
+
 def test_a_run_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
     state = {"round": 1, "failed": 0, "labels": None, "sites": {}, "judged": {"0": {"loss": 0.5}}, "best": None, "ended": False}
     (tmp_path / "state.json").write_text(json.dumps(state), encoding="utf-8")

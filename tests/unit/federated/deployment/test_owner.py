@@ -57,12 +57,15 @@ ODD = [
     replace(ASK, recipe=RECIPE + 'training: {optim_args: {a: "\\ud800"}}\n'),
     replace(ASK, recipe=f"{RECIPE}training: {{optim_args: {{a: .inf}}}}\n"),
     replace(ASK, recipe=f"{RECIPE}# {HALF}\n"),
+    replace(ASK, recipe=RECIPE + 'name: "\\UFFFFFFFF"\n'),
+    replace(ASK, recipe=RECIPE + 'name: "\\U00110000"\n'),
+    replace(ASK, recipe=f"%YAML {'9' * 5000}.1\n---\n{RECIPE}"),
     replace(ASK, job=HALF),
     replace(ASK, signatures=[HALF]),
 ]
 
 
-@pytest.mark.parametrize("ask", ODD, ids=["recipe", "number", "comment", "job", "signature"])
+@pytest.mark.parametrize("ask", ODD, ids=["recipe", "number", "comment", "letter", "no letter", "version", "job", "signature"])
 def test_what_cannot_be_read_is_refused_and_written_down_all_the_same(
     site_config: Make, ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -71,6 +74,18 @@ def test_what_cannot_be_read_is_refused_and_written_down_all_the_same(
     assert caplog.text.encode()  # which half a letter has none of
     assert events(owner) == ["asked", "refused"]
     assert owner.audit.verify().broken is None
+
+
+def test_what_fails_in_the_reading_is_written_down_before_it_does(site_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(text: str) -> str:
+        raise SystemError(text)
+
+    monkeypatch.setattr(asked_recipe, "fingerprint", fails)
+    owner = Owner(site_config(allow=ALLOW))
+    with pytest.raises(SystemError):
+        owner.refusal(ASK, 0)
+    (asked,) = owner.audit.read()
+    assert (asked["event"], asked["recipe"]) == ("asked", "unreadable")
 
 
 def test_an_update_that_rests_on_too_few_rows_does_not_leave(site_config: Make) -> None:

@@ -176,8 +176,9 @@ BOMB = "a: &a [x]\n" + "".join(
         (RECIPE + f"x: {'[' * 60}{']' * 60}\n", "more than 50 levels"),
         (RECIPE + "name: a\nname: b\n", "the key stands twice"),
         (RECIPE.replace("1.0", f"1.0, rounds: 0x{'f' * 9000}"), "a value cannot be read"),
+        (RECIPE + 'name: "\\UFFFFFFFF"\n', "a value cannot be read (OverflowError)"),
     ],
-    ids=["bomb", "anchor", "long", "deep", "twice", "number"],
+    ids=["bomb", "anchor", "long", "deep", "twice", "number", "letter"],
 )
 def test_a_recipe_is_looked_at_before_it_is_read(site_config: Make, recipe: str, told: str) -> None:
     said = check(replace(ASK, recipe=recipe), site_config(allow="{recipes: any, base_models: any}"), Used())
