@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from flwr.proto.message_pb2 import ObjectTree
     from flwr.proto.node_pb2 import NodeInfo
 
+MOST_COMING = 1000
+"""Announced replies that are remembered beside those that are asked about: SuperLink announces each once, and another call may
+yet ask about it (a new site says what it holds while a round is under way). Of each the names of its pieces are kept."""
 NOT_WHOLE = "its reply was announced and did not arrive whole"
 
 
@@ -93,17 +96,23 @@ class PatientGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies to these messages that are there with all their pieces, one by one. It waits for nothing."""
         wanted = set(message_ids)
-        self._coming = {asked: one for asked, one in self._coming.items() if asked in wanted}
+        self._forget(wanted)
         silent = wanted - self._coming.keys()
         if silent:
             announced = self._line._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=sorted(silent)))
             for message, tree in zip(announced.messages_list, announced.message_object_trees, strict=True):
                 self._coming[message.metadata.reply_to_message_id] = _Coming(tree, tree.object_id)
-        for asked, one in list(self._coming.items()):
+        for asked, one in [(asked, one) for asked, one in self._coming.items() if asked in wanted]:
             found = self._whole(asked, one)
             if found is not None:
                 del self._coming[asked]
                 yield found
+
+    def _forget(self, wanted: set[str]) -> None:
+        """Of announced replies that are not asked about now, the oldest go where there are too many."""
+        others = [asked for asked in self._coming if asked not in wanted]
+        for asked in others[:-MOST_COMING]:
+            del self._coming[asked]
 
     def _whole(self, asked: str, one: _Coming) -> Message | None:
         """The reply with its pieces; None while one is under way. What is there of it meanwhile stays with SuperLink."""

@@ -14,6 +14,7 @@ from flwr.proto.node_pb2 import Node, NodeInfo
 from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
+from tunesmith_federated.deployment import patient
 from tunesmith_federated.deployment.patient import NOT_WHOLE, PatientGrid
 from tunesmith_federated.exchange import exchange
 from tunesmith_federated.flower import ArrayRecord, Message, RecordDict, stand_alone, without_content
@@ -131,6 +132,23 @@ def test_a_reply_that_nobody_waits_for_any_more_is_not_looked_at(link: SuperLink
     link.pulled.clear()
     assert list(grid.pull_messages(["question-3"])) == []
     assert link.pulled == []
+
+
+def test_a_reply_under_way_is_found_though_others_are_asked_about_meanwhile(
+    link: SuperLink, grid: PatientGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patient, "MOST_COMING", 2)
+    questions = {number: link.question(number) for number in (2, 3, 4)}
+    replies = {number: answer(question, 1.0) for number, question in questions.items()}
+    for number, question in questions.items():
+        link.announce(replies[number], question, there=False)
+        assert list(grid.pull_messages([f"question-{number}"])) == []
+    other = link.question(9)
+    link.announce(answer(other, 9.0), other)
+    assert asked_of(grid.pull_messages(["question-9"])) == [("question-9", True)]
+    for number, found in ((2, []), (3, [("question-3", True)]), (4, [("question-4", True)])):
+        link.pieces |= {piece: one.deflate() for piece, one in get_all_nested_objects(replies[number]).items()}
+        assert asked_of(grid.pull_messages([f"question-{number}"])) == found, "the oldest of too many are forgotten"
 
 
 def test_a_reply_whose_pieces_are_thrown_away_is_lost(link: SuperLink, grid: PatientGrid) -> None:
