@@ -5,6 +5,7 @@ The classes are no part of what a recipe is allowed by, and each list of them ma
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -31,6 +32,8 @@ def keep_last(folder: Path, recipe: Recipe, copy: Path) -> None:
 
     Raises :class:`OSError` where the book cannot be written.
     """
+    from tunesmith.data.prepared import MANIFEST
+
     values = recipe.model_dump_json(exclude={"name": True, "data": {"labels": True}})
     known, book = hashlib.blake2b(values.encode(), digest_size=16).hexdigest(), _read(folder / BOOK)
     before = book.get(known, [])
@@ -42,7 +45,9 @@ def keep_last(folder: Path, recipe: Recipe, copy: Path) -> None:
     elsewhere = {one for copies in book.values() for one in copies}
     for old in used[:-LAST]:
         if old not in elsewhere:
-            shutil.rmtree(old, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                Path(old, MANIFEST).unlink(missing_ok=True)  # first: what is half removed must not look like a whole copy
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def _read(place: Path) -> dict[str, list[str]]:

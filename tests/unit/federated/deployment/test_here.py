@@ -154,6 +154,23 @@ def test_a_copy_that_another_recipe_uses_stays(tmp_path: Path) -> None:
     keep_last(tmp_path, one, folders[2])
 
 
+def test_a_copy_that_is_half_removed_does_not_look_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, folders = asked_recipe.read(RECIPE), [tmp_path / str(number) for number in range(3)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "manifest.json").write_text("{}", encoding="utf-8")
+
+    def killed(place: str, **_: object) -> None:
+        raise KeyboardInterrupt
+
+    for folder in folders[:2]:
+        keep_last(tmp_path, one, folder)
+    monkeypatch.setattr("shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        keep_last(tmp_path, one, folders[2])
+    assert [(folder / "manifest.json").exists() for folder in folders] == [False, True, True]
+
+
 def test_a_remembered_answer_is_given_again_though_the_job_has_had_its_trainings(
     site: OwnedSite, text: str, tmp_path: Path
 ) -> None:
