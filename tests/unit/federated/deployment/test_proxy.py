@@ -7,8 +7,10 @@ import shutil
 import socket
 import ssl
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -37,9 +39,11 @@ def site_context(federation: Federation) -> ssl.SSLContext:
 
 
 @pytest.fixture
-def door(federation: Federation) -> Iterator[httpx.Client]:
-    """A site's line to a door that runs, and has nothing behind it."""
+def door(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    """A site's line to a door that runs, and has nothing behind it. Its socket's path is short, whatever the tests' folder is."""
     federation.state.mkdir()
+    short = tempfile.mkdtemp(prefix="door")
+    monkeypatch.setattr(proxy, "admin_socket", lambda _: Path(short, "sock"))
     port, nobody = free_port(), free_port()
     config = proxy.write_config(federation, f"127.0.0.1:{port}", nobody)
     context = site_context(federation)
@@ -58,6 +62,7 @@ def door(federation: Federation) -> Iterator[httpx.Client]:
     finally:
         running.terminate()
         running.wait(timeout=30)
+        shutil.rmtree(short)
 
 
 def test_a_request_says_how_long_it_is(door: httpx.Client) -> None:
