@@ -40,7 +40,7 @@ def site_context(federation: Federation) -> ssl.SSLContext:
 
 @pytest.fixture
 def door(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
-    """A site's line to a door that runs, and has nothing behind it. Its socket's path is short, whatever the tests' folder is."""
+    """A site's line to a door that runs, and has nothing behind it; its socket's path is short, wherever tests write."""
     federation.state.mkdir()
     short = tempfile.mkdtemp(prefix="door")
     monkeypatch.setattr(proxy, "admin_socket", lambda _: Path(short, "sock"))
