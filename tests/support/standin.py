@@ -52,13 +52,19 @@ def main(grid: Any, context: Any) -> None:
 
 
 def add_one(message: Any, context: Any) -> Any:
-    """A site's answer; a file ``fail`` beside its ``site.yaml`` makes it fail with words that must not leave."""
-    import os
+    """A site's answer; a file ``fail`` beside its ``site.yaml`` makes it fail with words that must not leave.
 
-    array = message.content["array"].to_numpy_ndarrays()[0]
-    if Path(os.environ["TUNESMITH_SITE_CONFIG"]).with_name("fail").exists():
+    No two sites answer alike, though their mean is the same: SuperLink asks nobody for a piece that another has sent already.
+    """
+    import os
+    import zlib
+
+    own, array = Path(os.environ["TUNESMITH_SITE_CONFIG"]), message.content["array"].to_numpy_ndarrays()[0]
+    if own.with_name("fail").exists():
         raise ValueError("patient 4711 has the flu")
-    return Message(RecordDict({"array": ArrayRecord([array + np.float32(1)])}), reply_to=message)
+    answer = array + np.float32(1)
+    answer[:2] += np.float32((1 + zlib.crc32(str(own).encode()) % 1000) / (1 << 20)) * np.array([1, -1], np.float32)
+    return Message(RecordDict({"array": ArrayRecord([answer])}), reply_to=message)
 
 
 if __name__ == "__main__":  # a site: python -m support.standin site.yaml [SECONDS between heartbeats, 10 at the least]
