@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from support.data import MemorySplit
 from support.fits import recipe_for
@@ -19,7 +20,7 @@ from tunesmith_federated.codec import decode, encode
 from tunesmith_federated.flower import Context, Error, Grid, Message, RecordDict, stand_alone
 from tunesmith_federated.holdings import Counted, Held
 from tunesmith_federated.messages import opened, replying
-from tunesmith_federated.protocol import Reply
+from tunesmith_federated.protocol import Reply, Tensors
 from tunesmith_federated.rounds import Federation, Plan
 from tunesmith_federated.server_state import Book
 from tunesmith_federated.site import Site
@@ -152,3 +153,31 @@ def refusing(kind: str, reason: str = "the job has had its time of this site (li
 def notes(made: Any) -> list[str]:
     """What a federation that :func:`federation` made has told."""
     return [str(one["message"]) for one in made.told if one["kind"] == "note"]
+
+
+def same(one: Tensors, other: Tensors, tolerance: float = 0.0) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=tolerance, msg=name)
+
+
+def altered(change: Callable[[Tensors], None]) -> Any:
+    """A site whose update is changed on its way."""
+
+    def fault(message: Message, answer: Callable[[Message], Message]) -> Message:
+        reply = answer(message)
+        parcel = opened(reply, decode)
+        change(parcel.model)
+        return replying(Reply.from_json(parcel.words), encode(parcel.model), encode(parcel.extras), message)
+
+    return fault
+
+
+def of_nan(update: Tensors) -> None:
+    for name in list(update)[:1]:
+        update[name] = torch.full_like(update[name], float("nan"))
+
+
+def hundredfold(update: Tensors) -> None:
+    for name in update:
+        update[name] = update[name] * 100

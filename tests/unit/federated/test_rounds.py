@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from support.federation import LocalGrid, federation, federation_recipe, lost, notes, refusing, run, sites_of
+from support.federation import LocalGrid, altered, federation, federation_recipe, hundredfold, lost, of_nan, run, same, sites_of
 from support.fits import prepare_in_memory
-from tunesmith.errors import TrainingFailed, UserError
+from tunesmith.errors import UserError
 from tunesmith.recipe import Recipe
 from tunesmith.training.fit import FitContext, FitData, fit
-from tunesmith_federated import asked_recipe, rounds
+from tunesmith_federated import asked_recipe
 from tunesmith_federated.codec import decode, encode
 from tunesmith_federated.flower import Message
 from tunesmith_federated.messages import MODEL, opened, replying
@@ -26,12 +26,6 @@ from tunesmith_federated.server_state import Book
 from unit.federated.conftest import ROWS, SGD
 
 pytestmark = pytest.mark.unit
-
-
-def same(one: Tensors, other: Tensors, tolerance: float = 0.0) -> None:
-    assert one.keys() == other.keys()
-    for name in one:
-        torch.testing.assert_close(one[name], other[name], rtol=0, atol=tolerance, msg=name)
 
 
 @pytest.mark.parametrize("training", [{**SGD, "num_train_epochs": 2}, {"num_train_epochs": 1, "learning_rate": 1e-3}])
@@ -84,28 +78,6 @@ def test_a_killed_server_goes_on_to_the_same_numbers(recipe: Any, tmp_path: Path
     assert book.standing == whole.standing
     untimed = [[{k: v for k, v in row.items() if k != "seconds"} for row in one.rows()] for one in (book, whole)]
     assert untimed[0] == untimed[1]
-
-
-def altered(change: Callable[[Tensors], None]) -> Any:
-    """A site whose update is changed on its way."""
-
-    def fault(message: Message, answer: Callable[[Message], Message]) -> Message:
-        reply = answer(message)
-        parcel = opened(reply, decode)
-        change(parcel.model)
-        return replying(Reply.from_json(parcel.words), encode(parcel.model), encode(parcel.extras), message)
-
-    return fault
-
-
-def of_nan(update: Tensors) -> None:
-    for name in list(update)[:1]:
-        update[name] = torch.full_like(update[name], float("nan"))
-
-
-def hundredfold(update: Tensors) -> None:
-    for name in update:
-        update[name] = update[name] * 100
 
 
 def short_of_a_key(update: Tensors) -> None:
@@ -163,19 +135,6 @@ def test_a_silent_site_is_late_and_the_round_ends_in_time(recipe: Any, tmp_path:
     late = [row for row in book.rows() if row["site"] == "site-2"]
     assert {row["status"] for row in late} == {"late"}
     assert late[0]["reason"] == "no word in 0.3 s"
-
-
-def test_a_quorum_that_never_comes_ends_with_what_each_site_said_and_can_be_gone_on_with(recipe: Any, tmp_path: Path) -> None:
-    recipe = recipe.override("federation.min_sites=3", "federation.max_failed_rounds=2", "federation.round_timeout_s=0.2")
-    sites = sites_of(recipe, ROWS, 3, tmp_path / "b")
-    faulty = LocalGrid(sites, {"site-1": lambda m, answer: answer(m) if m.metadata.group_id in ("0", "1") else lost(m, answer)})
-    with pytest.raises(
-        TrainingFailed, match=r"round 2: only 2 of at least 3 sites[^\n]*2 times in a row\n  site-1: lost, Node"
-    ):
-        run(recipe, faulty, tmp_path / "b/server", ROWS)
-    book = run(recipe, LocalGrid(sites), tmp_path / "b/server", ROWS)
-    whole = run(recipe, LocalGrid(sites_of(recipe, ROWS, 3, tmp_path / "a")), tmp_path / "a/server", ROWS)
-    same(book.tensors()[0], whole.tensors()[0])
 
 
 def test_a_site_with_other_labels_is_refused_before_round_1_by_name(bert: Path, tmp_path: Path) -> None:
@@ -279,47 +238,6 @@ def test_a_site_that_refused_is_asked_anew_once_it_was_gone_and_is_back(recipe: 
     assert [name for name, _ in grid.asked] == ["site-0", "site-1", "site-0"]
 
 
-def test_a_site_that_refuses_in_every_round_is_told_of_once(recipe: Recipe, tmp_path: Path) -> None:
-    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path), {"site-1": refusing("train")})
-    made = federation(recipe, grid, tmp_path / "server", ROWS)
-    made.run()
-    assert notes(made) == ["Round 1: site-1 refuses: the job has had its time of this site (limits.seconds)"]
-
-
-def test_a_round_that_too_many_refuse_ends_at_once_and_can_be_gone_on_with(recipe: Recipe, tmp_path: Path) -> None:
-    recipe = recipe.override("federation.min_sites=3", "federation.round_timeout_s=3600")
-    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path), {"site-1": refusing("train")})
-    with pytest.raises(TrainingFailed, match=r"round 1: 1 of 3 sites refuse(.|\n)*site-1: refused, the job has had its time"):
-        run(recipe, grid, tmp_path / "server", ROWS)
-    grid.faults.clear()
-    assert run(recipe, grid, tmp_path / "server", ROWS).standing.round == 3
-
-
-def test_a_round_whose_quorum_may_yet_speak_is_not_ended(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rounds, "PAUSE", 0.01)
-    recipe = recipe.override("federation.min_sites=3", "training.num_train_epochs=1")
-    grid = LocalGrid(sites_of(recipe, ROWS, 4, tmp_path), {"site-1": refusing("train")})
-    held: dict[str, Message] = {}
-
-    def slow(message: Message, answer: Callable[[Message], Message]) -> Message | None:
-        if message.metadata.message_type == "train":
-            return answer(message)
-        held[message.metadata.message_id] = answer(message)
-        return None
-
-    def lets_it_speak(message: Message, answer: Callable[[Message], Message]) -> Message:
-        if message.metadata.message_type == "train":
-            grid._replies |= held
-        return answer(message)
-
-    grid.faults |= {"site-0": lets_it_speak, "site-3": slow}
-    book = run(recipe, grid, tmp_path / "server", ROWS, grace_s=0.02)
-    counted = {row["site"] for row in book.rows() if row["round"] == 1 and row["status"] == "replied"}
-    assert counted == {"site-0", "site-2", "site-3"}
-
-
 @pytest.mark.parametrize(("method", "fits"), [("fedavg", True), ("scaffold", False)])
 def test_what_a_method_sends_beside_the_model_counts_in_a_message(
     recipe: Recipe, tmp_path: Path, method: str, fits: bool
@@ -333,88 +251,6 @@ def test_what_a_method_sends_beside_the_model_counts_in_a_message(
     with pytest.raises(UserError, match=r"MB of them for federation\.method: scaffold(.|\n)*or fedavg"):
         run(recipe, grid, tmp_path / "server", ROWS, most_bytes=most)
     assert {kind for _, kind in grid.asked} == {"query.describe"}
-
-
-@pytest.mark.parametrize("change", [of_nan, hundredfold])
-def test_a_rejected_site_is_told_of_once_and_not_asked_again_while_a_round_waits(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensors], None]
-) -> None:
-    monkeypatch.setattr(rounds, "PAUSE", 0.01)
-    short = ("federation.min_sites=3", "federation.round_timeout_s=0.3", "federation.max_failed_rounds=2")
-    recipe = recipe.override(*short, "training.num_train_epochs=1")
-    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path), {"site-1": altered(change)})
-    made = federation(recipe, grid, tmp_path / "server", ROWS)
-    with pytest.raises(TrainingFailed, match=r"2 times in a row\n  site-1: rejected"):
-        made.run()
-    assert sum("the reply of site-1 is rejected" in one for one in notes(made)) == 1
-    assert grid.asked.count(("site-1", "train")) == 2  # once in each attempt
-    assert grid.asked.count(("site-0", "train")) == 1
-    grid.faults.clear()  # its owner has mended it
-    assert run(recipe, grid, tmp_path / "server", ROWS).standing.round == 1
-
-
-def test_a_long_update_counts_once_the_cohort_is_as_long(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is long depends on who else has come: it is kept, and looked at again with every site that comes."""
-    monkeypatch.setattr(rounds, "PAUSE", 0.01)
-    recipe = recipe.override("federation.sites=5", "federation.min_sites=5", "training.num_train_epochs=1")
-    faults = {f"site-{i}": altered(hundredfold) for i in (2, 3, 4)}
-    grid = LocalGrid(sites_of(recipe, ROWS, 5, tmp_path), faults)
-    away = {4, 5}
-
-    def late(message: Message, answer: Callable[[Message], Message]) -> Message:
-        if message.metadata.message_type == "train" and message.metadata.dst_node_id in away:
-            away.remove(message.metadata.dst_node_id)
-            return lost(message, answer)
-        return faults["site-2"](message, answer)
-
-    grid.faults |= {"site-3": late, "site-4": late}
-    book = run(recipe, grid, tmp_path / "server", ROWS)
-    assert {row["status"] for row in book.rows()} == {"replied"}
-    assert grid.asked.count(("site-2", "train")) == 1
-
-
-def test_what_a_site_has_sent_counts_in_a_repeated_round_though_it_is_gone(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rounds, "PAUSE", 0.01)
-    recipe = recipe.override("training.num_train_epochs=1", "federation.min_sites=3", "federation.round_timeout_s=5")
-    grid = LocalGrid(sites_of(recipe, ROWS, 3, tmp_path))
-    calls: list[str] = []
-
-    def lost_once(message: Message, answer: Callable[[Message], Message]) -> Message:
-        if message.metadata.message_type != "train":
-            return answer(message)
-        calls.append("train")
-        grid.online = {2, 3}  # the first site has replied, and leaves
-        return lost(message, answer) if len(calls) == 1 else answer(message)
-
-    grid.faults = {"site-1": lost_once}
-    book = run(recipe, grid, tmp_path / "server", ROWS)
-    assert {row["site"]: row["status"] for row in book.rows()} == dict.fromkeys(["site-0", "site-1", "site-2"], "replied")
-    assert grid.asked.count(("site-0", "train")) == 1
-
-
-class Killed(LocalGrid):
-    """Its server is killed once it has taken the first reply of a round."""
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        for count, message in enumerate(super().pull_messages(message_ids)):
-            if count and message.metadata.message_type == "train":
-                raise KeyboardInterrupt
-            yield message
-
-
-def test_what_a_site_has_sent_counts_after_a_restart_though_it_does_not_come_back(recipe: Recipe, tmp_path: Path) -> None:
-    recipe, sites = recipe.override("training.num_train_epochs=1"), sites_of(recipe, ROWS, 3, tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        run(recipe, Killed(sites), tmp_path / "server", ROWS)
-    grid = LocalGrid(sites)
-    grid.online = {2, 3}
-    book = run(recipe, grid, tmp_path / "server", ROWS)
-    assert {row["site"]: row["status"] for row in book.rows()} == dict.fromkeys(["site-0", "site-1", "site-2"], "replied")
-    assert "site-0" not in {name for name, _ in grid.asked}
 
 
 def test_a_simulation_reads_a_recipe_of_any_size_and_real_sites_do_not(
